@@ -1,0 +1,269 @@
+package compute
+
+import "fmt"
+
+// operand describes what a kernel expects in one place of its signature.
+type operand struct {
+	name     string
+	dtype    DType
+	optional bool
+}
+
+// Signature names a kernel's operands; floats are F32 here and may be F64 throughout a call in float64 plans.
+type signature struct{ in, out []operand }
+
+func f(name string) operand   { return operand{name: name, dtype: F32} }
+func i(name string) operand   { return operand{name: name, dtype: I32} }
+func opt(o operand) operand   { o.optional = true; return o }
+func f64(name string) operand { return operand{name: name, dtype: F64} }
+
+func signatureOf(k Kernel) signature {
+	switch k {
+	case Embed:
+		return signature{[]operand{f("table"), f("positions table"), i("ids"), i("positions")}, []operand{f("y")}}
+	case EmbedGrad:
+		return signature{[]operand{f("dy"), i("ids")}, []operand{f("dtable")}}
+	case LayerNorm:
+		return signature{[]operand{f("x"), f("gain"), f("bias")}, []operand{f("y")}}
+	case LayerNormGrad:
+		return signature{[]operand{f("dy"), f("x"), f("gain")}, []operand{f("dx")}}
+	case LayerNormGainGrad:
+		return signature{[]operand{f("dy"), f("x")}, []operand{f("dgain")}}
+	case Linear:
+		return signature{[]operand{f("x"), f("w"), opt(f("bias")), opt(f("base"))}, []operand{f("y")}}
+	case LinearGradX:
+		return signature{[]operand{f("dy"), f("w"), opt(f("base"))}, []operand{f("dx")}}
+	case LinearGradW:
+		return signature{[]operand{f("dy"), f("x")}, []operand{f("dw")}}
+	case BiasGrad:
+		return signature{[]operand{f("dy")}, []operand{f("db")}}
+	case Attention:
+		return signature{[]operand{f("qkv"), i("docStart"), opt(i("key"))}, []operand{f("y")}}
+	case AttentionGrad:
+		return signature{[]operand{f("dy"), f("qkv"), i("docStart"), opt(i("key"))}, []operand{f("dqkv")}}
+	case Activation:
+		return signature{[]operand{f("x")}, []operand{f("y")}}
+	case ActivationGrad:
+		return signature{[]operand{f("dy"), f("x")}, []operand{f("dx")}}
+	case Add:
+		return signature{[]operand{f("a"), f("b")}, []operand{f("y")}}
+	case Dropout:
+		return signature{[]operand{f("x"), i("key")}, []operand{f("y")}}
+	case CrossEntropy:
+		return signature{[]operand{f("x"), f("w"), i("targets"), f("scale")}, []operand{f("loss"), f("dx"), opt(f("dw"))}}
+	case TokenNLL:
+		return signature{[]operand{f("x"), f("w"), i("targets")}, []operand{f("nll")}}
+	case SumSquares:
+		return signature{[]operand{f("x")}, []operand{f64("sum")}}
+	case AdamW:
+		return signature{[]operand{f("grad"), f("hyper")}, []operand{f("param"), f("m"), f("v")}}
+	}
+	return signature{}
+}
+
+// Check reports whether the call's operands fit its kernel: their number, types and shapes.
+func (c *Call) Check() error {
+	sig := signatureOf(c.Kernel)
+	if sig.out == nil {
+		return fmt.Errorf("%s: unknown kernel %v", c.Name, c.Kernel)
+	}
+	in, err := match(c, "input", sig.in, c.In)
+	if err != nil {
+		return err
+	}
+	out, err := match(c, "output", sig.out, c.Out)
+	if err != nil {
+		return err
+	}
+	if err := checkShapes(c, in, out); err != nil {
+		return fmt.Errorf("%s: %v: %w", c.Name, c.Kernel, err)
+	}
+	return nil
+}
+
+// match pads the operands given to the signature's length and checks their presence and types.
+func match(c *Call, role string, want []operand, got []Buffer) ([]Buffer, error) {
+	if len(got) > len(want) {
+		return nil, fmt.Errorf("%s: %v: %d %ss, expected at most %d", c.Name, c.Kernel, len(got), role, len(want))
+	}
+	all := make([]Buffer, len(want))
+	copy(all, got)
+	for i, w := range want {
+		b := all[i]
+		if b.Space == None {
+			if !w.optional {
+				return nil, fmt.Errorf("%s: %v: %s %s is missing", c.Name, c.Kernel, role, w.name)
+			}
+			continue
+		}
+		if b.DType != w.dtype && !(w.dtype == F32 && b.DType == F64) {
+			return nil, fmt.Errorf("%s: %v: %s %s is %v, expected %v", c.Name, c.Kernel, role, w.name, b.DType, w.dtype)
+		}
+	}
+	return all, nil
+}
+
+type dimError struct {
+	operand string
+	found   []int
+	want    []int
+}
+
+func (e *dimError) Error() string {
+	return fmt.Sprintf("%s has shape %v, expected %v", e.operand, e.found, e.want)
+}
+
+func shape(name string, b Buffer, want ...int) error {
+	if b.Space == None {
+		return nil
+	}
+	if len(b.Shape) != len(want) {
+		return &dimError{name, b.Shape, want}
+	}
+	for i := range want {
+		if b.Shape[i] != want[i] {
+			return &dimError{name, b.Shape, want}
+		}
+	}
+	return nil
+}
+
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkShapes(c *Call, in, out []Buffer) error {
+	matrix := func(name string, b Buffer) (rows, cols int, err error) {
+		if len(b.Shape) != 2 || b.Shape[0] <= 0 || b.Shape[1] <= 0 {
+			return 0, 0, fmt.Errorf("%s has shape %v, expected two positive dimensions", name, b.Shape)
+		}
+		return b.Shape[0], b.Shape[1], nil
+	}
+	switch c.Kernel {
+	case Embed:
+		_, e, err := matrix("table", in[0])
+		if err != nil {
+			return err
+		}
+		p, _, err := matrix("positions table", in[1])
+		if err != nil {
+			return err
+		}
+		n := in[2].Len()
+		return first(shape("positions table", in[1], p, e), shape("ids", in[2], n), shape("positions", in[3], n), shape("y", out[0], n, e))
+	case EmbedGrad:
+		n, e, err := matrix("dy", in[0])
+		if err != nil {
+			return err
+		}
+		v, _, err := matrix("dtable", out[0])
+		return first(err, shape("ids", in[1], n), shape("dtable", out[0], v, e))
+	case LayerNorm, LayerNormGrad, LayerNormGainGrad:
+		n, e, err := matrix("x", in[0])
+		if err != nil {
+			return err
+		}
+		switch c.Kernel {
+		case LayerNorm:
+			return first(shape("gain", in[1], e), shape("bias", in[2], e), shape("y", out[0], n, e))
+		case LayerNormGrad:
+			return first(shape("x", in[1], n, e), shape("gain", in[2], e), shape("dx", out[0], n, e))
+		default:
+			return first(shape("x", in[1], n, e), shape("dgain", out[0], e))
+		}
+	case Linear:
+		n, k, err := matrix("x", in[0])
+		if err != nil {
+			return err
+		}
+		m, _, err := matrix("w", in[1])
+		return first(err, shape("w", in[1], m, k), shape("bias", in[2], m), shape("base", in[3], n, m), shape("y", out[0], n, m))
+	case LinearGradX:
+		n, m, err := matrix("dy", in[0])
+		if err != nil {
+			return err
+		}
+		_, k, err := matrix("w", in[1])
+		return first(err, shape("w", in[1], m, k), shape("base", in[2], n, k), shape("dx", out[0], n, k))
+	case LinearGradW:
+		n, m, err := matrix("dy", in[0])
+		if err != nil {
+			return err
+		}
+		_, k, err := matrix("x", in[1])
+		return first(err, shape("x", in[1], n, k), shape("dw", out[0], m, k))
+	case BiasGrad:
+		_, m, err := matrix("dy", in[0])
+		return first(err, shape("db", out[0], m))
+	case Attention, AttentionGrad:
+		a := c.Attr
+		if a.Heads <= 0 || a.KVHeads <= 0 || a.HeadDim <= 0 || a.Seq <= 0 || a.Heads%a.KVHeads != 0 {
+			return fmt.Errorf("heads %d, key heads %d, head dimension %d, sequence %d: expected positive and heads a multiple of key heads", a.Heads, a.KVHeads, a.HeadDim, a.Seq)
+		}
+		w, d := (a.Heads+2*a.KVHeads)*a.HeadDim, a.Heads*a.HeadDim
+		qkv, doc, key, y, yName := in[0], in[1], in[2], out[0], "y"
+		if c.Kernel == AttentionGrad {
+			qkv, doc, key, y, yName = in[1], in[2], in[3], in[0], "dy"
+		}
+		n, _, err := matrix("qkv", qkv)
+		if err != nil {
+			return err
+		}
+		if n%a.Seq != 0 {
+			return fmt.Errorf("qkv has %d tokens, expected a multiple of the sequence length %d", n, a.Seq)
+		}
+		if a.Drop > 0 && key.Space == None {
+			return fmt.Errorf("dropout %v without a key", a.Drop)
+		}
+		err = first(shape("qkv", qkv, n, w), shape("docStart", doc, n), shape("key", key, 2), shape(yName, y, n, d))
+		if c.Kernel == AttentionGrad {
+			err = first(err, shape("dqkv", out[0], n, w))
+		}
+		return err
+	case Activation, ActivationGrad, Add, Dropout:
+		if c.Kernel == Dropout && (c.Attr.Drop < 0 || c.Attr.Drop >= 1) {
+			return fmt.Errorf("probability %v, expected at least 0 and below 1", c.Attr.Drop)
+		}
+		err := shape("output", out[0], in[0].Shape...)
+		if c.Kernel == ActivationGrad || c.Kernel == Add {
+			err = first(err, shape("second input", in[1], in[0].Shape...))
+		}
+		if c.Kernel == Dropout {
+			err = first(err, shape("key", in[1], 2))
+		}
+		return err
+	case CrossEntropy, TokenNLL:
+		n, e, err := matrix("x", in[0])
+		if err != nil {
+			return err
+		}
+		v, _, err := matrix("w", in[1])
+		if err != nil {
+			return err
+		}
+		if c.Attr.Vocab <= 0 || c.Attr.Vocab > v {
+			return fmt.Errorf("%d scored vocabulary rows, expected 1 to %d", c.Attr.Vocab, v)
+		}
+		err = first(shape("w", in[1], v, e), shape("targets", in[2], n))
+		if c.Kernel == TokenNLL {
+			return first(err, shape("nll", out[0], n))
+		}
+		return first(err, shape("scale", in[3], 1), shape("loss", out[0], 1), shape("dx", out[1], n, e), shape("dw", out[2], v, e))
+	case SumSquares:
+		return shape("sum", out[0], 1)
+	case AdamW:
+		n := in[0].Len()
+		for i, name := range []string{"param", "m", "v"} {
+			if out[i].Len() != n {
+				return fmt.Errorf("%s has %d elements, expected the gradient's %d", name, out[i].Len(), n)
+			}
+		}
+		return shape("hyper", in[1], 8)
+	}
+	return nil
+}
