@@ -9,7 +9,7 @@ type operand struct {
 	optional bool
 }
 
-// Signature names a kernel's operands; floats are F32 here and may be F64 throughout a call in float64 plans.
+// signature names a kernel's operands; floats are F32 here and may be F64 throughout a call in float64 plans.
 type signature struct{ in, out []operand }
 
 func f(name string) operand   { return operand{name: name, dtype: F32} }
@@ -75,8 +75,32 @@ func (c *Call) Check() error {
 	if err != nil {
 		return err
 	}
-	if err := checkShapes(c, in, out); err != nil {
+	if err := first(sameFloat(sig, in, out), checkShapes(c, in, out)); err != nil {
 		return fmt.Errorf("%s: %v: %w", c.Name, c.Kernel, err)
+	}
+	return nil
+}
+
+// sameFloat checks that the operands that may be F32 or F64 are all the one or all the other.
+func sameFloat(sig signature, in, out []Buffer) error {
+	var seen operand
+	var dtype DType
+	for _, side := range []struct {
+		ops     []operand
+		buffers []Buffer
+	}{{sig.in, in}, {sig.out, out}} {
+		for i, o := range side.ops {
+			b := side.buffers[i]
+			if b.Space == None || o.dtype != F32 {
+				continue
+			}
+			if dtype == 0 {
+				seen, dtype = o, b.DType
+			}
+			if b.DType != dtype {
+				return fmt.Errorf("%s is %v where %s is %v, expected one type of float throughout the call", o.name, b.DType, seen.name, dtype)
+			}
+		}
 	}
 	return nil
 }
@@ -99,8 +123,25 @@ func match(c *Call, role string, want []operand, got []Buffer) ([]Buffer, error)
 		if b.DType != w.dtype && !(w.dtype == F32 && b.DType == F64) {
 			return nil, fmt.Errorf("%s: %v: %s %s is %v, expected %v", c.Name, c.Kernel, role, w.name, b.DType, w.dtype)
 		}
+		if !countable(b.Shape) {
+			return nil, fmt.Errorf("%s: %v: %s %s has shape %v, expected positive dimensions of at most %d elements", c.Name, c.Kernel, role, w.name, b.Shape, maxElements)
+		}
 	}
 	return all, nil
+}
+
+// maxElements bounds a buffer's size, so that no product of dimensions or byte offset overflows.
+const maxElements = 1 << 48
+
+func countable(shape []int) bool {
+	n := 1
+	for _, d := range shape {
+		if d <= 0 || d > maxElements/n {
+			return false
+		}
+		n *= d
+	}
+	return true
 }
 
 type dimError struct {
@@ -133,6 +174,13 @@ func first(errs ...error) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func probability(p float64) error {
+	if !(p >= 0 && p < 1) {
+		return fmt.Errorf("probability of dropping %v, expected at least 0 and below 1", p)
 	}
 	return nil
 }
@@ -217,6 +265,9 @@ func checkShapes(c *Call, in, out []Buffer) error {
 		if n%a.Seq != 0 {
 			return fmt.Errorf("qkv has %d tokens, expected a multiple of the sequence length %d", n, a.Seq)
 		}
+		if err := probability(a.Drop); err != nil {
+			return err
+		}
 		if a.Drop > 0 && key.Space == None {
 			return fmt.Errorf("dropout %v without a key", a.Drop)
 		}
@@ -226,10 +277,15 @@ func checkShapes(c *Call, in, out []Buffer) error {
 		}
 		return err
 	case Activation, ActivationGrad, Add, Dropout:
-		if c.Kernel == Dropout && (c.Attr.Drop < 0 || c.Attr.Drop >= 1) {
-			return fmt.Errorf("probability %v, expected at least 0 and below 1", c.Attr.Drop)
-		}
 		err := shape("output", out[0], in[0].Shape...)
+		switch c.Kernel {
+		case Dropout:
+			err = first(err, probability(c.Attr.Drop))
+		case Activation, ActivationGrad:
+			if c.Attr.Act < GELUTanh || c.Attr.Act > ReLU {
+				err = first(err, fmt.Errorf("unknown activation %v", c.Attr.Act))
+			}
+		}
 		if c.Kernel == ActivationGrad || c.Kernel == Add {
 			err = first(err, shape("second input", in[1], in[0].Shape...))
 		}

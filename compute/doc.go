@@ -3,7 +3,7 @@
 // runs it.
 //
 // What must not live here: kernel bodies (compute/ref has the readable ones, compute/cpu the fast ones, compute/cuda those
-// of NVIDIA GPUs), models, graphs, files. The package imports nothing of the project.
+// of NVIDIA GPUs), models, graphs, files. The package imports nothing of the project but internal/rng.
 //
 // # Rules every kernel keeps
 //

@@ -42,7 +42,7 @@ const (
 	// Add: a, b of one shape → y = a + b. y may be the memory of either.
 	Add
 	// Dropout: x [n,E], key [2] i32 → y: element i kept with probability 1−Drop and scaled by 1/(1−Drop), else 0. The mask is
-	// a function of (key, Salt, i) alone (DropMask), so the gradient is the same kernel on dy. y may be x's memory.
+	// a function of (key, Salt, i) alone (DropWords), so the gradient is the same kernel on dy. y may be x's memory.
 	Dropout
 	// CrossEntropy: x [n,E], w [V,E], targets [n] i32 (negative: not scored), scale [1] → loss [1] = scale·Σ nll,
 	// dx [n,E] = ∂loss/∂x, dw [V,E] += ∂loss/∂w (absent when w is frozen). Logits x·wᵀ exist only a chunk of tokens at a time;
@@ -54,6 +54,8 @@ const (
 	SumSquares
 	// AdamW: grad [m], hyper [8] f32 → param [m], m [m], v [m], all read and updated in place (Loshchilov, Hutter 2019).
 	// hyper: learning rate, β1, β2, ε, weight decay, 1−β1^t, 1−β2^t, gradient multiplier (clipping).
+	// With g the gradient times the multiplier: m = β1·m + (1−β1)·g; v = β2·v + (1−β2)·g²;
+	// param = param − lr·decay·param − lr·(m/(1−β1^t)) / (√(v/(1−β2^t)) + ε).
 	AdamW
 	kernelEnd
 )

@@ -1,0 +1,98 @@
+package ref
+
+import (
+	"math"
+
+	"autodev/compute"
+)
+
+// Attention sets y [n,H·D] to causal soft-max attention over qkv [n,(H+2·KV)·D] (Vaswani et al. 2017; grouped key heads:
+// Ainslie et al. 2023). a gives heads, sequence length, scale and dropout; key is read when a.Drop > 0.
+func Attention[T Float](y, qkv []T, docStart []int32, key [2]int32, a compute.Attr) error {
+	if err := compute.CheckDocStart(docStart, a.Seq); err != nil {
+		return err
+	}
+	d, width := a.HeadDim, (a.Heads+2*a.KVHeads)*a.HeadDim
+	for i := range docStart {
+		for h := range a.Heads {
+			p, keep := probabilities(qkv, docStart, key, a, i, h)
+			for j := range d {
+				sum := 0.0
+				for u := range p {
+					sum += p[u] * keep[u] * float64(qkv[(i/a.Seq*a.Seq+u)*width+valueColumn(a, h)+j])
+				}
+				y[(i*a.Heads+h)*d+j] = T(sum)
+			}
+		}
+	}
+	return nil
+}
+
+// AttentionGrad sets dqkv to the gradient of Attention with respect to qkv.
+func AttentionGrad[T Float](dqkv, dy, qkv []T, docStart []int32, key [2]int32, a compute.Attr) error {
+	if err := compute.CheckDocStart(docStart, a.Seq); err != nil {
+		return err
+	}
+	d, width := a.HeadDim, (a.Heads+2*a.KVHeads)*a.HeadDim
+	grad := make([]float64, len(dqkv))
+	for i := range docStart {
+		for h := range a.Heads {
+			p, keep := probabilities(qkv, docStart, key, a, i, h)
+			query := i*width + h*d
+			dp, mean := make([]float64, len(p)), 0.0
+			for u := range p {
+				value := (i/a.Seq*a.Seq+u)*width + valueColumn(a, h)
+				for j := range d {
+					g := float64(dy[(i*a.Heads+h)*d+j])
+					dp[u] += g * float64(qkv[value+j]) * keep[u]
+					grad[value+j] += p[u] * keep[u] * g
+				}
+				mean += p[u] * dp[u]
+			}
+			for u := range p {
+				ds := p[u] * (dp[u] - mean) * a.Scale
+				keyAt := (i/a.Seq*a.Seq+u)*width + keyColumn(a, h)
+				for j := range d {
+					grad[query+j] += ds * float64(qkv[keyAt+j])
+					grad[keyAt+j] += ds * float64(qkv[query+j])
+				}
+			}
+		}
+	}
+	for i, g := range grad {
+		dqkv[i] = T(g)
+	}
+	return nil
+}
+
+func keyColumn(a compute.Attr, h int) int {
+	return (a.Heads + h/(a.Heads/a.KVHeads)) * a.HeadDim
+}
+
+func valueColumn(a compute.Attr, h int) int { return keyColumn(a, h) + a.KVHeads*a.HeadDim }
+
+// probabilities returns, for the query of token i in head h, the soft-max over tokens 0..t of its sequence (0 before the
+// document's start) and the factor that dropout gives each of them.
+func probabilities[T Float](qkv []T, docStart []int32, key [2]int32, a compute.Attr, i, h int) (p, keep []float64) {
+	d, width := a.HeadDim, (a.Heads+2*a.KVHeads)*a.HeadDim
+	sequence, t := i/a.Seq, i%a.Seq
+	p, keep = make([]float64, t+1), make([]float64, t+1)
+	largest := math.Inf(-1)
+	for u := int(docStart[i]); u <= t; u++ {
+		for j := range d {
+			p[u] += float64(qkv[i*width+h*d+j]) * float64(qkv[(sequence*a.Seq+u)*width+keyColumn(a, h)+j])
+		}
+		p[u] *= a.Scale
+		largest = max(largest, p[u])
+	}
+	sum := 0.0
+	for u := int(docStart[i]); u <= t; u++ {
+		p[u] = math.Exp(p[u] - largest)
+		sum += p[u]
+	}
+	for u := int(docStart[i]); u <= t; u++ {
+		p[u] /= sum
+		keep[u] = kept(key, a.Salt, a.Drop, ((uint64(sequence)*uint64(a.Heads)+uint64(h))*uint64(a.Seq)+uint64(t))*uint64(a.Seq)+uint64(u))
+	}
+	return p, keep
+}
