@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// misuse is an error of the command line itself: exit code 2.
+type misuse struct{ error }
+
+func (m misuse) Unwrap() error { return m.error }
+
+// usageError reports that the command was called wrongly.
+func usageError(format string, args ...any) error { return misuse{fmt.Errorf(format, args...)} }
+
+// Exit codes: 1 for failure, 2 for misuse, 130 when interrupted.
+const (
+	exitFailure   = 1
+	exitMisuse    = 2
+	exitInterrupt = 130
+)
+
+// report prints err in one line and returns the exit code that says what kind it is.
+func report(w io.Writer, err error) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(w, "autodev:", err)
+	var m misuse
+	switch {
+	case errors.As(err, &m):
+		return exitMisuse
+	case errors.Is(err, context.Canceled):
+		return exitInterrupt
+	}
+	return exitFailure
+}

@@ -1,0 +1,109 @@
+// Command autodev takes a code language model from a checkpoint to a completion in an editor: it trains, evaluates and
+// serves. Each subcommand is one file: flags → options → one call into the library → print. No logic lives here.
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args)
+	stop()
+	os.Exit(code)
+}
+
+// run executes the command line and returns the exit code.
+func run(ctx context.Context, args []string) int {
+	return report(os.Stderr, app().RunContext(ctx, args))
+}
+
+func app() *cli.App {
+	a := &cli.App{
+		Name:     "autodev",
+		Usage:    "fine-tune, evaluate and serve code language models",
+		Version:  version(),
+		Commands: commands(),
+		CommandNotFound: func(c *cli.Context, name string) {
+			// urfave/cli calls this instead of failing; the action below turns it into an error with the right code.
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usageError("unknown command %q; autodev --help lists the commands", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+		// Errors are reported once, by run.
+		ExitErrHandler:         func(*cli.Context, error) {},
+		OnUsageError:           onUsageError,
+		HideHelpCommand:        true,
+		Suggest:                true,
+		EnableBashCompletion:   true,
+		UseShortOptionHandling: false,
+	}
+	for _, c := range a.Commands {
+		prepare(c)
+	}
+	return a
+}
+
+func commands() []*cli.Command {
+	return []*cli.Command{
+		trainCommand(),
+		evalCommand(),
+		serveCommand(),
+		completeCommand(),
+		demoCommand(),
+		modelCommand(),
+		loraCommand(),
+		dataCommand(),
+		tokenizeCommand(),
+		tokenizerCommand(),
+	}
+}
+
+// prepare gives a command and its subcommands the common handling of misuse.
+func prepare(c *cli.Command) {
+	c.OnUsageError = onUsageError
+	c.HideHelpCommand = true
+	if len(c.Subcommands) > 0 && c.Action == nil {
+		c.Action = func(ctx *cli.Context) error {
+			if ctx.Args().Present() {
+				return usageError("unknown command %q; autodev %s --help lists the commands", ctx.Args().First(), c.Name)
+			}
+			return cli.ShowSubcommandHelp(ctx)
+		}
+	}
+	for _, sub := range c.Subcommands {
+		prepare(sub)
+	}
+}
+
+func onUsageError(_ *cli.Context, err error, _ bool) error {
+	var m misuse
+	if errors.As(err, &m) {
+		return err
+	}
+	return misuse{err}
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	rev := ""
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			rev = " " + s.Value
+		}
+	}
+	return info.Main.Version + rev
+}
