@@ -1,0 +1,167 @@
+package par
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+)
+
+// Pool is a set of goroutines that help the callers of Run. Any number of goroutines may call Run and RunWorker at the same
+// time, also from inside an item: the caller always works on its own items and so never waits for a free worker.
+// A nil *Pool is valid and runs everything on the caller's goroutine.
+type Pool struct {
+	threads int
+	regions chan *region
+	quit    chan struct{}
+	close   sync.Once
+}
+
+// New starts a pool of the given number of threads, counting the caller of Run; 0 means GOMAXPROCS. Close ends it.
+func New(threads int) *Pool {
+	if threads < 0 {
+		panic(fmt.Sprintf("par: %d threads", threads))
+	}
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	p := &Pool{threads: threads, regions: make(chan *region, threads-1), quit: make(chan struct{})}
+	for range threads - 1 {
+		go p.help()
+	}
+	return p
+}
+
+// Threads returns the number of workers that may run items of one call at the same time, the caller included: at least 1.
+func (p *Pool) Threads() int {
+	if p == nil {
+		return 1
+	}
+	return p.threads
+}
+
+// Close ends the pool's goroutines. Calls that are running complete, later ones run on their caller alone.
+func (p *Pool) Close() {
+	if p != nil {
+		p.close.Do(func() { close(p.quit) })
+	}
+}
+
+// Run calls f(0) … f(n-1), each once, on the pool's workers and the caller, and returns when all have returned.
+// If an item panics the remaining ones are not started and Run panics with a *Panic (with the bare value when the pool has
+// one thread).
+func (p *Pool) Run(n int, f func(i int)) {
+	if p.Threads() == 1 || n <= 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	p.RunWorker(n, func(_, i int) { f(i) })
+}
+
+// RunWorker is Run with the number of the worker, from 0 to Threads()-1, as f's first argument. No two items of one call
+// run at the same time with the same worker number, so it may index scratch memory that belongs to the call.
+func (p *Pool) RunWorker(n int, f func(worker, i int)) {
+	if p.Threads() == 1 || n <= 1 {
+		for i := range n {
+			f(0, i)
+		}
+		return
+	}
+	r := &region{n: int64(n), f: f, done: make(chan struct{})}
+	r.workers.Store(1)
+invite:
+	for range min(p.threads, n) - 1 {
+		select {
+		case p.regions <- r:
+		default: // every helper already has something to come back to
+			break invite
+		}
+	}
+	r.work(0)
+	r.wait()
+	if e := r.failure.Load(); e != nil {
+		panic(e)
+	}
+}
+
+func (p *Pool) help() {
+	for {
+		select {
+		case r := <-p.regions:
+			r.work(int(r.workers.Add(1)) - 1)
+		case <-p.quit:
+			return
+		}
+	}
+}
+
+// region is one call of RunWorker. It is put into the queue at most threads-1 times, so at most threads workers ever draw a
+// number from it. A helper that comes late finds no item left and touches nothing of the caller's.
+type region struct {
+	n        int64
+	f        func(worker, i int)
+	next     atomic.Int64
+	finished atomic.Int64
+	workers  atomic.Int64
+	failure  atomic.Pointer[Panic]
+	done     chan struct{} // closed after the last item
+}
+
+func (r *region) work(worker int) {
+	for {
+		i := r.next.Add(1) - 1
+		if i >= r.n {
+			return
+		}
+		r.item(worker, int(i))
+	}
+}
+
+func (r *region) item(worker, i int) {
+	returned := false
+	defer func() {
+		if !returned {
+			v := recover()
+			if v == nil {
+				v = "runtime.Goexit called by an item"
+			}
+			r.failure.CompareAndSwap(nil, &Panic{Value: v, Stack: debug.Stack()})
+		}
+		if r.finished.Add(1) == r.n {
+			close(r.done)
+		}
+	}()
+	if r.failure.Load() == nil {
+		r.f(worker, i)
+	}
+	returned = true
+}
+
+// wait returns when all items have finished. Items are short next to the cost of parking a goroutine, so it yields a few
+// times first.
+func (r *region) wait() {
+	for range 64 {
+		if r.finished.Load() == r.n {
+			return
+		}
+		runtime.Gosched()
+	}
+	<-r.done
+}
+
+// Panic is what Run panics with when an item has panicked.
+type Panic struct {
+	Value any    // the item's panic value
+	Stack []byte // the item's goroutine's stack
+}
+
+func (e *Panic) Error() string { return fmt.Sprintf("%v\n\n%s", e.Value, e.Stack) }
+
+// Unwrap returns the panic value if it is an error.
+func (e *Panic) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
