@@ -12,7 +12,7 @@ import (
 type Document struct {
 	Content    string  // the text, UTF-8
 	Repository string  // "owner/name" or package; "" when unknown
-	Path       string  // path within the repository; "" when unknown
+	Path       string  // path within the repository, or below the folder that was opened; "" when unknown
 	Language   string  // the-stack's folder name of the language: "python", "c-sharp", …; "" when unknown
 	IDs        []int32 // ready token ids; nil unless the source carries input_ids, and then Content may be empty
 	Origin     Origin  // where the document was read, for messages

@@ -1,0 +1,348 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func (o HTTPOptions) withDefaults() HTTPOptions {
+	if o.Client == nil {
+		o.Client = http.DefaultClient
+	}
+	if o.Retries == 0 {
+		o.Retries = 5
+	}
+	if o.Backoff == 0 {
+		o.Backoff = time.Second
+	}
+	if o.Timeout == 0 {
+		o.Timeout = time.Minute
+	}
+	if o.Block <= 0 {
+		o.Block = 1 << 20
+	}
+	return o
+}
+
+// maxWait bounds what a server may ask us to wait with Retry-After.
+const maxWait = 5 * time.Minute
+
+// remote is a file behind a URL.
+type remote struct {
+	url  string
+	size int64
+	etag string // as first seen; "" if the server gives none
+	opts HTTPOptions
+	// whole is an unnamed temporary copy of a file whose server ignores Range. It lives as long as the remote.
+	whole *os.File
+	// tail is the last block of the file, where a parquet file's footer is. It saves asking for it again for every row group.
+	tail    []byte
+	tailOff int64
+}
+
+// newRemote asks for the size of the file, by HEAD or, where a server does not answer that, from a Content-Range.
+func newRemote(ctx context.Context, url string, opts HTTPOptions) (*remote, error) {
+	r := &remote{url: url, size: -1, opts: opts}
+	err := r.retry(ctx, func(ctx context.Context) error {
+		resp, err := r.do(ctx, http.MethodHead, "")
+		if err != nil {
+			return err
+		}
+		if err := resp.Body.Close(); err != nil {
+			return err
+		}
+		switch resp.StatusCode {
+		case http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusForbidden:
+			return nil // pre-signed URLs are often good for GET alone
+		case http.StatusOK:
+			r.size = resp.ContentLength
+			r.etag = strongTag(resp)
+			return nil
+		}
+		return statusError(resp, http.StatusOK)
+	})
+	if err == nil && r.size < 0 {
+		err = r.retry(ctx, func(ctx context.Context) error {
+			resp, err := r.do(ctx, http.MethodGet, "bytes=0-0")
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			switch resp.StatusCode {
+			case http.StatusPartialContent:
+				_, total, err := contentRange(resp)
+				if err != nil {
+					return err
+				}
+				r.size, r.etag = total, strongTag(resp)
+				return nil
+			case http.StatusOK:
+				r.etag = strongTag(resp)
+				return r.spool(resp)
+			}
+			return statusError(resp, http.StatusPartialContent)
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	return r, nil
+}
+
+// strongTag returns the ETag if it promises equal bytes.
+func strongTag(resp *http.Response) string {
+	if tag := resp.Header.Get("ETag"); !strings.HasPrefix(tag, "W/") {
+		return tag
+	}
+	return ""
+}
+
+// do sends one request. The caller closes the body.
+func (r *remote) do(ctx context.Context, method, byteRange string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, r.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	// Offsets are into the file as it is stored, so no transfer compression.
+	req.Header.Set("Accept-Encoding", "identity")
+	if byteRange != "" {
+		req.Header.Set("Range", byteRange)
+	}
+	resp, err := r.opts.Client.Do(req)
+	if err != nil {
+		return nil, &retryable{err: err}
+	}
+	return resp, nil
+}
+
+// retryable marks an error after which another attempt may succeed.
+type retryable struct {
+	err  error
+	wait time.Duration // as the server asked; 0: back off as configured
+}
+
+func (e *retryable) Error() string { return e.err.Error() }
+func (e *retryable) Unwrap() error { return e.err }
+
+func statusError(resp *http.Response, want int) error {
+	err := fmt.Errorf("%s: status %s, expected %d", resp.Request.Method, resp.Status, want)
+	switch c := resp.StatusCode; {
+	case c == http.StatusRequestTimeout, c == http.StatusTooManyRequests, c >= 500 && c != http.StatusNotImplemented:
+		return &retryable{err: err, wait: retryAfter(resp.Header.Get("Retry-After"))}
+	}
+	return err
+}
+
+// retryAfter reads a Retry-After header: seconds, or an HTTP date.
+func retryAfter(h string) time.Duration {
+	var d time.Duration
+	if s, err := strconv.Atoi(h); err == nil {
+		d = time.Duration(min(max(s, 0), int(maxWait/time.Second))) * time.Second
+	} else if t, err := http.ParseTime(h); err == nil {
+		d = time.Until(t)
+	}
+	return min(max(d, 0), maxWait)
+}
+
+// retry runs attempt until it succeeds, fails for good, or the attempts are used up.
+func (r *remote) retry(ctx context.Context, attempt func(context.Context) error) error {
+	backoff := r.opts.Backoff
+	for n := 0; ; n++ {
+		c, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+		err := attempt(c)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var again *retryable
+		if !errors.As(err, &again) {
+			return err
+		}
+		if n >= r.opts.Retries {
+			return fmt.Errorf("after %d attempts: %w", n+1, err)
+		}
+		wait := backoff
+		if again.wait > 0 {
+			wait = again.wait
+		}
+		backoff = min(2*backoff, 16*r.opts.Backoff)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+// fetch reads len(p) bytes at off, all of which must lie in the file.
+func (r *remote) fetch(ctx context.Context, p []byte, off int64) error {
+	if r.whole != nil {
+		_, err := r.whole.ReadAt(p, off)
+		return err
+	}
+	err := r.retry(ctx, func(ctx context.Context) error {
+		resp, err := r.do(ctx, http.MethodGet, fmt.Sprintf("bytes=%d-%d", off, off+int64(len(p))-1))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		switch resp.StatusCode {
+		case http.StatusPartialContent:
+			start, total, err := contentRange(resp)
+			if err != nil {
+				return err
+			}
+			if tag := strongTag(resp); tag != r.etag || total != r.size {
+				return fmt.Errorf("the file changed while it was read: ETag %q, %d bytes, and before %q, %d bytes", tag, total, r.etag, r.size)
+			}
+			if start != off {
+				return fmt.Errorf("asked for bytes from %d and got bytes from %d", off, start)
+			}
+			if _, err := io.ReadFull(resp.Body, p); err != nil {
+				return &retryable{err: fmt.Errorf("bytes %d to %d: connection lost: %w", off, off+int64(len(p))-1, err)}
+			}
+			return nil
+		case http.StatusOK:
+			if tag := strongTag(resp); tag != r.etag {
+				return fmt.Errorf("the file changed while it was read: ETag %q, and before %q", tag, r.etag)
+			}
+			// The server ignores Range. Its answer is the whole file, which is kept.
+			if err := r.spool(resp); err != nil {
+				return err
+			}
+			_, err := r.whole.ReadAt(p, off)
+			return err
+		}
+		return statusError(resp, http.StatusPartialContent)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.url, err)
+	}
+	return nil
+}
+
+// spool copies the whole body to a temporary file that has no name, so that it is gone with the process.
+func (r *remote) spool(resp *http.Response) error {
+	f, err := os.CreateTemp("", "autodev-download-*")
+	if err != nil {
+		return err
+	}
+	rm := os.Remove(f.Name())
+	n, err := io.Copy(f, resp.Body)
+	if err != nil {
+		return errors.Join(&retryable{err: fmt.Errorf("connection lost after %d bytes: %w", n, err)}, f.Close())
+	}
+	if rm != nil {
+		return errors.Join(rm, f.Close())
+	}
+	if r.size >= 0 && n != r.size {
+		return errors.Join(fmt.Errorf("the whole file has %d bytes, expected %d", n, r.size), f.Close())
+	}
+	r.size, r.whole = n, f
+	return nil
+}
+
+// contentRange parses "bytes first-last/total".
+func contentRange(resp *http.Response) (first, total int64, err error) {
+	h := resp.Header.Get("Content-Range")
+	bad := fmt.Errorf("Content-Range %q: expected \"bytes FIRST-LAST/SIZE\"", h)
+	span, size, ok := strings.Cut(strings.TrimPrefix(h, "bytes "), "/")
+	if !ok {
+		return 0, 0, bad
+	}
+	from, _, ok := strings.Cut(span, "-")
+	if !ok {
+		return 0, 0, bad
+	}
+	first, err1 := strconv.ParseInt(from, 10, 64)
+	total, err2 := strconv.ParseInt(size, 10, 64)
+	if err1 != nil || err2 != nil || first < 0 || total < 1 {
+		return 0, 0, bad
+	}
+	return first, total, nil
+}
+
+// loadTail reads the file's last block once. It must not run beside reads.
+func (r *remote) loadTail(ctx context.Context) error {
+	n := min(int64(r.opts.Block), r.size)
+	p := make([]byte, n)
+	if err := r.fetch(ctx, p, r.size-n); err != nil {
+		return err
+	}
+	r.tail, r.tailOff = p, r.size-n
+	return nil
+}
+
+// cachedBlocks is how many blocks a blockReader keeps: enough for the columns that are read side by side.
+const cachedBlocks = 8
+
+// blockReader reads a remote file in blocks and keeps the most recent ones. It is not safe for concurrent use.
+type blockReader struct {
+	ctx    context.Context
+	file   *remote
+	blocks []block // most recent first
+}
+
+type block struct {
+	off  int64
+	data []byte
+}
+
+// ReadAt implements io.ReaderAt.
+func (b *blockReader) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("%s: read at offset %d", b.file.url, off)
+	}
+	n := 0
+	for n < len(p) {
+		at := off + int64(n)
+		if at >= b.file.size {
+			return n, io.EOF
+		}
+		if tail := at - b.file.tailOff; b.file.tail != nil && tail >= 0 {
+			n += copy(p[n:], b.file.tail[tail:])
+			continue
+		}
+		blk, err := b.block(at)
+		if err != nil {
+			return n, err
+		}
+		n += copy(p[n:], blk.data[at-blk.off:])
+	}
+	return n, nil
+}
+
+// block returns the block that holds the byte at off.
+func (b *blockReader) block(off int64) (block, error) {
+	for i, blk := range b.blocks {
+		if blk.off <= off && off < blk.off+int64(len(blk.data)) {
+			copy(b.blocks[1:i+1], b.blocks[:i])
+			b.blocks[0] = blk
+			return blk, nil
+		}
+	}
+	size := int64(b.file.opts.Block)
+	start := off / size * size
+	buf := make([]byte, min(size, b.file.size-start))
+	if err := b.file.fetch(b.ctx, buf, start); err != nil {
+		return block{}, err
+	}
+	if len(b.blocks) < cachedBlocks {
+		b.blocks = append(b.blocks, block{})
+	}
+	copy(b.blocks[1:], b.blocks)
+	b.blocks[0] = block{off: start, data: buf}
+	return b.blocks[0], nil
+}
