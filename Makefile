@@ -1,0 +1,40 @@
+# AutoDev's commands. Everything builds with CGO_ENABLED=0 and only Go installed.
+export CGO_ENABLED = 0
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+GO = go
+
+.PHONY: build demo test test-twins bench lint generate tiny fuzz
+
+build: ## the binary, bin/autodev
+	$(GO) build -trimpath -o bin/autodev ./cmd/autodev
+
+demo: build ## teach the embedded model a new language on this machine: at most ten minutes on two cores
+	bin/autodev demo
+
+test: ## everything that must hold, under ten minutes on two cores
+	$(GO) vet ./...
+	$(GO) test -timeout 20m ./...
+	$(MAKE) test-twins
+
+test-twins: ## the portable twins of the assembly kernels, the other architecture, every benchmark once
+	$(GO) test -tags noasm ./compute/...
+	GOARCH=arm64 $(GO) build ./...
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./...
+
+bench: ## our speed; bench/ has the comparisons with other software
+	$(GO) test -run '^$$' -bench . ./compute/... ./tokenizer ./infer ./train/...
+
+lint:
+	test -z "$$(gofmt -l .)"
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+generate: ## regenerate checked-in assembly
+	$(GO) generate ./...
+
+fuzz: ## each fuzz target for FUZZTIME
+	./.ci/fuzz $(or $(FUZZTIME),10s)
+
+tiny: build ## train the embedded model again from nothing; needs the corpus
+	./models/train-tiny
