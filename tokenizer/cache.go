@@ -9,7 +9,7 @@ type wordCache struct {
 }
 
 const (
-	cacheBits      = 14 // 1 MiB
+	cacheBits      = 15 // 2 MiB
 	cacheWordBytes = 32 // longest word remembered
 	cacheWordIDs   = 6  // most tokens remembered
 )
@@ -41,6 +41,11 @@ func keyOf(w string) wordKey {
 		k.a = uint64(w[0])<<16 | uint64(w[n/2])<<8 | uint64(w[n-1])
 	}
 	return k
+}
+
+// equal is ==, which compiles to a slower comparison of memory.
+func (k *wordKey) equal(o *wordKey) bool {
+	return k.a == o.a && k.b == o.b && k.size == o.size && (k.size <= 16 || k.c == o.c && k.d == o.d)
 }
 
 func load64(s string) uint64 {

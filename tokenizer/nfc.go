@@ -11,6 +11,13 @@ import (
 // to the Stream-Safe Text Format, which adds U+034F to long runs of combining marks, and so differs from the standard
 // form that the reference implementation computes.
 func nfc(s string) string {
+	ascii := 0
+	for ascii < len(s) && s[ascii] < utf8.RuneSelf {
+		ascii++
+	}
+	if ascii == len(s) {
+		return s
+	}
 	n := norm.NFC.QuickSpanString(s)
 	if n == len(s) {
 		return s
@@ -31,6 +38,12 @@ func nfc(s string) string {
 	}
 	var buf []byte
 	for i := n; i < len(s); {
+		if s[i] < utf8.RuneSelf && i+1 < len(s) && s[i+1] < utf8.RuneSelf {
+			flush()
+			out = append(out, s[i])
+			i++
+			continue
+		}
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if r == utf8.RuneError && size == 1 {
 			flush()

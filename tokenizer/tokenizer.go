@@ -110,7 +110,7 @@ func (t *Tokenizer) appendWord(dst []int32, w string, e *encoder) []int32 {
 	}
 	key := keyOf(w)
 	entry := &e.cache.entries[key.slot()]
-	if entry.key == key {
+	if entry.key.equal(&key) {
 		return append(dst, entry.ids[:entry.n]...)
 	}
 	start := len(dst)

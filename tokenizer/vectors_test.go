@@ -122,8 +122,9 @@ func TestHuggingFaceVectors(t *testing.T) {
 				n := 0
 				for line := range strings.Lines(read(t, "tokenizers/vectors/hf-"+name+"."+kind+".jsonl")) {
 					var v struct {
-						Text, Decoded string
-						IDs           []int32
+						Text    string
+						Decoded *string // absent: the text
+						IDs     []int32
 					}
 					if err := json.Unmarshal([]byte(line), &v); err != nil {
 						t.Fatal(err)
@@ -131,8 +132,12 @@ func TestHuggingFaceVectors(t *testing.T) {
 					n++
 					got := tok.EncodeSpecial(v.Text)
 					sameIDs(t, v.Text, got, v.IDs)
-					if d := tok.Decode(v.IDs); d != v.Decoded {
-						t.Errorf("Decode: got %.200q, want %.200q", d, v.Decoded)
+					want := v.Text
+					if v.Decoded != nil {
+						want = *v.Decoded
+					}
+					if d := tok.Decode(v.IDs); d != want {
+						t.Errorf("Decode: got %.200q, want %.200q", d, want)
 					}
 					if !slices.ContainsFunc(v.IDs, tok.IsSpecial) {
 						sameIDs(t, v.Text, tok.Encode(v.Text), v.IDs)
@@ -228,7 +233,12 @@ func TestCorpusFileVectors(t *testing.T) {
 			}
 			found[name]++
 			delete(wanted[name], key)
-			ids = load(t, name).AppendEncode(ids[:0], d.Content)
+			tok := load(t, name)
+			ids = tok.AppendEncode(ids[:0], d.Content)
+			if special := tok.EncodeSpecial(d.Content); slices.ContainsFunc(special, tok.IsSpecial) {
+				t.Logf("%s: %s holds a special token", name, key)
+				ids = special // the hash is that of an encoding which takes it for one
+			}
 			sum.Reset()
 			for _, id := range ids {
 				sum.Write(binary.LittleEndian.AppendUint32(nil, uint32(id)))
