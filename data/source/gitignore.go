@@ -77,15 +77,25 @@ func (f *ignoreFile) match(rel string, isDir bool) (ignored, known bool) {
 		if r.dirOnly && !isDir {
 			continue
 		}
-		target := rel
-		if r.basename {
-			target = rel[strings.LastIndexByte(rel, '/')+1:]
-		}
-		if wildmatch(r.pattern, target) {
+		if r.matches(rel) {
 			return !r.negate, true
 		}
 	}
 	return false, false
+}
+
+func (r *ignoreRule) matches(rel string) bool {
+	if r.basename {
+		return wildmatch(r.pattern, rel[strings.LastIndexByte(rel, '/')+1:])
+	}
+	// Git compares what comes before the first wildcard apart, so that the ** of "a**/b" is at the beginning of what is left
+	// and matches folders too.
+	n := strings.IndexAny(r.pattern, `*?[\`)
+	if n < 0 {
+		return r.pattern == rel
+	}
+	rest, ok := strings.CutPrefix(rel, r.pattern[:n])
+	return ok && wildmatch(r.pattern[n:], rest)
 }
 
 // readIgnore reads the .gitignore of a folder, which may be missing.
@@ -189,7 +199,7 @@ func wild(p, t string, start bool, budget *int) bool {
 				n++
 			}
 			rest := p[n:]
-			if n == 2 && start && (rest == "" || rest[0] == '/') {
+			if n >= 2 && start && (rest == "" || rest[0] == '/') {
 				if rest == "" {
 					return true
 				}

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -285,19 +287,56 @@ func (r *remote) loadTail(ctx context.Context) error {
 	return nil
 }
 
-// cachedBlocks is how many blocks a blockReader keeps: enough for the columns that are read side by side.
-const cachedBlocks = 8
+// trimTail forgets all of the tail but the last n bytes.
+func (r *remote) trimTail(n int64) {
+	if drop := int64(len(r.tail)) - n; drop > 0 {
+		r.tail, r.tailOff = bytes.Clone(r.tail[drop:]), r.tailOff+drop
+	}
+}
 
-// blockReader reads a remote file in blocks and keeps the most recent ones. It is not safe for concurrent use.
-type blockReader struct {
-	ctx    context.Context
-	file   *remote
+// cachedBlocks is how many blocks a blockCache keeps: enough for the columns that are read side by side.
+const cachedBlocks = 16
+
+// blockCache keeps the most recently used blocks of the remote files of a source. It is safe for concurrent use.
+type blockCache struct {
+	mu     sync.Mutex
 	blocks []block // most recent first
 }
 
 type block struct {
+	file *remote
 	off  int64
 	data []byte
+}
+
+func (c *blockCache) get(file *remote, off int64) ([]byte, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, b := range c.blocks {
+		if b.file == file && b.off == off {
+			copy(c.blocks[1:i+1], c.blocks[:i])
+			c.blocks[0] = b
+			return b.data, true
+		}
+	}
+	return nil, false
+}
+
+func (c *blockCache) put(b block) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.blocks) < cachedBlocks {
+		c.blocks = append(c.blocks, block{})
+	}
+	copy(c.blocks[1:], c.blocks)
+	c.blocks[0] = b
+}
+
+// blockReader reads a remote file in blocks through a cache.
+type blockReader struct {
+	ctx   context.Context
+	file  *remote
+	cache *blockCache
 }
 
 // ReadAt implements io.ReaderAt.
@@ -315,34 +354,17 @@ func (b *blockReader) ReadAt(p []byte, off int64) (int, error) {
 			n += copy(p[n:], b.file.tail[tail:])
 			continue
 		}
-		blk, err := b.block(at)
-		if err != nil {
-			return n, err
+		size := int64(b.file.opts.Block)
+		start := at / size * size
+		data, ok := b.cache.get(b.file, start)
+		if !ok {
+			data = make([]byte, min(size, b.file.size-start))
+			if err := b.file.fetch(b.ctx, data, start); err != nil {
+				return n, err
+			}
+			b.cache.put(block{file: b.file, off: start, data: data})
 		}
-		n += copy(p[n:], blk.data[at-blk.off:])
+		n += copy(p[n:], data[at-start:])
 	}
 	return n, nil
-}
-
-// block returns the block that holds the byte at off.
-func (b *blockReader) block(off int64) (block, error) {
-	for i, blk := range b.blocks {
-		if blk.off <= off && off < blk.off+int64(len(blk.data)) {
-			copy(b.blocks[1:i+1], b.blocks[:i])
-			b.blocks[0] = blk
-			return blk, nil
-		}
-	}
-	size := int64(b.file.opts.Block)
-	start := off / size * size
-	buf := make([]byte, min(size, b.file.size-start))
-	if err := b.file.fetch(b.ctx, buf, start); err != nil {
-		return block{}, err
-	}
-	if len(b.blocks) < cachedBlocks {
-		b.blocks = append(b.blocks, block{})
-	}
-	copy(b.blocks[1:], b.blocks)
-	b.blocks[0] = block{off: start, data: buf}
-	return b.blocks[0], nil
 }

@@ -30,8 +30,9 @@ type jsonl struct {
 func newJSONL(ctx context.Context, files []file, opts *Options, skips *tally) (*jsonl, error) {
 	j := &jsonl{opts: opts, skips: skips}
 	lines := []string{"jsonl", opts.Column, strings.Join(opts.Languages, ",")}
+	cache := &blockCache{}
 	for _, f := range files {
-		s, err := newShard(ctx, f, opts)
+		s, err := newShard(ctx, f, opts, cache)
 		if err != nil {
 			return nil, fmt.Errorf("data source: %w", err)
 		}

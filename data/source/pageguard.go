@@ -22,34 +22,45 @@ const (
 	maxPageValues = 1 << 24  // values in one page
 )
 
-// checkFooter checks the end of a parquet file (format: Apache Parquet, "File Format") and the lengths in its metadata.
-func checkFooter(r io.ReaderAt, size int64) error {
-	const tail = 8
-	if size < 4+tail {
-		return fmt.Errorf("%d bytes: too short for a parquet file", size)
+// parquetTail is the footer's length and "PAR1", which end a parquet file.
+const parquetTail = 8
+
+// footerSize returns the size of the end of a parquet file: metadata, its length and the magic (Apache Parquet, "File Format").
+func footerSize(r io.ReaderAt, size int64) (int64, error) {
+	if size < 4+parquetTail {
+		return 0, fmt.Errorf("%d bytes: too short for a parquet file", size)
 	}
-	var end [tail]byte
-	if _, err := r.ReadAt(end[:], size-tail); err != nil {
-		return fmt.Errorf("read the last %d bytes: %w", tail, err)
+	var end [parquetTail]byte
+	if _, err := r.ReadAt(end[:], size-parquetTail); err != nil {
+		return 0, fmt.Errorf("read the last %d bytes: %w", parquetTail, err)
 	}
 	switch magic := string(end[4:]); magic {
 	case "PAR1":
 	case "PARE":
-		return errors.New("the file is encrypted, which is not supported")
+		return 0, errors.New("the file is encrypted, which is not supported")
 	default:
-		return fmt.Errorf("offset %d: found %q, expected \"PAR1\": not a parquet file, or cut short", size-4, magic)
+		return 0, fmt.Errorf("offset %d: found %q, expected \"PAR1\": not a parquet file, or cut short", size-4, magic)
 	}
 	n := int64(binary.LittleEndian.Uint32(end[:4]))
-	if n > min(maxFooter, size-4-tail) {
-		return fmt.Errorf("offset %d: footer of %d bytes in a file of %d (limit %d)", size-tail, n, size, maxFooter)
+	if n > min(maxFooter, size-4-parquetTail) {
+		return 0, fmt.Errorf("offset %d: footer of %d bytes in a file of %d (limit %d)", size-parquetTail, n, size, maxFooter)
 	}
-	footer := make([]byte, n)
-	if _, err := r.ReadAt(footer, size-tail-n); err != nil {
+	return n + parquetTail, nil
+}
+
+// checkFooter checks the lengths in a parquet file's metadata.
+func checkFooter(r io.ReaderAt, size int64) error {
+	n, err := footerSize(r, size)
+	if err != nil {
+		return err
+	}
+	footer := make([]byte, n-parquetTail)
+	if _, err := r.ReadAt(footer, size-n); err != nil {
 		return fmt.Errorf("read the footer: %w", err)
 	}
 	c := compact{buf: footer}
 	if err := c.skipStruct(0); err != nil {
-		return fmt.Errorf("footer at offset %d: %w", size-tail-n+int64(c.pos), err)
+		return fmt.Errorf("footer at offset %d: %w", size-n+int64(c.pos), err)
 	}
 	return nil
 }

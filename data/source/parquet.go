@@ -43,11 +43,12 @@ func newParquet(ctx context.Context, files []file, opts *Options, skips *tally) 
 	set := &parquetSet{opts: opts, skips: skips}
 	lines := []string{"parquet", opts.Column, strings.Join(opts.Languages, ",")}
 	units := 0
+	cache := &blockCache{}
 	for _, f := range files {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		s, err := newShard(ctx, f, opts)
+		s, err := newShard(ctx, f, opts, cache)
 		if err != nil {
 			return nil, fmt.Errorf("data source: %w", err)
 		}
@@ -80,6 +81,7 @@ func (f *parquetFile) openParquet(r io.ReaderAt) (pf *parquet.File, err error) {
 			return err
 		}
 		pf, err = parquet.OpenFile(r, f.size,
+			parquet.SkipMagicBytes(true), // checkFooter has looked
 			parquet.SkipPageIndex(true),
 			parquet.SkipBloomFilters(true),
 			parquet.ReadBufferSize(64<<10))
@@ -99,6 +101,13 @@ func (f *parquetFile) readFooter(ctx context.Context, content string) error {
 		return err
 	}
 	pf, err := f.openParquet(r)
+	if err == nil && f.remote != nil {
+		n, err := footerSize(r, f.size)
+		if err != nil {
+			return errors.Join(err, r.Close())
+		}
+		f.remote.trimTail(n)
+	}
 	if err == nil {
 		err = guarded("schema", func() error { return f.plan(pf, content) })
 	}

@@ -14,10 +14,12 @@ type shard struct {
 	size   int64
 	mtime  time.Time // local files
 	remote *remote   // nil for local files
+	cache  *blockCache
 }
 
-func newShard(ctx context.Context, f file, opts *Options) (*shard, error) {
-	s := &shard{file: f}
+// newShard looks at a file. The cache is shared by the remote shards of one source.
+func newShard(ctx context.Context, f file, opts *Options, cache *blockCache) (*shard, error) {
+	s := &shard{file: f, cache: cache}
 	if isURL(f.name) {
 		r, err := newRemote(ctx, f.name, opts.HTTP)
 		if err != nil {
@@ -46,7 +48,7 @@ type readerAtCloser interface {
 // open opens the shard for reading by one goroutine.
 func (s *shard) open(ctx context.Context) (readerAtCloser, error) {
 	if s.remote != nil {
-		return remoteFile{&blockReader{ctx: ctx, file: s.remote}}, nil
+		return remoteFile{&blockReader{ctx: ctx, file: s.remote, cache: s.cache}}, nil
 	}
 	f, err := os.Open(s.name)
 	if err != nil {
