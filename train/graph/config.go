@@ -1,0 +1,128 @@
+package graph
+
+import (
+	"fmt"
+
+	"autodev/compute"
+	"autodev/model"
+)
+
+// Config says what plans are made for.
+type Config struct {
+	Model model.Config
+	Batch int // sequences in a micro-batch
+	Seq   int // tokens in a sequence
+
+	// Train says whether a parameter is trained. nil trains the adapters alone where there are any, else everything.
+	Train func(param string) bool
+	// Adapters are the low-rank adapters attached to linear modules.
+	Adapters []Adapter
+	// Group returns which of the optimiser's settings (learning rate, weight decay, …) apply to a trained parameter: the
+	// index of the Hyper given to Update. nil puts all in group 0.
+	Group func(param string, shape []int) int
+
+	// ModelDropout runs the dropout that the model's own configuration asks for.
+	ModelDropout bool
+	// Checkpointing keeps only the inputs of blocks and computes the rest of a block again before its gradients: less
+	// memory for a third more work, the same bits.
+	Checkpointing bool
+
+	// DType is the type of all floats: compute.F32 (also when zero), or compute.F64 to judge kernels.
+	DType compute.DType
+}
+
+// Adapter is a low-rank adapter of one linear module (Hu et al. 2021): y = W·x + b + Scale·B·A·dropout(x). Its parameters are
+// Module+".lora_A" [Rank, in] and Module+".lora_B" [out, Rank].
+type Adapter struct {
+	Module  string
+	Rank    int
+	Scale   float64
+	Dropout float64
+}
+
+// A and B name the adapter's parameters.
+func (a Adapter) A() string { return a.Module + ".lora_A" }
+
+// B names the adapter's second parameter; see A.
+func (a Adapter) B() string { return a.Module + ".lora_B" }
+
+// network is what the planner needs to know of a model.
+type network struct {
+	params  []tensorSpec
+	vocab   int // scored rows of the head
+	forward func(*builder)
+}
+
+type tensorSpec struct {
+	name  string
+	shape []int
+}
+
+// network describes cfg's model with its adapters' parameters.
+func (cfg *Config) network() (network, error) {
+	net := network{vocab: cfg.Model.Vocab, forward: func(b *builder) { model.Forward(cfg.Model, b) }}
+	shapes := map[string][]int{}
+	for _, p := range cfg.Model.Params() {
+		net.params = append(net.params, tensorSpec{p.Name, p.Shape})
+		shapes[p.Name] = p.Shape
+	}
+	adapted, err := adapterParams(cfg.Adapters, shapes)
+	if err != nil {
+		return network{}, err
+	}
+	net.params = append(net.params, adapted...)
+	return net, nil
+}
+
+func adapterParams(adapters []Adapter, shapes map[string][]int) ([]tensorSpec, error) {
+	var params []tensorSpec
+	seen := map[string]bool{}
+	for _, a := range adapters {
+		w, ok := shapes[a.Module+".weight"]
+		switch {
+		case !ok || len(w) != 2:
+			return nil, fmt.Errorf("adapter: the model has no linear module %q", a.Module)
+		case seen[a.Module]:
+			return nil, fmt.Errorf("adapter: module %s is named twice", a.Module)
+		case a.Rank <= 0:
+			return nil, fmt.Errorf("adapter: %s: rank %d, expected at least 1", a.Module, a.Rank)
+		case a.Dropout < 0 || a.Dropout >= 1:
+			return nil, fmt.Errorf("adapter: %s: dropout %v, expected at least 0 and below 1", a.Module, a.Dropout)
+		}
+		seen[a.Module] = true
+		params = append(params, tensorSpec{a.A(), []int{a.Rank, w[1]}}, tensorSpec{a.B(), []int{w[0], a.Rank}})
+	}
+	return params, nil
+}
+
+// trains applies Train's default.
+func (cfg *Config) trains(param string) bool {
+	if cfg.Train != nil {
+		return cfg.Train(param)
+	}
+	if len(cfg.Adapters) == 0 {
+		return true
+	}
+	for _, a := range cfg.Adapters {
+		if param == a.A() || param == a.B() {
+			return true
+		}
+	}
+	return false
+}
+
+func (cfg *Config) check() error {
+	if cfg.Batch <= 0 || cfg.Seq <= 0 {
+		return fmt.Errorf("batch of %d sequences of %d tokens, expected at least 1 of each", cfg.Batch, cfg.Seq)
+	}
+	if err := cfg.Model.Validate(); err != nil {
+		return err
+	}
+	if cfg.Seq > cfg.Model.Positions {
+		return fmt.Errorf("sequences of %d tokens, expected at most the model's %d positions", cfg.Seq, cfg.Model.Positions)
+	}
+	if cfg.DType != compute.F32 && cfg.DType != compute.F64 {
+		return fmt.Errorf("floats of type %v, expected %v or %v", cfg.DType, compute.F32, compute.F64)
+	}
+	return nil
+}

@@ -1,0 +1,316 @@
+package graph
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+
+	G "gorgonia.org/gorgonia"
+
+	"autodev/compute"
+)
+
+// Param is a parameter's entry in the directory of a Training.
+type Param struct {
+	Name    string
+	Shape   []int
+	Trained bool
+	Group   int // which Hyper of Update applies, for a trained parameter
+
+	Weight     compute.Buffer
+	Grad, M, V compute.Buffer // of a trained parameter: gradient, AdamW's first and second moment
+}
+
+// Buffers are the caller's inputs and outputs.
+type Buffers struct {
+	IDs, Positions, DocStart, Targets compute.Buffer   // [batch·seq] i32
+	Scale                             compute.Buffer   // [1], what a token's loss is multiplied by
+	Key                               compute.Buffer   // [2] i32, dropout's key
+	Hyper                             []compute.Buffer // per group, [8]
+
+	Loss       compute.Buffer // [1]
+	NLL        compute.Buffer // [batch·seq]
+	SumSquares compute.Buffer // [1] f64
+}
+
+// Training is the plans of training a model on a device. Build makes it; Alloc gives it memory, after which it can run. Its
+// methods must be called one at a time.
+type Training struct {
+	cfg    Config
+	dev    compute.Device
+	params []Param
+	index  map[string]int
+	io     Buffers
+
+	step, eval, norm, update compute.Plan
+
+	usage Usage
+	hash  string
+	net   network
+	run   *run
+}
+
+// Build plans the training of cfg on dev. Nothing is allocated on the device. The error of an unusable configuration names
+// what was found and expected.
+func Build(cfg Config, dev compute.Device) (*Training, error) {
+	if cfg.DType == 0 {
+		cfg.DType = compute.F32
+	}
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("graph: %w", err)
+	}
+	net, err := cfg.network()
+	if err != nil {
+		return nil, fmt.Errorf("graph: %w", err)
+	}
+	t, err := build(cfg, net, dev)
+	if err != nil {
+		return nil, fmt.Errorf("graph: %w", err)
+	}
+	return t, nil
+}
+
+// build is Build for any network.
+func build(cfg Config, net network, dev compute.Device) (*Training, error) {
+	t := &Training{cfg: cfg, dev: dev, index: map[string]int{}, net: net}
+	bytes := t.layOut()
+
+	step, err := t.program(false)
+	if err != nil {
+		return nil, err
+	}
+	eval, err := t.program(true)
+	if err != nil {
+		return nil, err
+	}
+	t.hash = t.fingerprint(step)
+	plain := step.place(dev)
+	kept, chosen := step.sparsest(dev)
+	t.usage = Usage{
+		Weights: bytes[compute.Weights], Gradients: bytes[compute.Grads], Moments: bytes[compute.Moments],
+		Inputs: bytes[compute.Inputs], Outputs: bytes[compute.Outputs],
+		Plain: plain.usage(), Checkpointed: chosen.usage(),
+	}
+	if cfg.Checkpointing {
+		step, plain = kept, chosen
+	}
+	evaluation := eval.place(dev)
+	t.usage.Arena = max(plain.arena, evaluation.arena)
+	bytes[compute.Arena] = t.usage.Arena
+	t.step = compute.Plan{Calls: plain.calls, Bytes: bytes}
+	t.eval = compute.Plan{Calls: evaluation.calls, Bytes: bytes}
+	t.norm, t.update = t.optimizer()
+
+	// The optimiser's calls may need work space too.
+	for _, p := range []*compute.Plan{&t.norm, &t.update} {
+		for i := range p.Calls {
+			if n := dev.WorkBytes(&p.Calls[i]); n > 0 {
+				p.Calls[i].Work = compute.Buffer{Space: compute.Arena, DType: compute.F32, Shape: []int{int((n + 3) / 4)}}
+				t.usage.Arena = max(t.usage.Arena, align(n))
+			}
+		}
+	}
+	bytes[compute.Arena] = t.usage.Arena
+	for _, p := range t.Plans() {
+		p.Plan.Bytes = bytes
+		for i := range p.Plan.Calls {
+			if err := p.Plan.Calls[i].Check(); err != nil {
+				return nil, fmt.Errorf("%s plan: call %d: %w", p.Name, i, err)
+			}
+		}
+	}
+	return t, nil
+}
+
+// NamedPlan is one of a Training's plans.
+type NamedPlan struct {
+	Name string
+	Plan *compute.Plan
+}
+
+// Plans lists the plans, which share their memory: step computes the loss and adds to the gradients, eval computes the tokens'
+// losses, norm the sum of the gradients' squares, update takes a step of the optimiser.
+func (t *Training) Plans() []NamedPlan {
+	return []NamedPlan{{"step", &t.step}, {"eval", &t.eval}, {"norm", &t.norm}, {"update", &t.update}}
+}
+
+// Params returns the directory of parameters, in the model's order with the adapters' at the end. The caller must not
+// change it.
+func (t *Training) Params() []Param { return t.params }
+
+// Lookup returns the directory's entry of a parameter.
+func (t *Training) Lookup(name string) (Param, bool) {
+	i, ok := t.index[name]
+	if !ok {
+		return Param{}, false
+	}
+	return t.params[i], true
+}
+
+// Config returns what the plans were made for.
+func (t *Training) Config() Config { return t.cfg }
+
+// Buffers returns where inputs and outputs lie, for callers that use the plans directly.
+func (t *Training) Buffers() Buffers { return t.io }
+
+// layOut makes the directory and places everything but the arena.
+func (t *Training) layOut() [compute.NumSpaces]int64 {
+	var bytes [compute.NumSpaces]int64
+	take := func(s compute.Space, d compute.DType, shape ...int) compute.Buffer {
+		b := compute.Buffer{Space: s, Offset: bytes[s], DType: d, Shape: shape}
+		bytes[s] = align(b.Offset + b.Bytes())
+		return b
+	}
+	groups := 1
+	for _, s := range t.net.params {
+		p := Param{Name: s.name, Shape: s.shape, Trained: t.cfg.trains(s.name)}
+		p.Weight = take(compute.Weights, t.cfg.DType, s.shape...)
+		if p.Trained {
+			p.Grad = take(compute.Grads, t.cfg.DType, s.shape...)
+			if t.cfg.Group != nil {
+				p.Group = max(0, t.cfg.Group(s.name, s.shape))
+			}
+			groups = max(groups, p.Group+1)
+		}
+		t.index[s.name] = len(t.params)
+		t.params = append(t.params, p)
+	}
+	for i := range t.params {
+		if p := &t.params[i]; p.Trained {
+			p.M, p.V = p.Grad, p.Grad
+			p.M.Space, p.V.Space = compute.Moments, compute.Moments
+			p.V.Offset += bytes[compute.Grads]
+		}
+	}
+	bytes[compute.Moments] = 2 * bytes[compute.Grads]
+
+	n := t.cfg.Batch * t.cfg.Seq
+	t.io.IDs = take(compute.Inputs, compute.I32, n)
+	t.io.Positions = take(compute.Inputs, compute.I32, n)
+	t.io.DocStart = take(compute.Inputs, compute.I32, n)
+	t.io.Targets = take(compute.Inputs, compute.I32, n)
+	t.io.Scale = take(compute.Inputs, t.cfg.DType, 1)
+	t.io.Key = take(compute.Inputs, compute.I32, 2)
+	for range groups {
+		t.io.Hyper = append(t.io.Hyper, take(compute.Inputs, t.cfg.DType, 8))
+	}
+	t.io.Loss = take(compute.Outputs, t.cfg.DType, 1)
+	t.io.NLL = take(compute.Outputs, t.cfg.DType, n)
+	t.io.SumSquares = take(compute.Outputs, compute.F64, 1)
+	return bytes
+}
+
+// program builds, differentiates and lowers the graph of a step, or of an evaluation.
+func (t *Training) program(eval bool) (p *program, err error) {
+	// Gorgonia panics on what it does not expect.
+	defer func() {
+		if r := recover(); r != nil {
+			p, err = nil, fmt.Errorf("gorgonia panicked: %v\n%s", r, debug.Stack())
+		}
+	}()
+	b, gradOf, err := differentiate(&t.cfg, t.net, eval, nil)
+	if err != nil {
+		return nil, err
+	}
+	fixed := map[string]compute.Buffer{
+		inIDs: t.io.IDs, inPositions: t.io.Positions, inDocStart: t.io.DocStart, inTargets: t.io.Targets,
+		inScale: t.io.Scale, inKey: t.io.Key,
+	}
+	grads := map[string]compute.Buffer{}
+	for _, p := range t.params {
+		fixed[p.Name] = p.Weight
+		if p.Trained {
+			grads[p.Name] = p.Grad
+		}
+	}
+	result := t.io.Loss
+	if eval {
+		result = t.io.NLL
+	}
+	return lower(b, gradOf, fixed, grads, result)
+}
+
+// differentiate builds the graph of net and, unless it is for evaluation, differentiates it with respect to the trained
+// parameters.
+func differentiate(cfg *Config, net network, eval bool, host compute.HostKernels) (*builder, map[string]*G.Node, error) {
+	b := newBuilder(cfg, net, eval)
+	b.host = host
+	net.forward(b)
+	if b.err != nil {
+		return nil, nil, b.err
+	}
+	if b.result == nil {
+		return nil, nil, errors.New("the model has no head")
+	}
+	if eval {
+		return b, nil, nil
+	}
+	var names []string
+	var nodes []*G.Node
+	for _, p := range net.params {
+		if n := b.params[p.name]; b.needs[n] {
+			names, nodes = append(names, p.name), append(nodes, n)
+		}
+	}
+	if len(nodes) == 0 {
+		return nil, nil, errors.New("no parameter is trained")
+	}
+	grads, err := G.Grad(b.result, nodes...)
+	if err != nil {
+		return nil, nil, err
+	}
+	gradOf := map[string]*G.Node{}
+	for i, name := range names {
+		gradOf[name] = grads[i]
+	}
+	return b, gradOf, nil
+}
+
+// sparsest returns the checkpointed program and its placement. The last block's gradients follow its forward calls almost
+// at once, so that keeping its values often costs no memory; then they are not computed again.
+func (p *program) sparsest(dev compute.Device) (*program, placement) {
+	blocks := p.blocks()
+	all := p.checkpoint(blocks)
+	placed := all.place(dev)
+	if len(blocks) == 0 {
+		return all, placed
+	}
+	delete(blocks, slices.Max(keys(blocks)))
+	most := p.checkpoint(blocks)
+	if q := most.place(dev); q.arena <= placed.arena {
+		return most, q
+	}
+	return all, placed
+}
+
+func keys(m map[int]bool) []int {
+	var ks []int
+	for k := range m {
+		ks = append(ks, k)
+	}
+	return ks
+}
+
+// optimizer lists the calls of the gradient norm and of an AdamW step.
+func (t *Training) optimizer() (norm, update compute.Plan) {
+	var end int64
+	for _, p := range t.params {
+		if !p.Trained {
+			continue
+		}
+		end = align(p.Grad.Offset + p.Grad.Bytes())
+		update.Calls = append(update.Calls, compute.Call{
+			Kernel: compute.AdamW, Name: p.Name,
+			In:  []compute.Buffer{p.Grad, t.io.Hyper[p.Group]},
+			Out: []compute.Buffer{p.Weight, p.M, p.V},
+		})
+	}
+	// The padding between gradients is zero.
+	all := compute.Buffer{Space: compute.Grads, DType: t.cfg.DType, Shape: []int{int(end) / t.cfg.DType.Size()}}
+	norm.Calls = []compute.Call{{
+		Kernel: compute.SumSquares, Name: "gradient norm",
+		In: []compute.Buffer{all}, Out: []compute.Buffer{t.io.SumSquares},
+	}}
+	return norm, update
+}
