@@ -1,0 +1,18 @@
+// Package infer turns a prompt into a completion: packed weights, the key/value cache, scoring, sampling, stopping and
+// the budget of the prompt.
+//
+//	model.go     a checkpoint made ready: weights packed once, the model's Forward traced once into a program
+//	program.go   the traced program: model.Builder recorded as steps over scratch registers
+//	session.go   one sequence and its key/value cache: Append, Truncate
+//	score.go     log-probabilities of given tokens, without generating
+//	prompt.go    prefix and suffix to token ids within an exact budget
+//	sample.go    logits to the next token
+//	stop.go      text so far to text that may be shown
+//	generate.go  the loop over all of these
+//	engine.go    admission: who may generate now, who waits, who is turned away
+//
+// The package knows nothing of HTTP, editors or training, and builds without Gorgonia.
+//
+// Everything is a function of (weights, prompt, options, seed): the number of threads, the chunks a prompt was read in,
+// and whether keys and values came from the cache change no bit of any logit.
+package infer

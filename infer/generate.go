@@ -1,0 +1,310 @@
+package infer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"autodev/tokenizer"
+)
+
+// Request asks for one completion.
+type Request struct {
+	Prompt    Prompt
+	MaxTokens int // at most; less when the context ends before
+	Sampling  Sampling
+	Stop      []string // texts that end the completion and are not part of it
+	StopIDs   []int32  // tokens that do, beside the model's own
+	// Logprobs asks for the log-probability of every token, and Top for those of the most probable alternatives.
+	Logprobs bool
+	Top      int
+	// PromptLogprobs asks for the log-probabilities of the prompt's tokens too.
+	PromptLogprobs bool
+}
+
+// FinishReason says why a completion ended.
+type FinishReason string
+
+const (
+	FinishStop   FinishReason = "stop"   // an end-of-text token, a stop token or a stop text
+	FinishLength FinishReason = "length" // MaxTokens, or the end of the context
+	FinishCancel FinishReason = "cancel" // the context of the call ended, or emit failed
+)
+
+// Token is one token of a completion or a prompt.
+type Token struct {
+	ID      int32
+	Bytes   []byte      // what it decodes to; need not be whole characters
+	Start   int         // byte of the text at which it begins
+	LogProb float64     // natural logarithm of its probability under the model, before temperature and truncation; 0 unless asked for
+	Top     []TokenProb // most probable first
+	scored  bool
+}
+
+// Scored says whether LogProb was computed. The first token of a prompt has none.
+func (t Token) Scored() bool { return t.scored }
+
+// Chunk is a piece of a completion as it becomes certain: Text is whole characters and no part of a stop text. Tokens are
+// those whose text is complete with it.
+type Chunk struct {
+	Text   string
+	Tokens []Token
+}
+
+// Result is a completion.
+type Result struct {
+	Text         string
+	IDs          []int32 // generated, without a stop token; with the tokens whose text a stop text cut off
+	Tokens       []Token // those of Text, when Request.Logprobs
+	FinishReason FinishReason
+	StopText     string // the stop text that ended it
+	PromptIDs    []int32
+	PromptTokens []Token // when Request.PromptLogprobs
+	Shortened    bool    // the prompt was cut to fit the context
+	Timings      Timings
+}
+
+// Timings are wall times.
+type Timings struct {
+	Queue  time.Duration // waiting for the engine
+	Prompt time.Duration // evaluating the prompt
+	Decode time.Duration // generating
+}
+
+// PromptRate returns tokens per second of n prompt tokens.
+func (t Timings) PromptRate(n int) float64 { return rate(n, t.Prompt) }
+
+// DecodeRate returns tokens per second of n generated tokens.
+func (t Timings) DecodeRate(n int) float64 { return rate(n, t.Decode) }
+
+func rate(n int, d time.Duration) float64 {
+	if d <= 0 {
+		return 0
+	}
+	return float64(n) / d.Seconds()
+}
+
+// maxTop bounds Request.Top; the alternatives are sorted for every token.
+const maxTop = 20
+
+// job is a request that has been checked and whose prompt has been fitted into the context.
+type job struct {
+	Request
+	prompt budgeted
+	stops  []int32
+}
+
+// prepare checks everything about a request that can be checked without running the model.
+func (m *Model) prepare(r Request) (*job, error) {
+	if err := r.Sampling.Check(); err != nil {
+		return nil, err
+	}
+	if r.Top < 0 || r.Top > maxTop {
+		return nil, &OptionError{"logprobs", fmt.Sprintf("found %d, expected 0 to %d", r.Top, maxTop)}
+	}
+	for id := range r.Sampling.Bias {
+		if id < 0 || int(id) >= m.vocab {
+			return nil, &OptionError{"logit_bias", fmt.Sprintf("found token %d, expected 0 to %d", id, m.vocab-1)}
+		}
+	}
+	for _, id := range r.StopIDs {
+		if id < 0 || int(id) >= m.vocab {
+			return nil, &OptionError{"stop_token_ids", fmt.Sprintf("found token %d, expected 0 to %d", id, m.vocab-1)}
+		}
+	}
+	for _, s := range r.Stop {
+		if s == "" {
+			return nil, &OptionError{"stop", "found an empty text, expected at least one character"}
+		}
+	}
+	if len(r.Stop) > 0 && m.tok == nil {
+		return nil, &OptionError{"stop", "the model has no tokenizer"}
+	}
+	p, err := r.Prompt.budget(m.tok, m.vocab, m.Context(), r.MaxTokens)
+	if err != nil {
+		return nil, err
+	}
+	return &job{Request: r, prompt: p, stops: append(slices.Clone(m.stops), r.StopIDs...)}, nil
+}
+
+// Generate completes the prompt of r. emit, which may be nil, gets the completion piece by piece; its texts joined are
+// Result.Text. When ctx ends or emit fails, Generate stops within one kernel and returns what there is with the error. It may
+// be called from any number of goroutines, which then share the processor.
+func (m *Model) Generate(ctx context.Context, r Request, emit func(Chunk) error) (Result, error) {
+	j, err := m.prepare(r)
+	if err != nil {
+		return Result{}, err
+	}
+	return m.run(ctx, j, emit)
+}
+
+func (m *Model) run(ctx context.Context, j *job, emit func(Chunk) error) (res Result, err error) {
+	res = Result{PromptIDs: j.prompt.ids, Shortened: j.prompt.shortened, FinishReason: FinishLength}
+	s := m.NewSession()
+	defer s.Close()
+	defer func() {
+		if err != nil {
+			res.FinishReason = FinishCancel
+		}
+	}()
+	began := time.Now()
+	var logits []float32
+	switch {
+	case j.PromptLogprobs:
+		if res.PromptTokens, logits, err = m.scorePrompt(ctx, s, j); err != nil {
+			return res, err
+		}
+	case j.prompt.maxNew > 0:
+		if logits, err = s.Append(ctx, j.prompt.ids); err != nil {
+			return res, err
+		}
+	}
+	decode := time.Now()
+	res.Timings.Prompt = decode.Sub(began)
+	defer func() { res.Timings.Decode = time.Since(decode) }()
+
+	w := newWriter(m.tok, j, emit, &res)
+	defer func() { res.Text = w.text.String() }()
+	pick := newSampler(j.Sampling, m.masked)
+	for i := range j.prompt.maxNew {
+		t := Token{scored: j.Logprobs}
+		var z float64
+		if j.Logprobs {
+			z = logSumExp(logits)
+			t.Top = topProbs(logits, z, j.Top)
+			w.keep(logits)
+		}
+		t.ID = pick.next(logits, i)
+		if slices.Contains(j.stops, t.ID) {
+			res.FinishReason = FinishStop
+			break
+		}
+		if j.Logprobs {
+			t.LogProb = float64(w.raw[t.ID]) - z
+		}
+		if err := w.token(t); err != nil {
+			return res, err
+		}
+		if w.stop.hit != "" {
+			res.FinishReason, res.StopText = FinishStop, w.stop.hit
+			return res, nil
+		}
+		if i+1 < j.prompt.maxNew {
+			if logits, err = s.Append(ctx, res.IDs[i:i+1]); err != nil {
+				return res, err
+			}
+		}
+	}
+	return res, w.end()
+}
+
+// scorePrompt evaluates the prompt and returns its tokens with their log-probabilities, and the logits after it.
+func (m *Model) scorePrompt(ctx context.Context, s *Session, j *job) ([]Token, []float32, error) {
+	ids := j.prompt.ids
+	tokens := make([]Token, len(ids))
+	start := 0
+	for i, id := range ids {
+		tokens[i] = Token{ID: id, Start: start}
+		if m.tok != nil {
+			tokens[i].Bytes = m.tok.TokenBytes(id)
+			start += len(tokens[i].Bytes)
+		}
+	}
+	last := make([]float32, m.vocab)
+	err := s.AppendAll(ctx, ids, 0, func(i int, logits []float32) error {
+		if i+1 == len(ids) {
+			copy(last, logits)
+			return nil
+		}
+		z := logSumExp(logits)
+		t := &tokens[i+1]
+		t.scored, t.LogProb, t.Top = true, float64(logits[t.ID])-z, topProbs(logits, z, j.Top)
+		return nil
+	})
+	return tokens, last, err
+}
+
+func topProbs(logits []float32, z float64, n int) []TokenProb {
+	if n == 0 {
+		return nil
+	}
+	top := make([]TokenProb, 0, n)
+	for _, id := range largest(nil, logits, n) {
+		top = append(top, TokenProb{id, float64(logits[id]) - z})
+	}
+	return top
+}
+
+// writer turns generated tokens into chunks.
+type writer struct {
+	tok     *tokenizer.Tokenizer
+	stream  *tokenizer.Stream // nil without a tokenizer
+	stop    stopText
+	emit    func(Chunk) error
+	res     *Result
+	text    strings.Builder
+	keepAll bool    // tokens go into the result
+	held    []Token // whose text is not shown yet
+	ends    []int   // where it ends
+	decoded int     // bytes of text decoded
+	raw     []float32
+}
+
+func newWriter(tok *tokenizer.Tokenizer, j *job, emit func(Chunk) error, res *Result) *writer {
+	w := &writer{tok: tok, stop: stopText{stops: j.Stop}, emit: emit, res: res, keepAll: j.Logprobs}
+	if tok != nil {
+		w.stream = tok.NewStream()
+	}
+	return w
+}
+
+// keep remembers the model's own logits, which sampling changes.
+func (w *writer) keep(logits []float32) { w.raw = append(w.raw[:0], logits...) }
+
+// token takes the next token and emits what became certain by it.
+func (w *writer) token(t Token) error {
+	w.res.IDs = append(w.res.IDs, t.ID)
+	t.Start = w.decoded
+	var text string
+	if w.tok != nil {
+		t.Bytes = w.tok.TokenBytes(t.ID)
+		text = w.stream.Push(t.ID)
+	}
+	w.decoded += len(text)
+	w.held, w.ends = append(w.held, t), append(w.ends, w.decoded)
+	return w.show(w.stop.push(text), false)
+}
+
+// end emits what was held back.
+func (w *writer) end() error {
+	var rest string
+	if w.stream != nil {
+		rest = w.stop.push(w.stream.Flush())
+		if w.stop.hit != "" {
+			w.res.FinishReason, w.res.StopText = FinishStop, w.stop.hit
+			return w.show(rest, false)
+		}
+	}
+	return w.show(rest+w.stop.flush(), true)
+}
+
+// show adds text to the result and emits it with the tokens it completes.
+func (w *writer) show(text string, all bool) error {
+	w.text.WriteString(text)
+	shown := w.text.Len()
+	n := 0
+	for n < len(w.held) && (all || w.ends[n] <= shown || w.stop.hit != "" && w.held[n].Start < shown) {
+		n++
+	}
+	c := Chunk{Text: text, Tokens: slices.Clone(w.held[:n])}
+	w.held, w.ends = w.held[n:], w.ends[n:]
+	if w.keepAll {
+		w.res.Tokens = append(w.res.Tokens, c.Tokens...)
+	}
+	if w.emit == nil || c.Text == "" && len(c.Tokens) == 0 {
+		return nil
+	}
+	return w.emit(c)
+}

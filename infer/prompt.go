@@ -1,0 +1,234 @@
+package infer
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"autodev/tokenizer"
+)
+
+// Order is the order of a fill-in-the-middle prompt (Bavarian et al. 2022).
+type Order uint8
+
+const (
+	// PSM is <prefix>P<suffix>S<middle>.
+	PSM Order = iota
+	// SPM is <prefix><suffix>S<middle>P: the model goes on with the prefix, so that typing only appends to the prompt.
+	SPM
+)
+
+// FIM says whether a prompt gets the model's fill-in-the-middle tokens.
+type FIM uint8
+
+const (
+	// FIMAuto uses them when there is a suffix.
+	FIMAuto FIM = iota
+	// FIMAlways uses them for an empty suffix too.
+	FIMAlways
+	// FIMNever completes the prefix alone and refuses a suffix.
+	FIMNever
+)
+
+// Prompt is what a completion continues: text before and after the cursor, or ready token ids. Text is never searched for
+// control tokens; the template is put around it here.
+type Prompt struct {
+	Prefix, Suffix string
+	IDs            []int32 // instead of text: run as they are
+	Order          Order
+	FIM            FIM
+	// Whole refuses a prompt that does not fit instead of shortening it (the prefix from the left, the suffix from the
+	// right). Ids are never shortened.
+	Whole bool
+}
+
+// PromptTooLongError says that a prompt that may not be shortened leaves no room in the context.
+type PromptTooLongError struct{ Tokens, NewTokens, Context int }
+
+func (e *PromptTooLongError) Error() string {
+	return fmt.Sprintf("prompt: found %d tokens, expected at most %d: the model's context is %d and at least %d is left for the completion",
+		e.Tokens, e.Context-e.NewTokens, e.Context, e.NewTokens)
+}
+
+// budgeted is a prompt that fits.
+type budgeted struct {
+	ids       []int32
+	maxNew    int  // new tokens there is room for, at most those asked for
+	shortened bool // text was left out
+}
+
+// budget turns p into ids that leave room for completion tokens in a context of the given size. When the whole prompt leaves
+// less room than maxNew, at most half of the context is kept free for the completion.
+func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (budgeted, error) {
+	if maxNew < 0 {
+		return budgeted{}, &OptionError{"max_tokens", fmt.Sprintf("found %d, expected 0 or more", maxNew)}
+	}
+	// The last token generated is never fed back, so a completion of n tokens needs n−1 positions after the prompt; the
+	// budget still counts n, as every other server does.
+	if p.IDs != nil {
+		return p.budgetIDs(vocab, context, maxNew)
+	}
+	if tok == nil {
+		return budgeted{}, fmt.Errorf("prompt: found text, expected token ids: the model has no tokenizer")
+	}
+	if p.Prefix == "" && p.Suffix == "" && p.FIM != FIMAlways {
+		start, ok := tok.EOS()
+		if !ok {
+			return budgeted{}, &OptionError{"prompt", "found an empty text, expected at least one character: the tokenizer has no end-of-text token to start from"}
+		}
+		return budgeted{ids: []int32{start}, maxNew: min(maxNew, context-1)}, nil
+	}
+	fim, ok := tok.FIM()
+	use := p.FIM == FIMAlways || p.FIM == FIMAuto && p.Suffix != ""
+	switch {
+	case use && !ok:
+		return budgeted{}, &OptionError{"suffix", "the model cannot fill in: its tokenizer has no fill-in-the-middle tokens"}
+	case !use && p.Suffix != "":
+		return budgeted{}, &OptionError{"suffix", "found a suffix, expected none: fill-in-the-middle is switched off"}
+	}
+	overhead := 0
+	if use {
+		overhead = 3
+	}
+	if overhead >= context {
+		return budgeted{}, &PromptTooLongError{overhead, 1, context}
+	}
+	prefix := newClip(tok, p.Prefix, context, false)
+	suffix := newClip(tok, p.Suffix, context, true)
+	out := budgeted{maxNew: min(maxNew, context-overhead)}
+	whole := overhead + len(prefix.ids) + len(suffix.ids)
+	if p.Whole && (prefix.cut || suffix.cut || whole+min(maxNew, 1) > context) {
+		n := whole
+		if prefix.cut || suffix.cut {
+			n = overhead + len(tok.Encode(p.Prefix)) + len(tok.Encode(p.Suffix))
+		}
+		return budgeted{}, &PromptTooLongError{n, min(maxNew, 1), context}
+	}
+	if whole+out.maxNew > context {
+		out.maxNew = min(out.maxNew, max(context/2, context-whole))
+		if p.Whole {
+			out.maxNew = min(out.maxNew, context-whole)
+		}
+	}
+	room := context - overhead - out.maxNew
+	if len(prefix.ids)+len(suffix.ids) > room {
+		// A quarter for the suffix; what one side does not need goes to the other.
+		s := min(len(suffix.ids), max(room/4, room-len(prefix.ids)))
+		suffix.fit(s)
+		prefix.fit(room - len(suffix.ids))
+	}
+	out.shortened = prefix.cut || suffix.cut
+	switch {
+	case !use:
+		out.ids = prefix.ids
+	case p.Order == SPM:
+		out.ids = join([]int32{fim.Prefix, fim.Suffix}, suffix.ids, []int32{fim.Middle}, prefix.ids)
+	default:
+		out.ids = join([]int32{fim.Prefix}, prefix.ids, []int32{fim.Suffix}, suffix.ids, []int32{fim.Middle})
+	}
+	return out, nil
+}
+
+func (p Prompt) budgetIDs(vocab, context, maxNew int) (budgeted, error) {
+	if p.Prefix != "" || p.Suffix != "" {
+		return budgeted{}, &OptionError{"prompt", "found token ids and text, expected one of them"}
+	}
+	if len(p.IDs) == 0 {
+		return budgeted{}, &OptionError{"prompt", "found no token ids, expected at least one"}
+	}
+	for i, id := range p.IDs {
+		if id < 0 || int(id) >= vocab {
+			return budgeted{}, &OptionError{"prompt", fmt.Sprintf("token %d: found id %d, expected 0 to %d", i, id, vocab-1)}
+		}
+	}
+	if len(p.IDs)+min(maxNew, 1) > context {
+		return budgeted{}, &PromptTooLongError{len(p.IDs), min(maxNew, 1), context}
+	}
+	return budgeted{ids: p.IDs, maxNew: min(maxNew, context-len(p.IDs))}, nil
+}
+
+func join(parts ...[]int32) []int32 {
+	var all []int32
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+// clip is one side of a prompt, cut to a number of tokens at the end away from the cursor.
+type clip struct {
+	tok  *tokenizer.Tokenizer
+	text string
+	ids  []int32
+	head bool // keep the beginning (a suffix) instead of the end (a prefix)
+	cut  bool // text was left out
+}
+
+// newClip encodes as much of text as can matter when at most limit tokens are kept: usually all, but a huge text is not
+// encoded whole only to throw nearly all of it away.
+func newClip(tok *tokenizer.Tokenizer, text string, limit int, head bool) clip {
+	c := clip{tok: tok, head: head}
+	for n := 8 * limit; ; n *= 2 {
+		c.text = text
+		if n < len(text) {
+			c.text = c.keep(text, len(text)-n)
+		}
+		c.ids = tok.Encode(c.text)
+		if len(c.ids) > limit || len(c.text) == len(text) {
+			c.cut = len(c.text) < len(text)
+			return c
+		}
+	}
+}
+
+// fit leaves out text until at most n tokens are left. What remains is the encoding of a text that starts (ends) at a line
+// boundary where one is near, else between two characters.
+func (c *clip) fit(n int) {
+	for len(c.ids) > n {
+		c.cut = true
+		if n <= 0 {
+			c.text, c.ids = "", nil
+			return
+		}
+		drop := c.ids[:len(c.ids)-n]
+		if c.head {
+			drop = c.ids[n:]
+		}
+		c.text = c.keep(c.text, max(len(c.tok.DecodeBytes(drop)), 1))
+		c.ids = c.tok.Encode(c.text)
+	}
+}
+
+// keep returns text without at least drop bytes at the end away from the cursor, going on to a line boundary when that costs
+// at most a quarter of what would be kept.
+func (c *clip) keep(text string, drop int) string {
+	if drop >= len(text) {
+		return ""
+	}
+	near := (len(text) - drop) / 4
+	if c.head {
+		kept := text[:len(text)-drop]
+		if i := strings.LastIndexByte(kept, '\n'); i >= 0 && len(kept)-(i+1) <= near {
+			return kept[:i+1]
+		}
+		for i := len(kept); i > 0 && len(kept)-i < utf8.UTFMax; i-- {
+			if utf8.RuneStart(text[i]) {
+				return kept[:i]
+			}
+		}
+		return kept
+	}
+	if text[drop-1] == '\n' {
+		return text[drop:]
+	}
+	kept := text[drop:]
+	if i := strings.IndexByte(kept, '\n'); i >= 0 && i+1 <= near {
+		return kept[i+1:]
+	}
+	for i := 0; i < len(kept) && i < utf8.UTFMax; i++ {
+		if utf8.RuneStart(kept[i]) {
+			return kept[i:]
+		}
+	}
+	return kept
+}

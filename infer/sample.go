@@ -1,0 +1,218 @@
+package infer
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"autodev/internal/rng"
+)
+
+// Sampling says how the next token is chosen. The zero value is greedy: always the most probable token.
+type Sampling struct {
+	Temperature float64 // 0 is greedy
+	TopK        int     // choose among the K most probable tokens; 0 is all
+	TopP        float64 // choose among the fewest tokens whose probabilities reach P (Holtzman et al. 2020); 0 and 1 are all
+	Seed        uint64
+	Choice      uint64 // tells apart the alternatives drawn for one prompt with one seed
+
+	PresencePenalty  float64           // subtracted from the logit of every token generated before
+	FrequencyPenalty float64           // subtracted once per time the token was generated before
+	Bias             map[int32]float64 // added to logits
+}
+
+// Check reports a value outside its range.
+func (s Sampling) Check() error {
+	for _, c := range []struct {
+		name     string
+		value    float64
+		min, max float64
+	}{
+		{"temperature", s.Temperature, 0, 100},
+		{"top_p", s.TopP, 0, 1},
+		{"top_k", float64(s.TopK), 0, math.MaxInt32},
+		{"presence_penalty", s.PresencePenalty, -2, 2},
+		{"frequency_penalty", s.FrequencyPenalty, -2, 2},
+	} {
+		if !(c.value >= c.min && c.value <= c.max) {
+			return &OptionError{c.name, fmt.Sprintf("found %v, expected %v to %v", c.value, c.min, c.max)}
+		}
+	}
+	for id, b := range s.Bias {
+		if !(math.Abs(b) <= 100) {
+			return &OptionError{"logit_bias", fmt.Sprintf("token %d: found %v, expected -100 to 100", id, b)}
+		}
+	}
+	return nil
+}
+
+// OptionError is a request's option that cannot be honoured. Option is its name on the wire.
+type OptionError struct{ Option, Problem string }
+
+func (e *OptionError) Error() string { return e.Option + ": " + e.Problem }
+
+// TokenProb is a token and its natural log-probability.
+type TokenProb struct {
+	ID      int32
+	LogProb float64
+}
+
+// sampler chooses the tokens of one completion.
+type sampler struct {
+	Sampling
+	masked []int32 // never chosen
+	counts map[int32]int
+	order  []int32
+	probs  []float64
+}
+
+func newSampler(s Sampling, masked []int32) *sampler {
+	return &sampler{Sampling: s, masked: masked, counts: map[int32]int{}}
+}
+
+// next chooses token number index from logits [vocabulary] and changes them.
+func (s *sampler) next(logits []float32, index int) int32 {
+	for _, id := range s.masked {
+		logits[id] = float32(math.Inf(-1))
+	}
+	for id, b := range s.Bias {
+		if int(id) < len(logits) && id >= 0 {
+			logits[id] += float32(b)
+		}
+	}
+	if s.PresencePenalty != 0 || s.FrequencyPenalty != 0 {
+		for id, n := range s.counts {
+			logits[id] -= float32(s.PresencePenalty + float64(n)*s.FrequencyPenalty)
+		}
+	}
+	id := s.choose(logits, index)
+	s.counts[id]++
+	return id
+}
+
+func (s *sampler) choose(logits []float32, index int) int32 {
+	if s.Temperature == 0 || s.TopK == 1 {
+		return argmax(logits)
+	}
+	s.candidates(logits)
+	// Probabilities relative to the most probable candidate, so that none overflows.
+	top := math.Inf(-1)
+	for _, id := range s.order {
+		top = max(top, float64(logits[id]))
+	}
+	s.probs = s.probs[:0]
+	var sum float64
+	for _, id := range s.order {
+		p := math.Exp((float64(logits[id]) - top) / s.Temperature)
+		s.probs = append(s.probs, p)
+		sum += p
+	}
+	if s.TopP > 0 && s.TopP < 1 {
+		sum = s.nucleus(sum)
+	}
+	u := rng.New(s.Seed, "sample", s.Choice, uint64(index)).Float64() * sum
+	for i, p := range s.probs {
+		if u -= p; u < 0 {
+			return s.order[i]
+		}
+	}
+	// Rounding can leave u at zero after the last candidate: the last one that has any probability is meant.
+	for i := len(s.probs) - 1; i > 0; i-- {
+		if s.probs[i] > 0 {
+			return s.order[i]
+		}
+	}
+	return s.order[0]
+}
+
+// candidates fills order with the ids to choose among.
+func (s *sampler) candidates(logits []float32) {
+	if s.TopK > 0 && s.TopK < len(logits) {
+		s.order = largest(s.order[:0], logits, s.TopK)
+		return
+	}
+	s.order = s.order[:0]
+	for id := range logits {
+		s.order = append(s.order, int32(id))
+	}
+}
+
+// nucleus keeps the fewest, most probable candidates that reach TopP of sum and returns their sum.
+func (s *sampler) nucleus(sum float64) float64 {
+	// All candidates below this bound together are less than 1−TopP, so none of them is in the nucleus.
+	bound := (1 - s.TopP) * sum / float64(len(s.probs))
+	type candidate struct {
+		id int32
+		p  float64
+	}
+	kept := make([]candidate, 0, 64)
+	for i, p := range s.probs {
+		if p >= bound {
+			kept = append(kept, candidate{s.order[i], p})
+		}
+	}
+	slices.SortFunc(kept, func(a, b candidate) int {
+		switch {
+		case a.p > b.p:
+			return -1
+		case a.p < b.p:
+			return 1
+		}
+		return int(a.id) - int(b.id)
+	})
+	s.order, s.probs = s.order[:0], s.probs[:0]
+	var reached float64
+	for _, c := range kept {
+		s.order, s.probs = append(s.order, c.id), append(s.probs, c.p)
+		if reached += c.p; reached >= s.TopP*sum {
+			break
+		}
+	}
+	return reached
+}
+
+// argmax returns the index of the largest element, the first of equal ones.
+func argmax(x []float32) int32 {
+	best := 0
+	for i, v := range x {
+		if v > x[best] {
+			best = i
+		}
+	}
+	return int32(best)
+}
+
+// largest appends to dst the indexes of the k largest elements of x, largest first, lower index first among equal ones.
+func largest(dst []int32, x []float32, k int) []int32 {
+	base := len(dst)
+	for i, v := range x {
+		top := dst[base:]
+		if len(top) == k {
+			if k == 0 || !(v > x[top[k-1]]) {
+				continue
+			}
+			dst = dst[:len(dst)-1]
+		}
+		at, _ := slices.BinarySearchFunc(dst[base:], v, func(j int32, v float32) int {
+			if x[j] >= v {
+				return -1
+			}
+			return 1
+		})
+		dst = slices.Insert(dst, base+at, int32(i))
+	}
+	return dst
+}
+
+// logSumExp returns log Σ exp(x), accumulated in float64 in index order.
+func logSumExp(x []float32) float64 {
+	top := x[argmax(x)]
+	if math.IsInf(float64(top), 0) {
+		return float64(top)
+	}
+	var sum float64
+	for _, v := range x {
+		sum += math.Exp(float64(v) - float64(top))
+	}
+	return float64(top) + math.Log(sum)
+}
