@@ -29,4 +29,4 @@
 // chosen at run time (Level). The build tag noasm leaves only the portable ones.
 package gemm
 
-//go:generate sh -c "cd _generate && go run . -kernel kernel -out ../kernel_amd64.s -stubs ../kernel_stubs_amd64.go"
+//go:generate sh -c "cd _generate && go run . -pkg gemm -out ../kernel_amd64.s -stubs ../kernel_stubs_amd64.go"

@@ -10,10 +10,14 @@ type kernel struct {
 	//
 	// without the first term when init is nil. Strides are in elements. nr columns of b are read whatever n is; of init and c
 	// only what is named is touched.
-	tile [maxMR + 1]func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, alpha float32)
+	tile [maxMR + 1]tileFunc
 	// transpose writes dst[x·width+r] = src[r·ld+x] for x < n and r < rows, and leaves the rest of dst alone.
 	transpose func(dst, src []float32, ld, rows, n, width int)
+	// copyRows writes dst[x·width+c] = src[x·ld+c] for x < n, n at least 1, and c < cols, and leaves the rest of dst alone.
+	copyRows func(dst, src []float32, ld, n, cols, width int)
 }
+
+type tileFunc func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, alpha float32)
 
 const maxMR = 14
 
@@ -25,9 +29,7 @@ func best() *kernel { return kernels()[0] }
 // packTile packs rows row … row+rows-1 and columns k0 … k0+kc-1 of a: dst[x·rows+r] = a[row+r, k0+x].
 func (k *kernel) packTile(dst []float32, a Mat, row, rows, k0, kc int) {
 	if a.T {
-		for x := range kc {
-			copy(dst[x*rows:][:rows], a.Data[(k0+x)*a.Stride+row:])
-		}
+		k.copyRows(dst, a.Data[k0*a.Stride+row:], a.Stride, kc, rows, rows)
 		return
 	}
 	k.transpose(dst, a.Data[row*a.Stride+k0:], a.Stride, rows, kc, rows)
@@ -43,7 +45,5 @@ func (k *kernel) packPanel(dst []float32, b Mat, k0, kc, col int) {
 		k.transpose(dst, b.Data[col*b.Stride+k0:], b.Stride, cols, kc, k.nr)
 		return
 	}
-	for x := range kc {
-		copy(dst[x*k.nr:][:cols], b.Data[(k0+x)*b.Stride+col:])
-	}
+	k.copyRows(dst, b.Data[k0*b.Stride+col:], b.Stride, kc, cols, k.nr)
 }

@@ -2,7 +2,86 @@
 
 package gemm
 
-import "sync"
+import (
+	"sync"
+
+	"golang.org/x/sys/cpu"
+)
 
 // kernels returns the kernels that this machine can run, best first.
-var kernels = sync.OnceValue(func() []*kernel { return []*kernel{genericKernel()} })
+var kernels = sync.OnceValue(func() []*kernel {
+	var ks []*kernel
+	x := &cpu.X86
+	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI2 {
+		ks = append(ks, &kernel{level: "avx512", mr: 14, nr: 32, transpose: transpose512, copyRows: copyRows512,
+			tile: [maxMR + 1]tileFunc{1: tile512x1, 2: tile512x2, 3: tile512x3, 4: tile512x4, 5: tile512x5, 6: tile512x6, 7: tile512x7,
+				8: tile512x8, 9: tile512x9, 10: tile512x10, 11: tile512x11, 12: tile512x12, 13: tile512x13, 14: tile512x14}})
+	}
+	if x.HasAVX2 && x.HasFMA {
+		ks = append(ks, &kernel{level: "avx2", mr: 6, nr: 16, transpose: transpose2, copyRows: copyRows2,
+			tile: [maxMR + 1]tileFunc{1: tile2x1, 2: tile2x2, 3: tile2x3, 4: tile2x4, 5: tile2x5, 6: tile2x6}})
+	}
+	return append(ks, genericKernel())
+})
+
+func transpose512(dst, src []float32, ld, rows, n, width int) {
+	for r := 0; r < rows; r += 16 {
+		part := min(16, rows-r)
+		transposeWith(transpose512Rows(part), dst[r:], src[r*ld:], ld, part, n, width)
+	}
+}
+
+func transpose512Rows(rows int) packFunc {
+	return [...]packFunc{transpose512x1, transpose512x2, transpose512x3, transpose512x4, transpose512x5, transpose512x6, transpose512x7, transpose512x8,
+		transpose512x9, transpose512x10, transpose512x11, transpose512x12, transpose512x13, transpose512x14, transpose512x15, transpose512x16}[rows-1]
+}
+
+func transpose2(dst, src []float32, ld, rows, n, width int) {
+	for r := 0; r < rows; {
+		switch left := rows - r; {
+		case left >= 8:
+			transposeWith(transpose2x8, dst[r:], src[r*ld:], ld, 8, n, width)
+			r += 8
+		case left >= 6:
+			transposeWith(transpose2x6, dst[r:], src[r*ld:], ld, 6, n, width)
+			r += 6
+		default:
+			transposeGeneric(dst[r:], src[r*ld:], ld, left, n, width)
+			r = rows
+		}
+	}
+}
+
+type packFunc func(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeWith transposes rows rows with f, which takes multiples of four columns, and the last columns without.
+func transposeWith(f packFunc, dst, src []float32, ld, rows, n, width int) {
+	n4 := n &^ 3
+	if n4 > 0 {
+		// f is assembly: what it reads and writes must exist.
+		_, _ = src[(rows-1)*ld+n4-1], dst[(n4-1)*width+rows-1]
+		f(n4, &src[0], ld, &dst[0], width)
+	}
+	if n4 < n {
+		transposeGeneric(dst[n4*width:], src[n4:], ld, rows, n-n4, width)
+	}
+}
+
+func copyRows512(dst, src []float32, ld, n, cols, width int) {
+	for c := 0; c < cols; c += 32 {
+		part := min(32, cols-c)
+		_, _ = src[(n-1)*ld+c+part-1], dst[(n-1)*width+c+part-1]
+		copy512(n, &src[c], ld, &dst[c], width, part)
+	}
+}
+
+func copyRows2(dst, src []float32, ld, n, cols, width int) {
+	c := 0
+	for ; c+16 <= cols; c += 16 {
+		_, _ = src[(n-1)*ld+c+15], dst[(n-1)*width+c+15]
+		copy2(n, &src[c], ld, &dst[c], width)
+	}
+	if c < cols {
+		copyRowsGeneric(dst[c:], src[c:], ld, n, cols-c, width)
+	}
+}

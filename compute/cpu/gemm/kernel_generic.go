@@ -6,14 +6,14 @@ import "unsafe"
 const genericMR, genericNR = 4, 8
 
 func genericKernel() *kernel {
-	k := &kernel{level: "generic", mr: genericMR, nr: genericNR, transpose: transposeGeneric}
+	k := &kernel{level: "generic", mr: genericMR, nr: genericNR, transpose: transposeGeneric, copyRows: copyRowsGeneric}
 	for r := 1; r <= genericMR; r++ {
 		k.tile[r] = genericTile(r)
 	}
 	return k
 }
 
-func genericTile(rows int) func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, alpha float32) {
+func genericTile(rows int) tileFunc {
 	return func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, alpha float32) {
 		as := unsafe.Slice(a, kc*rows)
 		bs := unsafe.Slice(b, (kc-1)*ldb+genericNR)
@@ -65,5 +65,11 @@ func transposeGeneric(dst, src []float32, ld, rows, n, width int) {
 		for x, v := range row {
 			dst[x*width+r] = v
 		}
+	}
+}
+
+func copyRowsGeneric(dst, src []float32, ld, n, cols, width int) {
+	for x := range n {
+		copy(dst[x*width:][:cols], src[x*ld:])
 	}
 }

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+const packSignature = "func(n int, src *float32, ld int, dst *float32, width int)"
+
+// transpose512 writes dst[x·width+r] = src[r·ld+x] for r < rows and x < n, n a multiple of four.
+//
+// Four columns are done at a time. Vector q collects four columns of rows q, q+4, q+8, q+12 in its 128-bit lanes; a 4×4
+// transposition inside the lanes then leaves one column of all rows in each vector.
+func transpose512(rows int) {
+	name := fmt.Sprintf("transpose512x%d", rows)
+	TEXT(name, NOSPLIT, packSignature)
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s transposes %d rows of n columns, n a multiple of four, see kernel.transpose.", name, rows))
+	n, src, ld, dst, width := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width")
+	ld3, width3 := times3(ld), times3(width)
+	bases := []reg.GPVirtual{src}
+	for r := 4; r < rows; r += 4 {
+		p := GP64()
+		LEAQ(operand.Mem{Base: bases[len(bases)-1], Index: ld, Scale: 4}, p)
+		bases = append(bases, p)
+	}
+	lanes := []reg.OpmaskPhysical{nil, reg.K1, reg.K2, reg.K3}
+	m := GP32()
+	setMask := func(bits uint32, k reg.OpmaskPhysical) {
+		MOVL(operand.U32(bits), m)
+		KMOVW(m, k)
+	}
+	for l := 1; l < len(bases); l++ {
+		setMask(0xf<<(4*l), lanes[l])
+	}
+	store := reg.K4
+	setMask(1<<rows-1, store)
+	in, mid, out := zmm[0:4], zmm[4:8], zmm[8:12]
+	Label("loop")
+	for q := range 4 {
+		if q >= rows {
+			VPXORD(in[q], in[q], in[q])
+			continue
+		}
+		VMOVUPS(row(bases[0], ld, ld3, q, 0), in[q].AsX())
+		for l := 1; l < len(bases); l++ {
+			if 4*l+q < rows {
+				VBROADCASTF32X4(row(bases[l], ld, ld3, q, 0), lanes[l], in[q])
+			}
+		}
+	}
+	transpose4x4(in, mid, out)
+	for x := range 4 {
+		to := row(dst, width, width3, x, 0)
+		if rows == 16 {
+			VMOVUPS(out[x], to)
+		} else {
+			VMOVUPS(out[x], store, to)
+		}
+	}
+	for _, p := range bases {
+		ADDQ(operand.Imm(16), p)
+	}
+	LEAQ(operand.Mem{Base: dst, Index: width, Scale: 4}, dst)
+	SUBQ(operand.Imm(4), n)
+	JNZ(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// transpose4x4 transposes the 4×4 matrices that stand in the 128-bit lanes of in.
+func transpose4x4(in, mid, out []reg.VecPhysical) {
+	VUNPCKLPS(in[1], in[0], mid[0])
+	VUNPCKHPS(in[1], in[0], mid[1])
+	VUNPCKLPS(in[3], in[2], mid[2])
+	VUNPCKHPS(in[3], in[2], mid[3])
+	VUNPCKLPD(mid[2], mid[0], out[0])
+	VUNPCKHPD(mid[2], mid[0], out[1])
+	VUNPCKLPD(mid[3], mid[1], out[2])
+	VUNPCKHPD(mid[3], mid[1], out[3])
+}
+
+// transpose2 is transpose512 for AVX2 and six or eight rows.
+func transpose2(rows int) {
+	name := fmt.Sprintf("transpose2x%d", rows)
+	TEXT(name, NOSPLIT, packSignature)
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s transposes %d rows of n columns, n a multiple of four, see kernel.transpose.", name, rows))
+	n, src, ld, dst, width := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width")
+	ld3, width3 := times3(ld), times3(width)
+	upper := GP64()
+	LEAQ(operand.Mem{Base: src, Index: ld, Scale: 4}, upper)
+	in, mid, out := ymm[0:4], ymm[4:8], ymm[8:12]
+	Label("loop")
+	for q := range 4 {
+		VMOVUPS(row(src, ld, ld3, q, 0), in[q].AsX())
+		if 4+q < rows {
+			VINSERTF128(operand.Imm(1), row(upper, ld, ld3, q, 0), in[q], in[q])
+		}
+	}
+	transpose4x4(in, mid, out)
+	for x := range 4 {
+		if rows == 8 {
+			VMOVUPS(out[x], row(dst, width, width3, x, 0))
+			continue
+		}
+		VMOVUPS(out[x].AsX(), row(dst, width, width3, x, 0))
+		VEXTRACTF128(operand.Imm(1), out[x], out[x].AsX())
+		VMOVLPS(out[x].AsX(), row(dst, width, width3, x, 16))
+	}
+	ADDQ(operand.Imm(16), src)
+	ADDQ(operand.Imm(16), upper)
+	LEAQ(operand.Mem{Base: dst, Index: width, Scale: 4}, dst)
+	SUBQ(operand.Imm(4), n)
+	JNZ(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// copy512 writes dst[x·width+c] = src[x·ld+c] for c < cols ≤ 32 and x < n, n at least one.
+func copy512() {
+	TEXT("copy512", NOSPLIT, "func(n int, src *float32, ld int, dst *float32, width int, cols int)")
+	Pragma("noescape")
+	Doc("copy512 copies n rows, at least one, of up to 32 columns, see kernel.copyRows.")
+	n, src, ld, dst, width, cols := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width"), param("cols")
+	lower, upper := GP32(), GP32()
+	MOVL(operand.U32(0xffffffff), lower)
+	BZHIL(cols.As32(), lower, lower)
+	MOVL(lower, upper)
+	SHRL(operand.Imm(16), upper)
+	KMOVW(lower, reg.K1)
+	KMOVW(upper, reg.K2)
+	Label("loop")
+	VMOVUPS_Z(operand.Mem{Base: src}, reg.K1, zmm[0])
+	VMOVUPS_Z(operand.Mem{Base: src, Disp: 64}, reg.K2, zmm[1])
+	VMOVUPS(zmm[0], reg.K1, operand.Mem{Base: dst})
+	VMOVUPS(zmm[1], reg.K2, operand.Mem{Base: dst, Disp: 64})
+	ADDQ(ld, src)
+	ADDQ(width, dst)
+	DECQ(n)
+	JNZ(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// copy2 is copy512 for AVX2 and 16 columns.
+func copy2() {
+	TEXT("copy2", NOSPLIT, packSignature)
+	Pragma("noescape")
+	Doc("copy2 copies n rows, at least one, of 16 columns, see kernel.copyRows.")
+	n, src, ld, dst, width := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width")
+	Label("loop")
+	for v := range 2 {
+		VMOVUPS(operand.Mem{Base: src, Disp: 32 * v}, ymm[v])
+		VMOVUPS(ymm[v], operand.Mem{Base: dst, Disp: 32 * v})
+	}
+	ADDQ(ld, src)
+	ADDQ(width, dst)
+	DECQ(n)
+	JNZ(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+const tileSignature = "func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)"
+
+// tile512 multiplies a tile of rows by a panel of 32 columns: two vectors of B, one broadcast of A at a time, sums in
+// registers. Columns beyond n are masked out where C is touched.
+func tile512(rows int) {
+	name := fmt.Sprintf("tile512x%d", rows)
+	TEXT(name, NOSPLIT, tileSignature)
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 32 columns, see kernel.tile.", name, rows))
+	acc := func(i, v int) reg.VecPhysical { return zmm[2*i+v] }
+	c, ldc := prefetchC(rows, 2)
+	sums(rows, 2, 64, zmm, zmm[28:30], zmm[30:32], name)
+
+	n, full, upper := param("n"), GP32(), GP32()
+	MOVL(operand.U32(0xffffffff), full)
+	BZHIL(n.As32(), full, full)
+	MOVL(full, upper)
+	SHRL(operand.Imm(16), upper)
+	KMOVW(full, reg.K1)
+	KMOVW(upper, reg.K2)
+	mask := []reg.OpmaskPhysical{reg.K1, reg.K2}
+	alpha := zmm[28]
+	VBROADCASTSS(operand.NewParamAddr("alpha", alphaOffset), alpha)
+
+	init := param("init")
+	TESTQ(init, init)
+	JZ(operand.LabelRef("scale"))
+	ldinit := bytes("ldinit")
+	for i := range rows {
+		for v := range 2 {
+			VFMADD213PS(operand.Mem{Base: init, Disp: 64 * v}, alpha, mask[v], acc(i, v))
+		}
+		if i < rows-1 {
+			ADDQ(ldinit, init)
+		}
+	}
+	JMP(operand.LabelRef("store"))
+	Label("scale")
+	for i := range rows {
+		for v := range 2 {
+			VMULPS(alpha, acc(i, v), acc(i, v))
+		}
+	}
+	Label("store")
+	for i := range rows {
+		for v := range 2 {
+			VMOVUPS(acc(i, v), mask[v], operand.Mem{Base: c, Disp: 64 * v})
+		}
+		if i < rows-1 {
+			ADDQ(ldc, c)
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// alphaOffset is where alpha stands in tile's arguments.
+const alphaOffset = 9 * 8
+
+// tile2 is tile512 for AVX2: panels of 16 columns.
+func tile2(rows int) {
+	name := fmt.Sprintf("tile2x%d", rows)
+	TEXT(name, NOSPLIT, tileSignature)
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 16 columns, see kernel.tile.", name, rows))
+	acc := func(i, v int) reg.VecPhysical { return ymm[2*i+v] }
+	c, ldc := prefetchC(rows, 1)
+	sums(rows, 2, 32, ymm, ymm[12:14], ymm[14:16], name)
+
+	alpha, value := ymm[12], ymm[14]
+	mask := []reg.VecPhysical{ymm[13], ymm[15]}
+	VBROADCASTSS(operand.NewParamAddr("alpha", alphaOffset), alpha)
+	n, init, ldinit := param("n"), param("init"), bytes("ldinit")
+	CMPQ(n, operand.Imm(16))
+	JNE(operand.LabelRef("tail"))
+	for _, part := range []string{"full", "tail"} {
+		load := func(i, v int) { VFMADD213PS(operand.Mem{Base: init, Disp: 32 * v}, alpha, acc(i, v)) }
+		store := func(i, v int) { VMOVUPS(acc(i, v), operand.Mem{Base: c, Disp: 32 * v}) }
+		if part == "tail" {
+			load = func(i, v int) {
+				VMASKMOVPS(operand.Mem{Base: init, Disp: 32 * v}, mask[v], value)
+				VFMADD213PS(value, alpha, acc(i, v))
+			}
+			store = func(i, v int) { VMASKMOVPS(acc(i, v), mask[v], operand.Mem{Base: c, Disp: 32 * v}) }
+			Label("tail")
+			// The 16 words from 16-n on of the table are the mask: n ones, then zeros.
+			table := GP64()
+			LEAQ(maskTable(), table)
+			NEGQ(n)
+			VMOVDQU(operand.Mem{Base: table, Index: n, Scale: 4, Disp: 64}, mask[0])
+			VMOVDQU(operand.Mem{Base: table, Index: n, Scale: 4, Disp: 96}, mask[1])
+		}
+		TESTQ(init, init)
+		JZ(operand.LabelRef("scale_" + part))
+		for i := range rows {
+			for v := range 2 {
+				load(i, v)
+			}
+			if i < rows-1 {
+				ADDQ(ldinit, init)
+			}
+		}
+		JMP(operand.LabelRef("store_" + part))
+		Label("scale_" + part)
+		for i := range rows {
+			for v := range 2 {
+				VMULPS(alpha, acc(i, v), acc(i, v))
+			}
+		}
+		Label("store_" + part)
+		for i := range rows {
+			for v := range 2 {
+				store(i, v)
+			}
+			if i < rows-1 {
+				ADDQ(ldc, c)
+			}
+		}
+		VZEROUPPER()
+		RET()
+	}
+}
+
+var masks *operand.Mem
+
+// maskTable is 16 words of ones followed by 16 words of zeros.
+func maskTable() operand.Mem {
+	if masks == nil {
+		m := GLOBL("masks", RODATA|NOPTR)
+		for i := range 32 {
+			word := operand.U32(0)
+			if i < 16 {
+				word = 0xffffffff
+			}
+			DATA(4*i, word)
+		}
+		masks = &m
+	}
+	return *masks
+}
+
+// prefetchC asks for the tile's lines of C, which are needed after the sums, and returns C's address and stride.
+func prefetchC(rows, lines int) (c, ldc reg.GPVirtual) {
+	c, ldc = param("c"), bytes("ldc")
+	p := GP64()
+	MOVQ(c, p)
+	for i := range rows {
+		for l := range lines {
+			PREFETCHT0(operand.Mem{Base: p, Disp: 64 * l})
+		}
+		if i < rows-1 {
+			ADDQ(ldc, p)
+		}
+	}
+	return c, ldc
+}
+
+// sums leaves Σ_k a[k·rows+i]·b[k·ldb+…] in acc[vectors·i+v], each one chain of fused multiply-adds from zero.
+func sums(rows, vectors, width int, acc, b, broadcast []reg.VecPhysical, name string) {
+	const unroll = 4
+	kc, pa, pb, ldb := param("kc"), param("a"), param("b"), bytes("ldb")
+	ldb3 := times3(ldb)
+	for i := range rows * vectors {
+		if width == 64 {
+			VPXORD(acc[i], acc[i], acc[i])
+		} else {
+			VXORPS(acc[i], acc[i], acc[i])
+		}
+	}
+	// Few rows are fed from memory at full speed: look further ahead there.
+	ahead := 1024
+	if rows <= 4 {
+		ahead = 2048
+	}
+	step := func(x int) {
+		for v := range vectors {
+			VMOVUPS(row(pb, ldb, ldb3, x, width*v), b[v])
+		}
+		for l := 0; l < width*vectors; l += 64 {
+			PREFETCHT0(row(pb, ldb, ldb3, x, ahead+l))
+		}
+		for i := range rows {
+			w := broadcast[i%len(broadcast)]
+			VBROADCASTSS(operand.Mem{Base: pa, Disp: 4 * (x*rows + i)}, w)
+			for v := range vectors {
+				VFMADD231PS(b[v], w, acc[vectors*i+v])
+			}
+		}
+	}
+	rest := GP64()
+	MOVQ(kc, rest)
+	ANDQ(operand.Imm(unroll-1), rest)
+	SHRQ(operand.Imm(2), kc)
+	JZ(operand.LabelRef("rest"))
+	alignLoop()
+	Label("loop")
+	for x := range unroll {
+		step(x)
+	}
+	ADDQ(operand.Imm(uint64(4*unroll*rows)), pa)
+	LEAQ(operand.Mem{Base: pb, Index: ldb, Scale: 4}, pb)
+	DECQ(kc)
+	JNZ(operand.LabelRef("loop"))
+	Label("rest")
+	TESTQ(rest, rest)
+	JZ(operand.LabelRef("done"))
+	Label("single")
+	step(0)
+	ADDQ(operand.Imm(uint64(4*rows)), pa)
+	ADDQ(ldb, pb)
+	DECQ(rest)
+	JNZ(operand.LabelRef("single"))
+	Label("done")
+}
