@@ -79,7 +79,7 @@ func (b *builder) node(o *op, shape []int, operands ...*G.Node) (*G.Node, error)
 	out := compute.Buffer{Space: compute.Arena, DType: b.dtype, Shape: shape}
 	o.call.Out = []compute.Buffer{out}
 	o.typ = hm.NewFnType(append(types, nodeType(b.dtype, shape))...)
-	if o.call.Kernel == compute.CrossEntropy {
+	if o.isLoss() {
 		// The loss is a scalar for Gorgonia, a vector of one for the kernel.
 		o.typ = hm.NewFnType(append(types, gorgoniaType(b.dtype))...)
 		out.Shape = o.call.In[0].Shape
@@ -103,6 +103,9 @@ func (b *builder) node(o *op, shape []int, operands ...*G.Node) (*G.Node, error)
 	}
 	return n, nil
 }
+
+// isLoss reports whether the operation has a scalar output and two on the side.
+func (o *op) isLoss() bool { return o.call.Kernel == compute.CrossEntropy && o.pick == 0 }
 
 func operand(n *G.Node) compute.Buffer {
 	b := compute.Buffer{Space: compute.Arena, Shape: n.Shape()}
@@ -142,7 +145,7 @@ func (o *op) Type() hm.Type { return o.typ }
 
 // InferShape implements gorgonia.Op: shapes are static.
 func (o *op) InferShape(...G.DimSizer) (tensor.Shape, error) {
-	if o.call.Kernel == compute.CrossEntropy && o.pick == 0 {
+	if o.isLoss() {
 		return tensor.ScalarShape(), nil
 	}
 	return append(tensor.Shape(nil), o.call.Out[0].Shape...), nil
@@ -217,7 +220,7 @@ func (o *op) Do(values ...G.Value) (G.Value, error) {
 	if err := o.b.host.Do(&o.call, in, out); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.call.Name, err)
 	}
-	if o.call.Kernel != compute.CrossEntropy {
+	if !o.isLoss() {
 		return dense(out[0], o.call.Out[0].Shape), nil
 	}
 	o.side = out
