@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -391,9 +392,9 @@ func (t *Tokenizer) assemble(vocab map[string]int64, merges [][2]string, added [
 		return fmt.Errorf("model.merges: found %d, expected at most %d", len(merges), maxMerges)
 	}
 	highest := int64(-1)
-	for text, id := range vocab {
+	for _, id := range vocab {
 		if id < 0 || id > maxID {
-			return fmt.Errorf("model.vocab[%q]: id %d, expected 0 to %d", text, id, maxID)
+			return badVocab(vocab)
 		}
 		highest = max(highest, id)
 	}
@@ -408,9 +409,7 @@ func (t *Tokenizer) assemble(vocab map[string]int64, merges [][2]string, added [
 	var buf []byte
 	for text, id := range vocab {
 		if t.tokens[id].used {
-			// Which of the two tokens the map gives first is random; the message must not be.
-			first, second := t.tokens[id].text, text
-			return fmt.Errorf("model.vocab: id %d belongs to both %q and %q", id, min(first, second), max(first, second))
+			return badVocab(vocab)
 		}
 		t.ids[text] = int32(id)
 		raw, ok := symbolBytes(buf[:0], text)
@@ -433,6 +432,22 @@ func (t *Tokenizer) assemble(vocab map[string]int64, merges [][2]string, added [
 		t.bytes[b] = id
 	}
 	return t.assembleMerges(vocab, merges)
+}
+
+// badVocab returns the error of a vocabulary with bad ids: of several, always the same one.
+func badVocab(vocab map[string]int64) error {
+	owner := make(map[int64]string)
+	for _, text := range slices.Sorted(maps.Keys(vocab)) {
+		id := vocab[text]
+		if id < 0 || id > maxID {
+			return fmt.Errorf("model.vocab[%q]: id %d, expected 0 to %d", text, id, maxID)
+		}
+		if first, ok := owner[id]; ok {
+			return fmt.Errorf("model.vocab: id %d belongs to both %q and %q", id, first, text)
+		}
+		owner[id] = text
+	}
+	return errors.New("model.vocab: bad ids")
 }
 
 func (t *Tokenizer) assembleAdded(added []addedToken) error {
