@@ -35,9 +35,9 @@ const (
 	Attention
 	// AttentionGrad: dy [n,H·D], qkv, docStart (, key) → dqkv [n,(H+2·KV)·D]. Attr as Attention. Scores are computed again.
 	AttentionGrad
-	// Activation: x [n,I] → y [n,I]. Attr: Act.
+	// Activation: x [n,I] → y [n,I]. Attr: Act. y may be x's memory.
 	Activation
-	// ActivationGrad: dy [n,I], x [n,I] → dx [n,I]. Attr: Act.
+	// ActivationGrad: dy [n,I], x [n,I] → dx [n,I]. Attr: Act. dx may be dy's or x's memory.
 	ActivationGrad
 	// Add: a, b of one shape → y = a + b. y may be the memory of either.
 	Add

@@ -34,9 +34,9 @@ func activate(x float64, act compute.Act) (value, slope float64) {
 		return x * cdf, cdf + x*math.Exp(-x*x/2)/math.Sqrt(2*math.Pi)
 	default:
 		if x > 0 {
-			return x, 1
+			slope = 1
 		}
-		return 0, 0
+		return math.Max(x, 0), slope
 	}
 }
 

@@ -1,0 +1,18 @@
+// Package vec holds the row functions of the CPU kernels: element-wise arithmetic, activation functions, soft-max pieces,
+// sums and the optimiser's update over contiguous float32 slices.
+//
+// What must not live here: threads, matrices, anything that knows a kernel's operands.
+//
+// # Laws
+//
+//   - An element-wise function gives each element bits that depend on the element's inputs alone, never on its place in the
+//     slice or on the slice's length.
+//   - A sum runs in 16 lanes: element i belongs to lane i mod 16, each lane adds in index order in float32, and lanes are
+//     combined as a binary tree ((0+8)+(4+12))…; so zeros before (in multiples of 16) or after the elements change nothing.
+//     Functions that return float64 do so in blocks of 1,024 elements and add the blocks in float64.
+//   - Slices of one call have one length, that of the first argument. Outputs may be the memory of an input of the same
+//     element type, but not overlap it otherwise.
+//
+// generic.go is the portable form of every function; machine-specific twins may round differently, within the documented
+// accuracy.
+package vec
