@@ -187,4 +187,3 @@ func checkArena(p *compute.Plan) error {
 	}
 	return nil
 }
-
