@@ -52,6 +52,22 @@ func NewEngine(m *Model, o EngineOptions) *Engine {
 // Info returns what a client may want to know about the model.
 func (e *Engine) Info() Info { return e.m.Info() }
 
+// Decode returns the text of token ids, "" without a tokenizer.
+func (e *Engine) Decode(ids []int32) string {
+	if e.m.tok == nil {
+		return ""
+	}
+	return e.m.tok.Decode(ids)
+}
+
+// TokenText returns the bytes of a token, nil without a tokenizer.
+func (e *Engine) TokenText(id int32) []byte {
+	if e.m.tok == nil {
+		return nil
+	}
+	return e.m.tok.TokenBytes(id)
+}
+
 // Complete generates a completion for every request, under one admission: all are checked before any of them waits. emit,
 // which may be nil, gets the chunks of request i. The first error ends the call; the results so far come with it.
 func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, c Chunk) error) ([]Result, error) {

@@ -47,10 +47,11 @@ type Token struct {
 func (t Token) Scored() bool { return t.scored }
 
 // Chunk is a piece of a completion as it becomes certain: Text is whole characters and no part of a stop text. Tokens are
-// those whose text is complete with it.
+// those whose text is complete with it. The last chunk, whose text may be empty, says why the completion ended.
 type Chunk struct {
-	Text   string
-	Tokens []Token
+	Text         string
+	Tokens       []Token
+	FinishReason FinishReason // "" but for the last
 }
 
 // Result is a completion.
@@ -184,12 +185,8 @@ func (m *Model) run(ctx context.Context, j *job, emit func(Chunk) error) (res Re
 		if j.Logprobs {
 			t.LogProb = float64(w.raw[t.ID]) - z
 		}
-		if err := w.token(t); err != nil {
+		if err := w.token(t); err != nil || w.stop.hit != "" {
 			return res, err
-		}
-		if w.stop.hit != "" {
-			res.FinishReason, res.StopText = FinishStop, w.stop.hit
-			return res, nil
 		}
 		if i+1 < j.prompt.maxNew {
 			if logits, err = s.Append(ctx, res.IDs[i:i+1]); err != nil {
@@ -274,36 +271,41 @@ func (w *writer) token(t Token) error {
 	}
 	w.decoded += len(text)
 	w.held, w.ends = append(w.held, t), append(w.ends, w.decoded)
-	return w.show(w.stop.push(text), false)
+	return w.show(w.stop.push(text), "")
 }
 
-// end emits what was held back.
+// end emits what was held back, when no stop text has ended the completion.
 func (w *writer) end() error {
-	var rest string
+	rest := ""
 	if w.stream != nil {
 		rest = w.stop.push(w.stream.Flush())
-		if w.stop.hit != "" {
-			w.res.FinishReason, w.res.StopText = FinishStop, w.stop.hit
-			return w.show(rest, false)
-		}
 	}
-	return w.show(rest+w.stop.flush(), true)
+	if w.stop.hit == "" {
+		rest += w.stop.flush()
+	}
+	return w.show(rest, w.res.FinishReason)
 }
 
-// show adds text to the result and emits it with the tokens it completes.
-func (w *writer) show(text string, all bool) error {
+// show adds text to the result and emits it with the tokens it completes. A reason, or a stop text hit, makes it the last
+// chunk.
+func (w *writer) show(text string, reason FinishReason) error {
+	stopped := w.stop.hit != ""
+	if stopped {
+		reason, w.res.StopText = FinishStop, w.stop.hit
+		w.res.FinishReason = reason
+	}
 	w.text.WriteString(text)
 	shown := w.text.Len()
 	n := 0
-	for n < len(w.held) && (all || w.ends[n] <= shown || w.stop.hit != "" && w.held[n].Start < shown) {
+	for n < len(w.held) && (w.ends[n] <= shown || reason != "" && (!stopped || w.held[n].Start < shown)) {
 		n++
 	}
-	c := Chunk{Text: text, Tokens: slices.Clone(w.held[:n])}
+	c := Chunk{Text: text, Tokens: slices.Clone(w.held[:n]), FinishReason: reason}
 	w.held, w.ends = w.held[n:], w.ends[n:]
 	if w.keepAll {
 		w.res.Tokens = append(w.res.Tokens, c.Tokens...)
 	}
-	if w.emit == nil || c.Text == "" && len(c.Tokens) == 0 {
+	if w.emit == nil || c.Text == "" && len(c.Tokens) == 0 && reason == "" {
 		return nil
 	}
 	return w.emit(c)

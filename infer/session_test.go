@@ -12,39 +12,29 @@ import (
 	"pgregory.net/rapid"
 
 	"autodev/compute"
+	"autodev/infer/infertest"
 	"autodev/model"
+	"autodev/tokenizer"
 )
 
-// randomModel returns a model of random weights. All of them matter: initial biases and gains would hide mistakes.
+// randomModel returns a model of random weights that is given token ids.
 func randomModel(t testing.TB, change func(*model.Config), threads int) *Model {
 	t.Helper()
-	ckpt := randomCheckpoint(change)
-	m, err := New(ckpt, nil, Options{Threads: threads})
+	c := infertest.Config(97)
+	if change != nil {
+		change(&c)
+	}
+	return newModel(t, infertest.Checkpoint(c), nil, threads)
+}
+
+func newModel(t testing.TB, ckpt *model.Checkpoint, tok *tokenizer.Tokenizer, threads int) *Model {
+	t.Helper()
+	m, err := New(ckpt, tok, Options{Threads: threads})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
 	return m
-}
-
-func randomCheckpoint(change func(*model.Config)) *model.Checkpoint {
-	c := model.Config{
-		Architecture: model.GPTBigCode, VocabSize: 97, Vocab: 97, Positions: 600, Embed: 48, Layers: 3, Heads: 4, KVHeads: 1, Inner: 80,
-		Activation: compute.GELUTanh, Epsilon: 1e-5, Tied: true, ScaleAttention: true, InitStd: 0.2, BOS: 0, EOS: []int{0},
-	}
-	if change != nil {
-		change(&c)
-	}
-	w := model.Init(c, 1)
-	r := rand.New(rand.NewPCG(1, 2))
-	for t := range w.All() {
-		if len(t.Shape) == 1 {
-			for i := range t.Data {
-				t.Data[i] += float32(0.3 * r.NormFloat64())
-			}
-		}
-	}
-	return &model.Checkpoint{Config: c, Weights: w, Dir: "random"}
 }
 
 func randomIDs(r *rand.Rand, vocab, n int) []int32 {

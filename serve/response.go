@@ -1,0 +1,128 @@
+package serve
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"autodev/infer"
+)
+
+// completion is OpenAI's text_completion object, whole or one event of a stream.
+type completion struct {
+	ID      string   `json:"id"`
+	Object  string   `json:"object"`
+	Created int64    `json:"created"`
+	Model   string   `json:"model"`
+	Choices []choice `json:"choices"`
+	Usage   *usage   `json:"usage,omitempty"`
+}
+
+type choice struct {
+	Text         string    `json:"text"`
+	Index        int       `json:"index"`
+	Logprobs     *logprobs `json:"logprobs"`
+	FinishReason *string   `json:"finish_reason"`
+	// Shortened says that the prompt was cut to fit the context. Not of OpenAI's; absent when false.
+	Shortened bool `json:"prompt_shortened,omitempty"`
+}
+
+type usage struct {
+	PromptTokens     int `json:"prompt_tokens"`
+	CompletionTokens int `json:"completion_tokens"`
+	TotalTokens      int `json:"total_tokens"`
+}
+
+// usageOf adds up results; the n results of one prompt share it.
+func usageOf(results []infer.Result, n int) *usage {
+	u := &usage{}
+	for i, r := range results {
+		if i%n == 0 {
+			u.PromptTokens += len(r.PromptIDs)
+		}
+		u.CompletionTokens += len(r.IDs)
+	}
+	u.TotalTokens = u.PromptTokens + u.CompletionTokens
+	return u
+}
+
+// logprobs holds one element per token in each of its lists. Offsets count characters of the choice's text.
+type logprobs struct {
+	Tokens        []string             `json:"tokens"`
+	TokenLogprobs []*float64           `json:"token_logprobs"`
+	TopLogprobs   []map[string]float64 `json:"top_logprobs"`
+	TextOffset    []int                `json:"text_offset"`
+}
+
+// offsets turns the bytes at which tokens begin into characters, for tokens that come in order.
+type offsets struct {
+	text  []byte // of the tokens so far, from counted on
+	bytes int    // counted
+	chars int
+}
+
+// at returns the number of characters in the first n bytes of the text of the tokens so far. Half a character belongs to the
+// token that ends it.
+func (o *offsets) at(n int) int {
+	k := min(max(n-o.bytes, 0), len(o.text))
+	o.chars += utf8.RuneCount(o.text[:k])
+	o.text, o.bytes = o.text[k:], o.bytes+k
+	return o.chars
+}
+
+// add appends tokens to l; base is the number of characters before the first token's text.
+func (l *logprobs) add(tokens []infer.Token, base int, o *offsets, text func(id int32) []byte) {
+	for _, t := range tokens {
+		l.TextOffset = append(l.TextOffset, base+o.at(t.Start))
+		o.text = append(o.text, t.Bytes...)
+		l.Tokens = append(l.Tokens, tokenString(t.Bytes))
+		if !t.Scored() {
+			l.TokenLogprobs, l.TopLogprobs = append(l.TokenLogprobs, nil), append(l.TopLogprobs, nil)
+			continue
+		}
+		top := make(map[string]float64, len(t.Top)+1)
+		for _, p := range t.Top {
+			s := tokenString(text(p.ID))
+			if _, ok := top[s]; !ok {
+				top[s] = p.LogProb
+			}
+		}
+		top[tokenString(t.Bytes)] = t.LogProb
+		l.TokenLogprobs, l.TopLogprobs = append(l.TokenLogprobs, &t.LogProb), append(l.TopLogprobs, top)
+	}
+}
+
+// tokenString writes a token as JSON can carry it; bytes that are not whole characters are spelled out as OpenAI does.
+func tokenString(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	var s strings.Builder
+	s.WriteString("bytes:")
+	for _, c := range b {
+		fmt.Fprintf(&s, `\x%02x`, c)
+	}
+	return s.String()
+}
+
+// modelList is the answer of GET /v1/models.
+type modelList struct {
+	Object string      `json:"object"`
+	Data   []modelCard `json:"data"`
+}
+
+type modelCard struct {
+	ID          string    `json:"id"`
+	Object      string    `json:"object"`
+	Created     int64     `json:"created"`
+	OwnedBy     string    `json:"owned_by"`
+	MaxModelLen int       `json:"max_model_len"`
+	Meta        modelMeta `json:"meta"`
+}
+
+type modelMeta struct {
+	ContextTrained int   `json:"n_ctx_train"`
+	Vocab          int   `json:"n_vocab"`
+	Parameters     int64 `json:"n_params"`
+	FIM            bool  `json:"fim"`
+}
