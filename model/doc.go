@@ -8,6 +8,7 @@
 //	gptbigcode.go  Forward of GPTBigCode and GPT-2
 //	layout.go      how the files of each family arrange what the canonical layout holds
 //	open.go        Open and Load: folders of Hugging Face transformers, today's and older ones
+//	info.go        what a folder holds, in numbers
 //	save.go        Save: folders that transformers loads
 //
 // The file formats themselves are the packages safetensors and torchbin, element types are dtype. Nothing here computes:

@@ -70,7 +70,7 @@ type Folder struct {
 	Config Config
 	Dir    string
 	FS     fs.FS
-	Files  []File // the weight files
+	Files  []FileInfo // the weight files
 	DTypes []dtype.DType
 
 	label   string // the file to blame for a tensor that is in none
@@ -78,13 +78,6 @@ type Folder struct {
 	tensors map[string]stored // by full name ("transformer.…")
 	plan    [][]piece         // per parameter
 	specs   []ParamSpec
-}
-
-// File is one weight file.
-type File struct {
-	Name    string
-	Size    int64 // bytes
-	Tensors int
 }
 
 // stored is a tensor of a weight file.
@@ -256,7 +249,7 @@ func (f *Folder) openFile(name string) error {
 		}
 		n = len(t.Tensors())
 	}
-	f.Files = append(f.Files, File{Name: name, Size: st.Size(), Tensors: n})
+	f.Files = append(f.Files, FileInfo{Name: name, Bytes: st.Size(), Tensors: n})
 	return nil
 }
 
@@ -321,7 +314,7 @@ func (f *Folder) match() error {
 	// Several tensors of a torch file may share bytes, but not most of a model: this bounds what a small file can ask for.
 	var size int64
 	for _, x := range f.Files {
-		size += x.Size
+		size += x.Bytes
 	}
 	if n := c.NumParams(); n > size {
 		return fmt.Errorf("%s: %d parameters in %d bytes, expected at least a byte for each", f.label, n, size)
@@ -335,10 +328,10 @@ func (f *Folder) wrongShape(t stored, want []int) error {
 
 // TensorInfo describes a tensor as it is in a weight file.
 type TensorInfo struct {
-	Name  string
-	DType dtype.DType
-	Shape []int
-	File  string
+	Name  string      `json:"name"`
+	DType dtype.DType `json:"dtype"`
+	Shape []int       `json:"shape"`
+	File  string      `json:"file"`
 }
 
 // Tensors returns the tensors of the weight files by name.

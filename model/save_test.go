@@ -107,10 +107,9 @@ func TestSaveIsDeterministic(t *testing.T) {
 		c.Vocab = rapid.IntRange(1, c.VocabSize).Draw(r, "vocab")
 		w := Init(c, rapid.Uint64().Draw(r, "seed"))
 		o := SaveOptions{MaxShardBytes: rapid.Int64Range(0, 2000).Draw(r, "shard")}
-		parent := t.TempDir()
-		a, b := filepath.Join(parent, "a"), filepath.Join(parent, "b")
-		for _, dir := range []string{a, b, b} { // the last replaces the one before
-			if err := Save(context.Background(), dir, c, w, o); err != nil {
+		a, b := t.TempDir(), t.TempDir()
+		for _, dir := range []string{a, b} {
+			if err := SaveInto(context.Background(), dir, c, w, o); err != nil {
 				r.Fatal(err)
 			}
 		}

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"autodev/model"
+	"autodev/model/dtype"
+	"autodev/models"
+	"autodev/tokenizer"
+)
+
+func modelCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "model",
+		Usage: "look at and convert model folders",
+		Subcommands: []*cli.Command{
+			{
+				Name:        "info",
+				Usage:       "say what a model folder holds; all headers are checked, no weights are read",
+				ArgsUsage:   "DIR",
+				Description: "DIR is a folder of Hugging Face transformers, or " + models.Tiny + ", the embedded model.",
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "format", Usage: "table or json", Value: "table"},
+					&cli.BoolFlag{Name: "tensors", Usage: "list the tensors of the weight files"},
+				},
+				Action: func(c *cli.Context) error {
+					dir, err := onePositional(c, "DIR")
+					if err != nil {
+						return err
+					}
+					return modelInfo(dir, c.String("format"), c.Bool("tensors"), c.App.Writer)
+				},
+			},
+			{
+				Name:        "convert",
+				Usage:       "write a model folder in today's format: model.safetensors with config.json and tokenizer",
+				ArgsUsage:   "DIR",
+				Description: "DIR is a folder of Hugging Face transformers, or " + models.Tiny + ", the embedded model.",
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "out", Usage: "`FOLDER` to write; it must not hold anything yet"},
+					&cli.StringFlag{Name: "dtype", Usage: "f32, bf16 or f16", Value: "f32"},
+					&cli.StringFlag{Name: "layout", Usage: "gpt_bigcode or gpt2 (default: the model's own family)"},
+					&cli.StringFlag{Name: "max-shard-size", Usage: "of a weight file: bytes, or a number with KB, MB or GB", Value: "5GB"},
+				},
+				Action: func(c *cli.Context) error {
+					dir, err := onePositional(c, "DIR")
+					if err != nil {
+						return err
+					}
+					if c.String("out") == "" {
+						return usageError("model convert: --out is missing, expected the folder to write")
+					}
+					o := model.SaveOptions{Layout: model.Architecture(c.String("layout"))}
+					if o.Layout != "" && o.Layout != model.GPTBigCode && o.Layout != model.GPT2 {
+						return usageError("--layout %s: expected %s or %s", o.Layout, model.GPTBigCode, model.GPT2)
+					}
+					if o.DType, err = dtype.ParseFloat(c.String("dtype")); err != nil {
+						return usageError("--dtype: %w", err)
+					}
+					if o.MaxShardBytes, err = parseBytes(c.String("max-shard-size")); err != nil {
+						return usageError("--max-shard-size: %w", err)
+					}
+					return modelConvert(c.Context, dir, c.String("out"), o, c.App.Writer)
+				},
+			},
+		},
+	}
+}
+
+// onePositional returns the command's only argument. Flags may also stand behind it, where urfave/cli takes them for
+// arguments.
+func onePositional(c *cli.Context, what string) (string, error) {
+	var found []string
+	args := c.Args().Slice()
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if !strings.HasPrefix(a, "-") || a == "-" {
+			found = append(found, a)
+			continue
+		}
+		name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		var flag cli.Flag
+		for _, f := range c.Command.Flags {
+			if f.Names()[0] == name {
+				flag = f
+			}
+		}
+		switch _, boolean := flag.(*cli.BoolFlag); {
+		case flag == nil:
+			return "", usageError("flag provided but not defined: %s", a)
+		case given:
+		case boolean:
+			value = "true"
+		case i+1 == len(args):
+			return "", usageError("flag needs an argument: %s", a)
+		default:
+			i++
+			value = args[i]
+		}
+		if err := c.Set(name, value); err != nil {
+			return "", usageError("%s: %w", a, err)
+		}
+	}
+	if len(found) != 1 {
+		return "", usageError("%s: %d arguments, expected one: %s", c.Command.HelpName, len(found), what)
+	}
+	return found[0], nil
+}
+
+// parseBytes reads a size: digits with an optional decimal unit.
+func parseBytes(s string) (int64, error) {
+	number, unit := strings.ToUpper(strings.TrimSpace(s)), int64(1)
+	for suffix, n := range map[string]int64{"KB": 1e3, "MB": 1e6, "GB": 1e9} {
+		if rest, ok := strings.CutSuffix(number, suffix); ok {
+			number, unit = strings.TrimSpace(rest), n
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 1 || n > math.MaxInt64/unit {
+		return 0, fmt.Errorf("size %q, expected a positive number of bytes, or one with KB, MB or GB", s)
+	}
+	return n * unit, nil
+}
+
+// modelFolder opens the folder called name, which may be the embedded one.
+func modelFolder(name string) (*model.Folder, error) {
+	fsys, embedded, err := models.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if embedded {
+		name = models.Tiny
+	}
+	return model.OpenFS(fsys, name)
+}
+
+// tokenizerInfo is what model info says about a tokenizer.
+type tokenizerInfo struct {
+	Tokens int            `json:"tokens"`
+	FIM    map[string]int `json:"fim_tokens,omitempty"` // ids by role
+	Error  string         `json:"error,omitempty"`
+}
+
+func modelInfo(dir, format string, tensors bool, out io.Writer) (err error) {
+	if format != "table" && format != "json" {
+		return usageError("--format %s: expected table or json", format)
+	}
+	f, err := modelFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	v := struct {
+		model.Info
+		Tokenizer *tokenizerInfo     `json:"tokenizer"` // null when the folder has none
+		Tensors   []model.TensorInfo `json:"tensors,omitempty"`
+	}{Info: f.Info(), Tokenizer: inspectTokenizer(f)}
+	if tensors {
+		v.Tensors = f.Tensors()
+	}
+	if format == "json" {
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	p := v.Parameters
+	row("folder", "%s", v.Folder)
+	row("architecture", "%s, files as %s", v.Architecture, v.Layout)
+	row("dimensions", "%d layers, width %d, MLP %d, %d heads of %d, %d key/value", v.Layers, v.Embed, v.Inner, v.Heads, v.HeadDim, v.KVHeads)
+	row("context", "%d tokens", v.Positions)
+	row("vocabulary", "%d rows", v.VocabSize)
+	row("activation", "%s, LayerNorm epsilon %g", v.Activation, v.Epsilon)
+	row("head", "%s", map[bool]string{true: "tied to the token embeddings", false: "its own"}[v.Tied])
+	row("parameters", "%s", group(p.Total))
+	for _, part := range []struct {
+		name string
+		n    int64
+	}{{"token embeddings", p.Tokens}, {"position embeddings", p.Positions}, {"attention", p.Attention}, {"MLP", p.MLP}, {"layer norms", p.LayerNorms}, {"head", p.Head}} {
+		if part.n > 0 {
+			row("  "+part.name, "%s (%.1f %%)", group(part.n), 100*float64(part.n)/float64(p.Total))
+		}
+	}
+	row("memory", "%s in f32, %s in bf16", bytesText(v.WeightBytes["f32"]), bytesText(v.WeightBytes["bf16"]))
+	row("KV cache", "%s a token in f32, %s in bf16; %s for a full context in f32", bytesText(v.KVBytes["f32"]), bytesText(v.KVBytes["bf16"]), bytesText(v.KVBytes["f32"]*int64(v.Positions)))
+	row("element types", "%s", strings.Trim(fmt.Sprint(v.DTypes), "[]"))
+	for _, x := range v.Files {
+		row("file", "%s, %s, %d tensors", x.Name, bytesText(x.Bytes), x.Tensors)
+	}
+	row("tokenizer", "%s", v.Tokenizer)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	// A table of its own: its names are longer.
+	for _, t := range v.Tensors {
+		row(t.Name, "%s\t%v\t%s", t.DType, t.Shape, t.File)
+	}
+	return w.Flush()
+}
+
+func inspectTokenizer(f *model.Folder) *tokenizerInfo {
+	have := false
+	for _, name := range []string{"tokenizer.json", "vocab.json"} {
+		_, err := fs.Stat(f.FS, name)
+		have = have || err == nil
+	}
+	if !have {
+		return nil
+	}
+	t, err := tokenizer.LoadFS(f.FS, ".")
+	if err != nil {
+		return &tokenizerInfo{Error: err.Error()}
+	}
+	info := &tokenizerInfo{Tokens: t.VocabSize()}
+	if fim, ok := t.FIM(); ok {
+		info.FIM = map[string]int{"prefix": int(fim.Prefix), "middle": int(fim.Middle), "suffix": int(fim.Suffix)}
+	}
+	return info
+}
+
+func (t *tokenizerInfo) String() string {
+	switch {
+	case t == nil:
+		return "none"
+	case t.Error != "":
+		return "unreadable: " + t.Error
+	case t.FIM == nil:
+		return fmt.Sprintf("%d tokens, none for FIM", t.Tokens)
+	}
+	return fmt.Sprintf("%d tokens; FIM prefix %d, middle %d, suffix %d", t.Tokens, t.FIM["prefix"], t.FIM["middle"], t.FIM["suffix"])
+}
+
+func modelConvert(ctx context.Context, dir, to string, o model.SaveOptions, out io.Writer) (err error) {
+	if err := mustBeNew(to); err != nil {
+		return err
+	}
+	f, err := modelFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w, err := f.Weights(ctx)
+	if err != nil {
+		return err
+	}
+	o.Assets = f.FS
+	if err := model.Save(ctx, to, f.Config, w, o); err != nil {
+		return err
+	}
+	written, err := model.Open(to)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, written.Close()) }()
+	for _, x := range written.Info().Files {
+		fmt.Fprintf(out, "%s/%s\t%s\t%d tensors\n", to, x.Name, bytesText(x.Bytes), x.Tensors)
+	}
+	return nil
+}
+
+// mustBeNew refuses to replace a folder that holds something.
+func mustBeNew(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("--out %s: %w", dir, err)
+	case len(entries) > 0:
+		return usageError("--out %s: exists already, expected a new or empty folder", dir)
+	}
+	return nil
+}
+
+// group writes n with a comma between thousands.
+func group(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// bytesText writes a size in decimal units.
+func bytesText(n int64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.2f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n >= 1e4:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%d B", n)
+}
