@@ -43,6 +43,16 @@ func lanes(s *[Lanes]float32) float32 {
 	return s[0]
 }
 
+// lanes64 is lanes for float64.
+func lanes64(s *[Lanes]float64) float64 {
+	for half := Lanes / 2; half > 0; half /= 2 {
+		for i := range half {
+			s[i] += s[i+half]
+		}
+	}
+	return s[0]
+}
+
 func dotGeneric(a, b []float32) float32 {
 	b = b[:len(a)]
 	var s [Lanes]float32
@@ -91,12 +101,7 @@ func sumSquares64Generic(x []float32) float64 {
 	for i, v := range x {
 		s[i%Lanes] += float64(v) * float64(v)
 	}
-	for half := Lanes / 2; half > 0; half /= 2 {
-		for i := range half {
-			s[i] += s[i+half]
-		}
-	}
-	return s[0]
+	return lanes64(&s)
 }
 
 func normGeneric(y, x, gain, bias []float32, mean, rstd float32) {
