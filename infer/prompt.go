@@ -71,13 +71,6 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 	if tok == nil {
 		return budgeted{}, fmt.Errorf("prompt: found text, expected token ids: the model has no tokenizer")
 	}
-	if p.Prefix == "" && p.Suffix == "" && p.FIM != FIMAlways {
-		start, ok := tok.EOS()
-		if !ok {
-			return budgeted{}, &OptionError{"prompt", "found an empty text, expected at least one character: the tokenizer has no end-of-text token to start from"}
-		}
-		return budgeted{ids: []int32{start}, maxNew: min(maxNew, context-1)}, nil
-	}
 	fim, ok := tok.FIM()
 	use := p.FIM == FIMAlways || p.FIM == FIMAuto && p.Suffix != ""
 	switch {
@@ -119,6 +112,13 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 	}
 	out.shortened = prefix.cut || suffix.cut
 	switch {
+	case !use && len(prefix.ids) == 0:
+		// A model needs something to go on from: the end of the text before.
+		start, ok := tok.EOS()
+		if !ok {
+			return budgeted{}, &OptionError{"prompt", "found an empty text, expected at least one character: the tokenizer has no end-of-text token to start from"}
+		}
+		out.ids, out.maxNew = []int32{start}, min(out.maxNew, context-1)
 	case !use:
 		out.ids = prefix.ids
 	case p.Order == SPM:
@@ -211,7 +211,7 @@ func (c *clip) keep(text string, drop int) string {
 		if i := strings.LastIndexByte(kept, '\n'); i >= 0 && len(kept)-(i+1) <= near {
 			return kept[:i+1]
 		}
-		for i := len(kept); i > 0 && len(kept)-i < utf8.UTFMax; i-- {
+		for i := len(kept); i >= 0 && len(kept)-i < utf8.UTFMax; i-- {
 			if utf8.RuneStart(text[i]) {
 				return kept[:i]
 			}
@@ -225,8 +225,8 @@ func (c *clip) keep(text string, drop int) string {
 	if i := strings.IndexByte(kept, '\n'); i >= 0 && i+1 <= near {
 		return kept[i+1:]
 	}
-	for i := 0; i < len(kept) && i < utf8.UTFMax; i++ {
-		if utf8.RuneStart(kept[i]) {
+	for i := 0; i <= len(kept) && i < utf8.UTFMax; i++ {
+		if i == len(kept) || utf8.RuneStart(kept[i]) {
 			return kept[i:]
 		}
 	}
