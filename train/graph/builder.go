@@ -20,6 +20,7 @@ type builder struct {
 
 	modelDropout bool
 	adapters     map[string]Adapter
+	adapted      map[string]bool // modules whose adapter was met
 
 	params map[string]*G.Node
 	inputs map[string]*G.Node
@@ -49,7 +50,7 @@ const (
 func newBuilder(cfg *Config, net network, eval bool) *builder {
 	b := &builder{
 		g: G.NewGraph(), dtype: cfg.DType, n: cfg.Batch * cfg.Seq, seq: cfg.Seq, vocab: net.vocab, eval: eval,
-		modelDropout: cfg.ModelDropout && !eval, adapters: map[string]Adapter{}, params: map[string]*G.Node{},
+		modelDropout: cfg.ModelDropout && !eval, adapters: map[string]Adapter{}, adapted: map[string]bool{}, params: map[string]*G.Node{},
 		inputs: map[string]*G.Node{}, needs: map[*G.Node]bool{}, source: map[*op]*op{}, block: -1,
 	}
 	for _, a := range cfg.Adapters {
@@ -111,6 +112,7 @@ func (b *builder) Linear(x *G.Node, module string) *G.Node {
 	if !ok {
 		return y
 	}
+	b.adapted[module] = true
 	u := b.linear(b.dropout(x, a.Dropout, module+".lora_dropout"), b.param(a.A()), nil, nil, a.A(), 1)
 	return b.linear(u, b.param(a.B()), nil, y, a.B(), a.Scale)
 }

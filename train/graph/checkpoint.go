@@ -82,7 +82,7 @@ func (p *program) checkpoint(blocks map[int]bool) *program {
 						continue
 					}
 					d := *r
-					d.phase = again
+					d.phase = computedAgain
 					d.in = replaced(r.in)
 					d.out = make([]*value, len(r.out))
 					for i, v := range r.out {

@@ -35,7 +35,7 @@ func (p *program) place(dev compute.Device) placement {
 		}
 		for _, v := range c.out {
 			if v != nil {
-				last[v] = max(last[v], i)
+				last[v] = i
 			}
 		}
 	}

@@ -240,6 +240,11 @@ func differentiate(cfg *Config, net network, eval bool, host compute.HostKernels
 	if b.err != nil {
 		return nil, nil, b.err
 	}
+	for _, a := range cfg.Adapters {
+		if !b.adapted[a.Module] {
+			return nil, nil, fmt.Errorf("adapter: %s is not a linear module of the model's blocks", a.Module)
+		}
+	}
 	if b.result == nil {
 		return nil, nil, errors.New("the model has no head")
 	}

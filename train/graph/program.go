@@ -26,8 +26,8 @@ type value struct {
 type phase uint8
 
 const (
-	forward phase = iota
-	again         // computed again for a checkpointed block
+	forward       phase = iota
+	computedAgain       // of a checkpointed block, before its gradients
 	backward
 )
 
