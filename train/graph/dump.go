@@ -87,6 +87,7 @@ func (t *Training) Dump(w io.Writer) error {
 	}{{"plain", u.Plain}, {"checkpointed", u.Checkpointed}} {
 		fmt.Fprintf(out, "step %s: arena %d, activations %d, work space %d, %d calls\n", a.name, a.u.Bytes, a.u.Activations, a.u.Workspace, a.u.Calls)
 	}
+	fmt.Fprintf(out, "hash %s\n", t.hash)
 	names := t.names()
 	fmt.Fprintln(out, "\nparameters")
 	for _, p := range t.params {
@@ -112,7 +113,7 @@ func (t *Training) Dump(w io.Writer) error {
 	return out.Flush()
 }
 
-// names gives the fixed buffers' names by space and offset.
+// names gives the fixed buffers' names by place.
 func (t *Training) names() map[string]string {
 	names := map[string]string{}
 	set := func(b compute.Buffer, name string) { names[at(b)] = name }
@@ -136,7 +137,7 @@ func (t *Training) names() map[string]string {
 	return names
 }
 
-func at(b compute.Buffer) string { return fmt.Sprintf("%v+%d", b.Space, b.Offset) }
+func at(b compute.Buffer) string { return fmt.Sprintf("%v+%d[%s]", b.Space, b.Offset, dims(b.Shape)) }
 
 func dims(shape []int) string {
 	return strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", "×")
@@ -150,8 +151,10 @@ func operands(bs []compute.Buffer, names map[string]string) string {
 			parts = append(parts, "-")
 		case ok && b.Space != compute.Arena:
 			parts = append(parts, name)
-		default:
+		case b.Space == compute.Arena:
 			parts = append(parts, fmt.Sprintf("@%d[%s]", b.Offset, dims(b.Shape)))
+		default:
+			parts = append(parts, at(b))
 		}
 	}
 	return strings.Join(parts, ", ")

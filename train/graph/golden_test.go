@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 
+	"autodev/compute"
+	"autodev/compute/cpu"
 	"autodev/compute/ref"
 	"autodev/internal/sharedtest"
 	"autodev/model"
@@ -18,7 +20,13 @@ import (
 // norm, whole gradients, tokens' losses and eight AdamW steps. shared/golden/README.md tells how expected.json was made.
 func TestTransformers(t *testing.T) {
 	for _, name := range []string{"tiny-gptbigcode-mqa", "tiny-gpt2"} {
-		t.Run(name, func(t *testing.T) { testTransformers(t, sharedtest.Path(t, filepath.Join("golden", name))) })
+		cpus := cpu.New(cpu.Options{})
+		defer cpus.Close()
+		for _, dev := range []compute.Device{hostDevice{ref.Kernels{}, 0}, cpus} {
+			t.Run(name+" on "+dev.Name(), func(t *testing.T) {
+				testTransformers(t, sharedtest.Path(t, filepath.Join("golden", name)), dev)
+			})
+		}
 	}
 }
 
@@ -70,7 +78,7 @@ func (e elements) as(shape []int) []float64 {
 	return t
 }
 
-func testTransformers(t *testing.T, dir string) {
+func testTransformers(t *testing.T, dir string, dev compute.Device) {
 	ctx := context.Background()
 	var want golden
 	data, err := os.ReadFile(filepath.Join(dir, "expected.json"))
@@ -85,7 +93,7 @@ func testTransformers(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	cfg := Config{Model: ckpt.Config, Batch: len(want.IDs), Seq: len(want.IDs[0]), Checkpointing: true}
-	tr, err := Build(cfg, hostDevice{ref.Kernels{}, 0})
+	tr, err := Build(cfg, dev)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package graph
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 
 	G "gorgonia.org/gorgonia"
@@ -206,7 +205,7 @@ func (t *Training) program(eval bool) (p *program, err error) {
 	// Gorgonia panics on what it does not expect.
 	defer func() {
 		if r := recover(); r != nil {
-			p, err = nil, fmt.Errorf("gorgonia panicked: %v\n%s", r, debug.Stack())
+			p, err = nil, fmt.Errorf("gorgonia panicked: %v", r)
 		}
 	}()
 	b, gradOf, err := differentiate(&t.cfg, t.net, eval, nil)

@@ -67,6 +67,47 @@ func poisonArena(t *testing.T, tr *Training) {
 	}
 }
 
+// TestRandomModels: whatever the model, the adapters, the trained parameters and the batch, the plan computes the tape's bits.
+func TestRandomModels(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		heads := rapid.IntRange(1, 3).Draw(rt, "heads")
+		c := tiny(rapid.SampledFrom([]int{1, heads}).Draw(rt, "key heads"), rapid.Bool().Draw(rt, "tied"))
+		c.Heads, c.Embed = heads, heads*rapid.IntRange(1, 4).Draw(rt, "head dimension")
+		c.Layers, c.Inner = rapid.IntRange(1, 3).Draw(rt, "layers"), rapid.IntRange(1, 9).Draw(rt, "inner")
+		c.Activation = rapid.SampledFrom([]compute.Act{compute.GELUTanh, compute.GELUErf, compute.ReLU}).Draw(rt, "activation")
+		cfg := Config{
+			Model: c, Batch: rapid.IntRange(1, 3).Draw(rt, "batch"), Seq: rapid.IntRange(1, c.Positions).Draw(rt, "sequence"),
+			ModelDropout: rapid.Bool().Draw(rt, "dropout"), Checkpointing: rapid.Bool().Draw(rt, "checkpointing"),
+			DType: rapid.SampledFrom([]compute.DType{compute.F32, compute.F64}).Draw(rt, "type"),
+		}
+		for _, a := range allLinear(c, 0) {
+			if rapid.Bool().Draw(rt, a.Module) {
+				a.Dropout = rapid.SampledFrom([]float64{0, .5}).Draw(rt, a.Module+" dropout")
+				cfg.Adapters = append(cfg.Adapters, a)
+			}
+		}
+		net, err := cfg.network()
+		if err != nil {
+			rt.Fatal(err)
+		}
+		trained := map[string]bool{}
+		every := rapid.IntRange(1, 5).Draw(rt, "trains one in")
+		for _, p := range net.params {
+			trained[p.name] = rapid.IntRange(1, every).Draw(rt, p.name) == 1
+		}
+		trained[net.params[rapid.IntRange(0, len(net.params)-1).Draw(rt, "trained")].name] = true
+		cfg.Train = func(p string) bool { return trained[p] }
+		seed := rapid.Uint64().Draw(rt, "seed")
+		values := randomParams(net, seed)
+		batch := randomBatch(rng.New(seed, "batch"), cfg.Batch, cfg.Seq, c.Vocab)
+		want := taped(t, cfg, net, ref.Kernels{}, values, batch)
+		sameBits(t, "plan", planned(t, start(t, cfg, net, hostDevice{ref.Kernels{}, 64}, values), batch), want)
+		if t.Failed() {
+			rt.FailNow()
+		}
+	})
+}
+
 // TestFiniteDifferences compares gradients with differences of the loss, for a few elements of every parameter.
 func TestFiniteDifferences(t *testing.T) {
 	cfg := Config{Model: tiny(1, true), Batch: 2, Seq: 7, DType: compute.F64, ModelDropout: true, Train: func(string) bool { return true }}

@@ -12,36 +12,40 @@ import (
 // parameters come first, so that the schedule computes them while their inputs are at hand.
 func (o *op) rule(in []*G.Node, wanted []bool, output, dy *G.Node) ([]*G.Node, error) {
 	grads := make([]*G.Node, len(in))
-	add := func(slot int, part string, k compute.Kernel, operands ...*G.Node) error {
+	add := func(slot int, k compute.Kernel, operands ...*G.Node) error {
 		if !wanted[slot] {
 			return nil
 		}
-		n, err := o.gradient(k, "d "+o.call.Name+part, in[slot].Shape(), operands...)
+		name := "d " + o.call.Name
+		if _, ok := o.b.params[in[slot].Name()]; ok {
+			name = "d " + in[slot].Name()
+		}
+		n, err := o.gradient(k, name, in[slot].Shape(), operands...)
 		grads[slot] = n
 		return err
 	}
 	var errs [4]error
 	switch o.call.Kernel {
 	case compute.Embed:
-		errs[0] = add(0, " table", compute.EmbedGrad, dy, in[2])
-		errs[1] = add(1, " positions", compute.EmbedGrad, dy, in[3])
+		errs[0] = add(0, compute.EmbedGrad, dy, in[2])
+		errs[1] = add(1, compute.EmbedGrad, dy, in[3])
 	case compute.LayerNorm:
-		errs[0] = add(1, ".weight", compute.LayerNormGainGrad, dy, in[0])
-		errs[1] = add(2, ".bias", compute.BiasGrad, dy)
-		errs[2] = add(0, "", compute.LayerNormGrad, dy, in[0], in[1])
+		errs[0] = add(1, compute.LayerNormGainGrad, dy, in[0])
+		errs[1] = add(2, compute.BiasGrad, dy)
+		errs[2] = add(0, compute.LayerNormGrad, dy, in[0], in[1])
 	case compute.Linear:
-		errs[0] = add(1, ".weight", compute.LinearGradW, dy, in[0])
+		errs[0] = add(1, compute.LinearGradW, dy, in[0])
 		if in[2] != nil {
-			errs[1] = add(2, ".bias", compute.BiasGrad, dy)
+			errs[1] = add(2, compute.BiasGrad, dy)
 		}
-		errs[2] = add(0, "", compute.LinearGradX, dy, in[1])
+		errs[2] = add(0, compute.LinearGradX, dy, in[1])
 		if len(in) > 3 && wanted[3] {
 			grads[3] = dy
 		}
 	case compute.Attention:
-		errs[0] = add(0, "", compute.AttentionGrad, append([]*G.Node{dy}, in...)...)
+		errs[0] = add(0, compute.AttentionGrad, append([]*G.Node{dy}, in...)...)
 	case compute.Activation:
-		errs[0] = add(0, "", compute.ActivationGrad, dy, in[0])
+		errs[0] = add(0, compute.ActivationGrad, dy, in[0])
 	case compute.Add:
 		for i := range grads {
 			if wanted[i] {
@@ -49,7 +53,7 @@ func (o *op) rule(in []*G.Node, wanted []bool, output, dy *G.Node) ([]*G.Node, e
 			}
 		}
 	case compute.Dropout:
-		errs[0] = add(0, "", compute.Dropout, dy, in[1])
+		errs[0] = add(0, compute.Dropout, dy, in[1])
 	case compute.CrossEntropy:
 		// The kernel has computed its gradients with the loss; they are right only for a loss that is differentiated by itself.
 		if !isOne(dy) {
