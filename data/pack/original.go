@@ -153,7 +153,8 @@ func (o *Original) fill(ctx context.Context) error {
 	var texts []data.Document
 	chars := 0
 	r := data.Open(ctx, o.src, o.at)
-	after, ended, fresh := o.at, false, o.at == (data.Cursor{})
+	after, ended := o.at, false
+	passFrom, passChars := o.at, 0 // where this pass over the source began, and the characters by then
 	for float64(chars) < o.limit {
 		doc, at, err := r.Next()
 		if err == io.EOF {
@@ -161,13 +162,14 @@ func (o *Original) fill(ctx context.Context) error {
 				ended = true
 				break
 			}
-			if fresh && len(texts) == 0 {
-				return errors.New("the data source holds no document")
-			}
 			if err := r.Close(); err != nil {
 				return err
 			}
-			r, fresh = data.Open(ctx, o.src, data.Cursor{}), true
+			if passFrom == (data.Cursor{}) && chars == passChars {
+				return errors.New("the data source holds no text")
+			}
+			passFrom, passChars = data.Cursor{}, chars
+			r = data.Open(ctx, o.src, passFrom)
 			continue
 		}
 		if err != nil {
@@ -182,9 +184,6 @@ func (o *Original) fill(ctx context.Context) error {
 	}
 	if err := r.Close(); err != nil {
 		return err
-	}
-	if fresh && o.cfg.Endless && chars == 0 {
-		return errors.New("the data source holds no text")
 	}
 	encoded := make([][]int32, len(texts))
 	g, ctx := errgroup.WithContext(ctx)
