@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"autodev/compute/cpu/vec"
 	"autodev/internal/rng"
 )
 
@@ -204,15 +205,24 @@ func largest(dst []int32, x []float32, k int) []int32 {
 	return dst
 }
 
-// logSumExp returns log Σ exp(x), accumulated in float64 in index order.
+// logSumExp returns log Σ exp(x): exponentials in float32, relative to the largest, summed in float64 in index order.
 func logSumExp(x []float32) float64 {
-	top := x[argmax(x)]
+	top := vec.Max(x)
 	if math.IsInf(float64(top), 0) {
 		return float64(top)
 	}
 	var sum float64
-	for _, v := range x {
-		sum += math.Exp(float64(v) - float64(top))
+	var block [1024]float32
+	for len(x) > 0 {
+		e := block[:min(len(x), len(block))]
+		for i, v := range x[:len(e)] {
+			e[i] = v - top
+		}
+		vec.Exp(e, e)
+		for _, v := range e {
+			sum += float64(v)
+		}
+		x = x[len(e):]
 	}
 	return float64(top) + math.Log(sum)
 }

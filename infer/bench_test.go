@@ -1,0 +1,65 @@
+package infer
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+
+	"autodev/infer/infertest"
+	"autodev/model"
+)
+
+// The size of autodev-tiny.
+func benchModel(b *testing.B) *Model {
+	return newModel(b, infertest.Checkpoint(benchConfig()), nil, 0)
+}
+
+func benchConfig() model.Config {
+	c := infertest.Config(8192)
+	c.Positions, c.Embed, c.Layers, c.Heads, c.Inner, c.InitStd = 1024, 256, 6, 4, 1024, 0.02
+	return c
+}
+
+func BenchmarkPrompt512(b *testing.B) {
+	m := benchModel(b)
+	ids := randomIDs(rand.New(rand.NewPCG(1, 1)), m.vocab, 512)
+	for b.Loop() {
+		s := m.NewSession()
+		if _, err := s.Append(context.Background(), ids); err != nil {
+			b.Fatal(err)
+		}
+		s.Close()
+	}
+	b.ReportMetric(float64(b.N*len(ids))/b.Elapsed().Seconds(), "tokens/s")
+}
+
+func BenchmarkDecodeAfter512(b *testing.B) {
+	m := benchModel(b)
+	ids := randomIDs(rand.New(rand.NewPCG(1, 1)), m.vocab, 512)
+	s := m.NewSession()
+	defer s.Close()
+	if _, err := s.Append(context.Background(), ids); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		logits, err := s.Append(context.Background(), ids[:1])
+		if err != nil {
+			b.Fatal(err)
+		}
+		argmax(logits)
+		s.Truncate(512)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+}
+
+func BenchmarkNLL1024(b *testing.B) {
+	m := benchModel(b)
+	ids := randomIDs(rand.New(rand.NewPCG(1, 1)), m.vocab, 1024)
+	for b.Loop() {
+		if _, err := m.NLL(context.Background(), ids, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N*(len(ids)-1))/b.Elapsed().Seconds(), "tokens/s")
+}
