@@ -87,6 +87,7 @@ func Pack(p *par.Pool, b Mat) *Packed { return best().packed(p, b) }
 func (k *kernel) packed(p *par.Pool, b Mat) *Packed {
 	b.check("B")
 	out := &Packed{Rows: b.Rows, Cols: b.Cols, k: k, data: make([]float32, roundUp(b.Cols, k.nr)*b.Rows)}
+	hugePages(out.data)
 	if b.Rows > 0 {
 		p.Run(ceilDiv(b.Cols, k.nr), func(j int) { k.packPanel(out.data[j*k.nr*b.Rows:], b, 0, b.Rows, j*k.nr) })
 	}
