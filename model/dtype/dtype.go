@@ -73,11 +73,13 @@ func ParseFloat(s string) (DType, error) {
 
 // FromF16 widens an IEEE 754 binary16 number; exact.
 func FromF16(h uint16) float32 {
-	// The 15 bits below the sign, moved to float32's place, are the number scaled by 2^-112; the product is exact for
-	// normal and subnormal numbers alike.
-	b := math.Float32bits(math.Float32frombits(uint32(h&0x7fff)<<13) * 0x1p112)
-	if h&0x7c00 == 0x7c00 {
-		b |= 0x7f800000
+	b := uint32(h&0x7fff)<<13 + 0x38000000 // exponent bias 15 -> 127
+	switch h & 0x7c00 {
+	case 0x7c00:
+		b += 0x38000000 // infinity and NaN have the largest exponent in both
+	case 0:
+		// Zero and subnormal numbers are h·2^-24: with an exponent in front they are 2^-14 too large.
+		b = math.Float32bits(math.Float32frombits(b+0x800000) - 0x1p-14)
 	}
 	return math.Float32frombits(b | uint32(h&0x8000)<<16)
 }
@@ -139,10 +141,21 @@ func Decode(dst []float32, src []byte, d DType) error {
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 		}
 	case F16:
+		// Four at a time: one load and one bounds check for eight bytes.
+		for len(dst) >= 4 && len(src) >= 8 {
+			x := binary.LittleEndian.Uint64(src)
+			dst[0], dst[1], dst[2], dst[3] = FromF16(uint16(x)), FromF16(uint16(x>>16)), FromF16(uint16(x>>32)), FromF16(uint16(x>>48))
+			dst, src = dst[4:], src[8:]
+		}
 		for i := range dst {
 			dst[i] = FromF16(binary.LittleEndian.Uint16(src[2*i:]))
 		}
 	case BF16:
+		for len(dst) >= 4 && len(src) >= 8 {
+			x := binary.LittleEndian.Uint64(src)
+			dst[0], dst[1], dst[2], dst[3] = FromBF16(uint16(x)), FromBF16(uint16(x>>16)), FromBF16(uint16(x>>32)), FromBF16(uint16(x>>48))
+			dst, src = dst[4:], src[8:]
+		}
 		for i := range dst {
 			dst[i] = FromBF16(binary.LittleEndian.Uint16(src[2*i:]))
 		}

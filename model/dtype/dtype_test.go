@@ -116,6 +116,27 @@ func TestEncodeDecode(t *testing.T) {
 	}
 }
 
+// Lengths around the unrolled loops' step, every value of both types.
+func TestDecodeEveryLength(t *testing.T) {
+	src := make([]byte, 1<<17)
+	for i := range 1 << 16 {
+		src[2*i], src[2*i+1] = byte(i), byte(i>>8)
+	}
+	for d, from := range map[DType]func(uint16) float32{F16: FromF16, BF16: FromBF16} {
+		for _, n := range []int{0, 1, 2, 3, 4, 5, 7, 8, 1 << 16} {
+			dst := make([]float32, n)
+			if err := Decode(dst, src[:2*n], d); err != nil {
+				t.Fatal(err)
+			}
+			for i, f := range dst {
+				if math.Float32bits(f) != math.Float32bits(from(uint16(i))) {
+					t.Fatalf("%s: element %d of %d is %v, expected %v", d, i, n, f, from(uint16(i)))
+				}
+			}
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	buf := make([]byte, 8)
 	for _, c := range []struct {
