@@ -22,7 +22,8 @@ func main() {
 
 // run executes the command line and returns the exit code.
 func run(ctx context.Context, args []string) int {
-	return report(os.Stderr, app().RunContext(ctx, args))
+	a := app()
+	return report(os.Stderr, a.RunContext(ctx, flagsFirst(a, args)))
 }
 
 func app() *cli.App {
@@ -31,9 +32,6 @@ func app() *cli.App {
 		Usage:    "fine-tune, evaluate and serve code language models",
 		Version:  version(),
 		Commands: commands(),
-		CommandNotFound: func(c *cli.Context, name string) {
-			// urfave/cli calls this instead of failing; the action below turns it into an error with the right code.
-		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError("unknown command %q; autodev --help lists the commands", c.Args().First())
