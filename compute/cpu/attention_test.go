@@ -268,3 +268,36 @@ func BenchmarkAttendCached(b *testing.B) {
 		}
 	}
 }
+
+// A token's output does not depend on which documents its neighbours in a block belong to: reductions are anchored to
+// absolute keys, beyond gemm.KC too.
+func TestAttentionIgnoresNeighboursDocuments(t *testing.T) {
+	d := New(Options{Threads: 1})
+	defer d.Close()
+	k := d.Kernels()
+	a := compute.Attr{Heads: 2, KVHeads: 1, HeadDim: 4, Seq: 1200, Scale: 0.5}
+	p := packedLayout(a)
+	qkv := normal(1, a.Seq*p.width)
+	r := rng.New(2, "neighbours")
+	run := func(starts []int32) []float32 {
+		y := make([]float32, a.Seq*a.Heads*a.HeadDim)
+		if err := k.Attention(y, qkv, starts, [2]int32{}, a, make([]float32, k.AttentionWork(a))); err != nil {
+			t.Fatal(err)
+		}
+		return y
+	}
+	starts, others := make([]int32, a.Seq), make([]int32, a.Seq)
+	for i := range starts {
+		starts[i] = int32(r.IntN(i + 1))
+		others[i] = starts[i]
+		if i%2 == 1 {
+			others[i] = int32(r.IntN(i + 1))
+		}
+	}
+	y, z, o := run(starts), run(others), a.Heads*a.HeadDim
+	for i := 0; i < a.Seq; i += 2 {
+		if !equalBits(y[i*o:(i+1)*o], z[i*o:(i+1)*o]) {
+			t.Fatalf("token %d, which sees %d to itself, changed with its neighbours", i, starts[i])
+		}
+	}
+}

@@ -62,17 +62,19 @@ func (k Kernels) Dropout(y, x []float32, key [2]int32, salt uint32, drop float64
 
 // keepMask sets keep to the factors that dropout gives the elements first, first+1, …: 0 or 1/(1 − drop).
 func keepMask(keep []float32, key [2]int32, salt uint32, drop float64, first uint64) {
+	words := [2]uint32{uint32(key[0]), uint32(key[1])}
 	threshold, factor := compute.DropThreshold(drop), float32(1/(1-drop))
-	var words [4]uint32
-	for i := range keep {
-		e := first + uint64(i)
-		if e%4 == 0 || i == 0 {
-			words = compute.DropWords(key, salt, e/4)
+	// The first and the last block may be needed in part.
+	for len(keep) > 0 {
+		skip := int(first % 4)
+		if whole := len(keep) / 4 * 4; skip == 0 && whole > 0 {
+			vec.KeepMask(keep[:whole], words, salt, first/4, threshold, factor)
+			keep, first = keep[whole:], first+uint64(whole)
+			continue
 		}
-		if drop > 0 && words[e%4] < threshold {
-			keep[i] = 0
-		} else {
-			keep[i] = factor
-		}
+		var block [4]float32
+		vec.KeepMask(block[:], words, salt, first/4, threshold, factor)
+		n := copy(keep, block[skip:])
+		keep, first = keep[n:], first+uint64(n)
 	}
 }
