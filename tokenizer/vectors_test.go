@@ -285,3 +285,40 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkEncodeFile is our side of bench/tokenizer/compare.py, which sets the two variables.
+func BenchmarkEncodeFile(b *testing.B) {
+	name, texts := os.Getenv("AUTODEV_BENCH_TOKENIZER"), os.Getenv("AUTODEV_BENCH_TEXTS")
+	if name == "" || texts == "" {
+		b.Skip("AUTODEV_BENCH_TOKENIZER and AUTODEV_BENCH_TEXTS are not set")
+	}
+	tok, err := tokenizer.Load(name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	content, err := os.ReadFile(texts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var docs []string
+	size := 0
+	for line := range bytes.Lines(content) {
+		var d struct{ Content string }
+		if err := json.Unmarshal(line, &d); err != nil {
+			b.Fatal(err)
+		}
+		docs = append(docs, d.Content)
+		size += len(d.Content)
+	}
+	b.SetBytes(int64(size))
+	var ids []int32
+	count := 0
+	for b.Loop() {
+		count = 0
+		for _, d := range docs {
+			ids = tok.AppendEncode(ids[:0], d)
+			count += len(ids)
+		}
+	}
+	b.ReportMetric(float64(count), "tokens")
+}
