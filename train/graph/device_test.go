@@ -15,10 +15,12 @@ import (
 type hostDevice struct {
 	kernels compute.HostKernels
 	work    int64 // bytes of work space every call asks for
+	more    map[compute.Kernel]int64
 }
 
-func (d hostDevice) Name() string                  { return "host kernels" }
-func (d hostDevice) WorkBytes(*compute.Call) int64 { return d.work }
+func (d hostDevice) Name() string { return "host kernels" }
+
+func (d hostDevice) WorkBytes(c *compute.Call) int64 { return d.work + d.more[c.Kernel] }
 
 func (d hostDevice) Alloc(bytes [compute.NumSpaces]int64) (compute.Memory, error) {
 	m := &hostMemory{}

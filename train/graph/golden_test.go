@@ -22,7 +22,7 @@ func TestTransformers(t *testing.T) {
 	for _, name := range []string{"tiny-gptbigcode-mqa", "tiny-gpt2"} {
 		cpus := cpu.New(cpu.Options{})
 		defer cpus.Close()
-		for _, dev := range []compute.Device{hostDevice{ref.Kernels{}, 0}, cpus} {
+		for _, dev := range []compute.Device{hostDevice{kernels: ref.Kernels{}}, cpus} {
 			t.Run(name+" on "+dev.Name(), func(t *testing.T) {
 				testTransformers(t, sharedtest.Path(t, filepath.Join("golden", name)), dev)
 			})

@@ -303,7 +303,7 @@ func TestPlanEqualsTape(t *testing.T) {
 				want := taped(t, cfg, net, ref.Kernels{}, values, batch)
 				nonzero(t, want)
 				for _, cfg.Checkpointing = range []bool{false, true} {
-					tr := start(t, cfg, net, hostDevice{ref.Kernels{}, 192}, values)
+					tr := start(t, cfg, net, hostDevice{kernels: ref.Kernels{}, work: 192}, values)
 					what := fmt.Sprintf("%v checkpointing %v", d, cfg.Checkpointing)
 					sameBits(t, what, planned(t, tr, batch), want)
 					sameBits(t, what+", again", planned(t, tr, batch), want)

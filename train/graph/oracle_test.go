@@ -293,7 +293,7 @@ func TestOracleModels(t *testing.T) {
 			model.Forward(cfg.Model, o)
 			want := o.outcome()
 			nonzero(t, want)
-			closeTo(t, planned(t, start(t, cfg, net, hostDevice{ref.Kernels{}, 0}, values), batch), want)
+			closeTo(t, planned(t, start(t, cfg, net, hostDevice{kernels: ref.Kernels{}}, values), batch), want)
 		})
 	}
 }
@@ -376,7 +376,7 @@ func TestOracleKernels(t *testing.T) {
 			want := o.outcome()
 			nonzero(t, want)
 			for _, cfg.Checkpointing = range []bool{false, true} {
-				closeTo(t, planned(t, start(t, cfg, net, hostDevice{ref.Kernels{}, 0}, values), batch), want)
+				closeTo(t, planned(t, start(t, cfg, net, hostDevice{kernels: ref.Kernels{}}, values), batch), want)
 			}
 		})
 	}

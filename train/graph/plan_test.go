@@ -101,7 +101,7 @@ func TestRandomModels(t *testing.T) {
 		values := randomParams(net, seed)
 		batch := randomBatch(rng.New(seed, "batch"), cfg.Batch, cfg.Seq, c.Vocab)
 		want := taped(t, cfg, net, ref.Kernels{}, values, batch)
-		sameBits(t, "plan", planned(t, start(t, cfg, net, hostDevice{ref.Kernels{}, 64}, values), batch), want)
+		sameBits(t, "plan", planned(t, start(t, cfg, net, hostDevice{kernels: ref.Kernels{}, work: 64}, values), batch), want)
 		if t.Failed() {
 			rt.FailNow()
 		}
@@ -116,7 +116,7 @@ func TestFiniteDifferences(t *testing.T) {
 	net := variant{cfg: cfg}.network(t)
 	values := randomParams(net, 8)
 	batch := randomBatch(rng.New(9, "batch"), cfg.Batch, cfg.Seq, cfg.Model.Vocab)
-	tr := start(t, cfg, net, hostDevice{ref.Kernels{}, 0}, values)
+	tr := start(t, cfg, net, hostDevice{kernels: ref.Kernels{}}, values)
 	got := planned(t, tr, batch)
 	const h = 1e-5
 	for _, p := range tr.Params() {
@@ -155,7 +155,7 @@ func TestAccumulation(t *testing.T) {
 			{b.IDs[:n], b.Positions[:n], b.DocStart[:n], b.Targets[:n]},
 			{b.IDs[n:], b.Positions[n:], b.DocStart[n:], b.Targets[n:]},
 		}
-		dev := hostDevice{ref.Kernels{}, 0}
+		dev := hostDevice{kernels: ref.Kernels{}}
 		want := planned(t, start(t, whole, net, dev, values), b)
 		tr := start(t, half, net, dev, values)
 		first := planned(t, tr, halves[0])
@@ -180,7 +180,7 @@ func TestEvaluation(t *testing.T) {
 	net := variant{cfg: cfg}.network(t)
 	values := randomParams(net, 13)
 	b := randomBatch(rng.New(14, "batch"), 2, 6, cfg.Model.Vocab)
-	dev := hostDevice{ref.Kernels{}, 64}
+	dev := hostDevice{kernels: ref.Kernels{}, work: 64}
 	want := planned(t, start(t, cfg, net, dev, values), b)
 	cfg.ModelDropout = true
 	tr := start(t, cfg, net, dev, values)
@@ -216,7 +216,7 @@ func TestEvaluation(t *testing.T) {
 func TestFrozenGetNothing(t *testing.T) {
 	for _, v := range variants() {
 		t.Run(v.name, func(t *testing.T) {
-			tr, err := build(v.cfg, v.network(t), hostDevice{ref.Kernels{}, 0})
+			tr, err := build(v.cfg, v.network(t), hostDevice{kernels: ref.Kernels{}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -244,7 +244,7 @@ func TestFrozenGetNothing(t *testing.T) {
 	}
 	cfg := Config{Model: tiny(1, true), Batch: 1, Seq: 4}
 	cfg.Adapters = allLinear(cfg.Model, 0)
-	tr, err := Build(cfg, hostDevice{ref.Kernels{}, 0})
+	tr, err := Build(cfg, hostDevice{kernels: ref.Kernels{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestCheckpointing(t *testing.T) {
 		if lora {
 			cfg.Adapters = allLinear(cfg.Model, .1)
 		}
-		tr, err := Build(cfg, hostDevice{ref.Kernels{}, 0})
+		tr, err := Build(cfg, hostDevice{kernels: ref.Kernels{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,6 +326,67 @@ func TestCheckpointing(t *testing.T) {
 		if u.Plain.Bytes < u.Plain.Activations || u.Plain.Bytes > u.Plain.Activations*11/10 {
 			t.Errorf("lora %v: arena of %d bytes for %d bytes alive", lora, u.Plain.Bytes, u.Plain.Activations)
 		}
+	}
+}
+
+// TestLastBlock: the last block is computed again only where keeping it would need more memory, while the head runs; and the
+// arena holds the work space of every plan.
+func TestLastBlock(t *testing.T) {
+	cfg := Config{Model: tiny(1, true), Batch: 2, Seq: 8, Checkpointing: true}
+	const work = 1 << 20
+	for kernel, twice := range map[compute.Kernel]bool{compute.AttentionGrad: false, compute.CrossEntropy: true, compute.TokenNLL: true, compute.AdamW: true} {
+		tr, err := Build(cfg, hostDevice{kernels: ref.Kernels{}, more: map[compute.Kernel]int64{kernel: work}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tr.Usage().Arena < work || tr.Usage().Arena > work+1<<15 {
+			t.Errorf("%v: arena of %d bytes", kernel, tr.Usage().Arena)
+		}
+		attention := 0
+		for _, c := range tr.step.Calls {
+			if c.Name == "attention 2" {
+				attention++
+			}
+		}
+		if (attention == 2) != twice {
+			t.Errorf("%v: attention of the last block runs %d times", kernel, attention)
+		}
+		for _, p := range tr.Plans() {
+			if err := checkArena(p.Plan); err != nil {
+				t.Errorf("%v: %s plan: %v", kernel, p.Name, err)
+			}
+		}
+	}
+}
+
+// TestSantaCoderMemory plans a real size: 1.1 billion parameters, two sequences of 2,048 tokens. The arena is as small as
+// its fullest moment allows.
+func TestSantaCoderMemory(t *testing.T) {
+	c := model.Config{
+		Architecture: model.GPTBigCode, VocabSize: 49280, Vocab: 49153, Positions: 2048, Embed: 2048, Layers: 24, Heads: 16, KVHeads: 1,
+		Inner: 8192, Activation: compute.GELUTanh, Epsilon: 1e-5, Tied: true, ScaleAttention: true, InitStd: .02,
+	}
+	tr, err := Build(Config{Model: c, Batch: 2, Seq: 2048}, hostDevice{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := tr.Usage()
+	if u.Weights < 4*c.NumParams() || u.Weights > 4*c.NumParams()+1<<16 || u.Gradients != u.Weights || u.Moments != 2*u.Weights {
+		t.Errorf("%d parameters: %+v", c.NumParams(), u)
+	}
+	for _, a := range []ArenaUsage{u.Plain, u.Checkpointed} {
+		if a.Bytes != a.Activations {
+			t.Errorf("arena of %d bytes for %d bytes alive", a.Bytes, a.Activations)
+		}
+	}
+	// 28.25·E·L two-byte elements a token stay without checkpointing, the
+	// residual stream at each block's start with it.
+	tokens := 2. * 2048
+	if got, want := float64(u.Plain.Bytes), tokens*28.25*2048*24*2; math.Abs(got/want-1) > .05 {
+		t.Errorf("arena of %v bytes without checkpointing, expected about %v", got, want)
+	}
+	if got, least := float64(u.Checkpointed.Bytes), tokens*2048*4*24; got < least || got > 2*least {
+		t.Errorf("arena of %v bytes with checkpointing, expected %v and a block", got, least)
 	}
 }
 
@@ -406,7 +467,7 @@ func TestDump(t *testing.T) {
 		Group: func(_ string, shape []int) int { return 2 - len(shape) },
 	}
 	cfg.Model.Layers = 2
-	tr, err := Build(cfg, hostDevice{ref.Kernels{}, 64})
+	tr, err := Build(cfg, hostDevice{kernels: ref.Kernels{}, work: 64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,12 +502,12 @@ func TestHash(t *testing.T) {
 		}
 		return tr.Hash()
 	}
-	dev := hostDevice{ref.Kernels{}, 0}
+	dev := hostDevice{kernels: ref.Kernels{}}
 	want := hash(dev, func(*Config) {})
 	for name, change := range map[string]func(*Config){
 		"nothing": func(*Config) {}, "checkpointing": func(c *Config) { c.Checkpointing = true },
 	} {
-		if got := hash(hostDevice{ref.Kernels{}, 4096}, change); got != want {
+		if got := hash(hostDevice{kernels: ref.Kernels{}, work: 4096}, change); got != want {
 			t.Errorf("%s changes the hash", name)
 		}
 	}
@@ -488,7 +549,7 @@ func TestBuildErrors(t *testing.T) {
 	} {
 		cfg := Config{Model: tiny(1, true), Batch: 1, Seq: 4}
 		c.change(&cfg)
-		if _, err := Build(cfg, hostDevice{ref.Kernels{}, 0}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Build(cfg, hostDevice{kernels: ref.Kernels{}}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, expected %q", err, c.want)
 		}
 	}
@@ -512,7 +573,7 @@ func TestPanicsBecomeErrors(t *testing.T) {
 }
 
 func TestRunErrors(t *testing.T) {
-	tr, err := Build(Config{Model: tiny(1, true), Batch: 1, Seq: 4, Train: func(p string) bool { return p != "transformer.wpe.weight" }}, hostDevice{ref.Kernels{}, 0})
+	tr, err := Build(Config{Model: tiny(1, true), Batch: 1, Seq: 4, Train: func(p string) bool { return p != "transformer.wpe.weight" }}, hostDevice{kernels: ref.Kernels{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -569,7 +630,7 @@ func TestRunErrors(t *testing.T) {
 func TestUpdateGroups(t *testing.T) {
 	ctx := context.Background()
 	cfg := Config{Model: tiny(1, true), Batch: 1, Seq: 4, Group: func(_ string, shape []int) int { return 2 - len(shape) }}
-	tr, err := Build(cfg, hostDevice{ref.Kernels{}, 0})
+	tr, err := Build(cfg, hostDevice{kernels: ref.Kernels{}})
 	if err != nil {
 		t.Fatal(err)
 	}
