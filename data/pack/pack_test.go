@@ -60,81 +60,81 @@ func bigrams(windows []Window) map[[2]int32]int {
 
 // TestPackerProperty: every token of every example but its first is a target exactly once, after the token that comes before
 // it; FIM examples are whole.
-func TestPackerProperty(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		n := rapid.IntRange(8, 200).Draw(rt, "sequence")
-		p := packer{opts: Options{Sequence: n, LossOn: rapid.SampledFrom([]LossOn{All, Middle}).Draw(rt, "loss")}, pad: 303}
-		next := int32(1000) // every token is unique, so that bigrams identify positions
-		want := map[[2]int32]int{}
-		var whole []fim.Example
-		var windows []Window
-		var stats Stats
-		drain := func() {
-			for {
-				w, ok := p.next(&stats)
-				if !ok {
-					return
-				}
-				checkWindow(rt, w, n)
-				windows = append(windows, w)
+func TestPackerProperty(t *testing.T) { rapid.Check(t, packerProperty) }
+
+func packerProperty(rt *rapid.T) {
+	n := rapid.IntRange(8, 200).Draw(rt, "sequence")
+	p := packer{opts: Options{Sequence: n, LossOn: rapid.SampledFrom([]LossOn{All, Middle}).Draw(rt, "loss")}, pad: 303}
+	next := int32(1000) // every token is unique, so that bigrams identify positions
+	want := map[[2]int32]int{}
+	var whole []fim.Example
+	var windows []Window
+	var stats Stats
+	drain := func() {
+		for {
+			w, ok := p.next(&stats)
+			if !ok {
+				return
+			}
+			checkWindow(rt, w, n)
+			windows = append(windows, w)
+		}
+	}
+	count := rapid.IntRange(0, 60).Draw(rt, "examples")
+	for range count {
+		ex := fim.Example{Whole: rapid.Bool().Draw(rt, "whole")}
+		size := rapid.IntRange(1, 3*n).Draw(rt, "size")
+		if ex.Whole {
+			size = min(size, n+1)
+			ex.Kind, ex.Middle = fim.PSM, rapid.IntRange(1, max(1, size-1)).Draw(rt, "middle")
+			whole = append(whole, ex)
+		}
+		for range size {
+			ex.IDs = append(ex.IDs, next)
+			next++
+		}
+		if ex.Whole {
+			whole[len(whole)-1] = ex
+		}
+		for k := 1; k < size; k++ {
+			if p.learns(&ex, k) {
+				want[[2]int32{ex.IDs[k-1], ex.IDs[k]}]++
 			}
 		}
-		count := rapid.IntRange(0, 60).Draw(rt, "examples")
-		for range count {
-			ex := fim.Example{Whole: rapid.Bool().Draw(rt, "whole")}
-			size := rapid.IntRange(1, 3*n).Draw(rt, "size")
-			if ex.Whole {
-				size = min(size, n+1)
-				ex.Kind, ex.Middle = fim.PSM, rapid.IntRange(1, max(1, size-1)).Draw(rt, "middle")
-				whole = append(whole, ex)
-			}
-			for range size {
-				ex.IDs = append(ex.IDs, next)
-				next++
-			}
-			if ex.Whole {
-				whole[len(whole)-1] = ex
-			}
-			for k := 1; k < size; k++ {
-				if p.learns(&ex, k) {
-					want[[2]int32{ex.IDs[k-1], ex.IDs[k]}]++
-				}
-			}
-			for off := 0; p.left(&ex, off); drain() {
-				if now := p.place(&ex, off); now <= off {
-					rt.Fatal("no progress")
-				} else {
-					off = now
-				}
+		for off := 0; p.left(&ex, off); drain() {
+			if now := p.place(&ex, off); now <= off {
+				rt.Fatal("no progress")
+			} else {
+				off = now
 			}
 		}
-		p.flush()
-		drain()
-		if got := bigrams(windows); !reflect.DeepEqual(got, want) {
-			rt.Fatalf("%d targets, want %d", len(got), len(want))
-		}
-		in := map[int32]int{}
-		pad := int64(0)
-		for i, w := range windows {
-			for _, id := range w.IDs {
-				if id == 303 {
-					pad++
-				} else {
-					in[id] = i
-				}
+	}
+	p.flush()
+	drain()
+	if got := bigrams(windows); !reflect.DeepEqual(got, want) {
+		rt.Fatalf("%d targets, want %d", len(got), len(want))
+	}
+	in := map[int32]int{}
+	pad := int64(0)
+	for i, w := range windows {
+		for _, id := range w.IDs {
+			if id == 303 {
+				pad++
+			} else {
+				in[id] = i
 			}
 		}
-		for _, ex := range whole {
-			for _, id := range ex.IDs[:len(ex.IDs)-1] {
-				if in[id] != in[ex.IDs[0]] {
-					rt.Fatalf("FIM example of %d tokens in two windows", len(ex.IDs))
-				}
+	}
+	for _, ex := range whole {
+		for _, id := range ex.IDs[:len(ex.IDs)-1] {
+			if in[id] != in[ex.IDs[0]] {
+				rt.Fatalf("FIM example of %d tokens in two windows", len(ex.IDs))
 			}
 		}
-		if stats.Padding != pad || stats.Windows != int64(len(windows)) || stats.Scored != int64(len(want)) {
-			rt.Fatalf("%+v: want padding %d, windows %d, scored %d", stats, pad, len(windows), len(want))
-		}
-	})
+	}
+	if stats.Padding != pad || stats.Windows != int64(len(windows)) || stats.Scored != int64(len(want)) {
+		rt.Fatalf("%+v: want padding %d, windows %d, scored %d", stats, pad, len(windows), len(want))
+	}
 }
 
 // TestPackByHand packs two short documents and a long one.
