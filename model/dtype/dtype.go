@@ -137,9 +137,7 @@ func Decode(dst []float32, src []byte, d DType) error {
 			copy(b, src)
 			return nil
 		}
-		for i := range dst {
-			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
-		}
+		decode32(dst, src)
 	case F16:
 		// Four at a time: one load and one bounds check for eight bytes.
 		for len(dst) >= 4 && len(src) >= 8 {
@@ -180,9 +178,7 @@ func Encode(dst []byte, src []float32, d DType) (int, error) {
 		if b := NativeBytes(src); b != nil {
 			return copy(dst, b), nil
 		}
-		for i, f := range src {
-			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(f))
-		}
+		encode32(dst, src)
 	case F16:
 		for i, f := range src {
 			h := ToF16(f)
@@ -215,4 +211,17 @@ func NativeBytes(f []float32) []byte {
 		return []byte{}
 	}
 	return unsafe.Slice((*byte)(unsafe.Pointer(&f[0])), 4*len(f))
+}
+
+// decode32 and encode32 move F32 elements on big-endian machines.
+func decode32(dst []float32, src []byte) {
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+	}
+}
+
+func encode32(dst []byte, src []float32) {
+	for i, f := range src {
+		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(f))
+	}
 }

@@ -3,6 +3,7 @@ package dtype
 import (
 	"bytes"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -109,6 +110,13 @@ func TestEncodeDecode(t *testing.T) {
 				t.Errorf("%s element %d: %v, expected %v", d, i, got[i], src[i])
 			}
 		}
+	}
+	// What big-endian machines do gives the same bytes.
+	portable, back := make([]byte, 16), make([]float32, 4)
+	encode32(portable, src)
+	decode32(back, portable)
+	if !bytes.Equal(portable, []byte{0, 0, 128, 63, 0, 0, 32, 192, 0, 0, 128, 53, 0, 0, 0, 0}) || !slices.Equal(back, src) {
+		t.Errorf("portable F32: % x, %v", portable, back)
 	}
 	got := make([]float32, 1)
 	if err := Decode(got, []byte{0, 0, 0, 0, 0, 0, 0xf8, 0x3f}, F64); err != nil || got[0] != 1.5 {
