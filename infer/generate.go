@@ -37,7 +37,7 @@ const (
 type Token struct {
 	ID      int32
 	Bytes   []byte      // what it decodes to; need not be whole characters
-	Start   int         // byte of the text at which it begins
+	Start   int         // bytes of the decoded text that were certain before it: where it begins, but for broken characters
 	LogProb float64     // natural logarithm of its probability under the model, before temperature and truncation; 0 unless asked for
 	Top     []TokenProb // most probable first
 	scored  bool
@@ -201,12 +201,15 @@ func (m *Model) run(ctx context.Context, j *job, emit func(Chunk) error) (res Re
 func (m *Model) scorePrompt(ctx context.Context, s *Session, j *job) ([]Token, []float32, error) {
 	ids := j.prompt.ids
 	tokens := make([]Token, len(ids))
-	start := 0
 	for i, id := range ids {
-		tokens[i] = Token{ID: id, Start: start}
-		if m.tok != nil {
-			tokens[i].Bytes = m.tok.TokenBytes(id)
-			start += len(tokens[i].Bytes)
+		tokens[i].ID = id
+	}
+	if m.tok != nil {
+		stream, start := m.tok.NewStream(), 0
+		for i := range tokens {
+			t := &tokens[i]
+			t.Bytes, t.Start = m.tok.TokenBytes(t.ID), start
+			start += len(stream.Push(t.ID))
 		}
 	}
 	last := make([]float32, m.vocab)

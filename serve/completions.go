@@ -68,16 +68,22 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 
 // fail answers with an error in place of a completion.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
-	if cause := context.Cause(r.Context()); cause != nil {
-		err = cause
-	}
-	e := asAPIError(err)
+	e := asAPIError(whyEnded(r, err))
 	logged(r).Err = err
 	if e.status == statusClientLeft {
 		logged(r).status = statusClientLeft
 		return
 	}
 	e.write(w)
+}
+
+// whyEnded returns what ended the request's context when that, and not a mistake in the request, is why err happened.
+func whyEnded(r *http.Request, err error) error {
+	var api *apiError
+	if cause := context.Cause(r.Context()); cause != nil && !errors.As(err, &api) {
+		return cause
+	}
+	return err
 }
 
 // note puts what the engine did into the request's log record.
@@ -135,8 +141,8 @@ func (a *answer) whole(results []infer.Result) {
 		ch := choice{Text: a.echoes[i] + r.Text, Index: i, FinishReason: optional(string(r.FinishReason)), Shortened: r.Shortened}
 		if a.req.logprobs != nil {
 			ch.Logprobs = &logprobs{Tokens: []string{}, TokenLogprobs: []*float64{}, TopLogprobs: []map[string]float64{}, TextOffset: []int{}}
-			ch.Logprobs.add(r.PromptTokens, 0, &offsets{}, a.s.engine.TokenText)
-			ch.Logprobs.add(r.Tokens, utf8.RuneCountInString(a.echoes[i]), &offsets{}, a.s.engine.TokenText)
+			ch.Logprobs.add(r.PromptTokens, 0, &offsets{text: a.echoes[i]}, a.s.engine.TokenText)
+			ch.Logprobs.add(r.Tokens, utf8.RuneCountInString(a.echoes[i]), &offsets{text: r.Text}, a.s.engine.TokenText)
 		}
 		c.Choices = append(c.Choices, ch)
 		total.Queue = max(total.Queue, r.Timings.Queue)
@@ -151,11 +157,12 @@ func (a *answer) whole(results []infer.Result) {
 // event sends a chunk of choice i.
 func (a *answer) event(i int, chunk infer.Chunk) error {
 	if i != a.choice {
-		a.choice, a.begun = i, false
+		a.choice, a.begun, a.at = i, false, offsets{}
 	}
+	a.at.text += chunk.Text
 	ch := choice{Text: chunk.Text, Index: i, FinishReason: optional(string(chunk.FinishReason))}
 	if !a.begun {
-		a.begun, a.at = true, offsets{}
+		a.begun = true
 		a.base = utf8.RuneCountInString(a.echoes[i])
 		ch.Text = a.echoes[i] + ch.Text
 	}
@@ -216,9 +223,7 @@ func (a *answer) end(results []infer.Result) {
 
 // abort ends a stream with an error.
 func (a *answer) abort(r *http.Request, err error) {
-	if cause := context.Cause(r.Context()); cause != nil {
-		err = cause
-	}
+	err = whyEnded(r, err)
 	e := asAPIError(err)
 	l := logged(r)
 	l.Err, l.status = err, e.status

@@ -54,27 +54,25 @@ type logprobs struct {
 	TextOffset    []int                `json:"text_offset"`
 }
 
-// offsets turns the bytes at which tokens begin into characters, for tokens that come in order.
+// offsets turns bytes of a text into characters, for bytes asked for in ascending order.
 type offsets struct {
-	text  []byte // of the tokens so far, from counted on
+	text  string // not counted yet
 	bytes int    // counted
 	chars int
 }
 
-// at returns the number of characters in the first n bytes of the text of the tokens so far. Half a character belongs to the
-// token that ends it.
+// at returns the number of characters in the first n bytes of the text.
 func (o *offsets) at(n int) int {
 	k := min(max(n-o.bytes, 0), len(o.text))
-	o.chars += utf8.RuneCount(o.text[:k])
+	o.chars += utf8.RuneCountInString(o.text[:k])
 	o.text, o.bytes = o.text[k:], o.bytes+k
 	return o.chars
 }
 
-// add appends tokens to l; base is the number of characters before the first token's text.
+// add appends tokens to l; base is the number of characters before the text o that they belong to.
 func (l *logprobs) add(tokens []infer.Token, base int, o *offsets, text func(id int32) []byte) {
 	for _, t := range tokens {
 		l.TextOffset = append(l.TextOffset, base+o.at(t.Start))
-		o.text = append(o.text, t.Bytes...)
 		l.Tokens = append(l.Tokens, tokenString(t.Bytes))
 		if !t.Scored() {
 			l.TokenLogprobs, l.TopLogprobs = append(l.TokenLogprobs, nil), append(l.TopLogprobs, nil)

@@ -1,0 +1,448 @@
+package serve
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"autodev/infer"
+	"autodev/model"
+)
+
+var volatile = regexp.MustCompile(`"id":"cmpl-[0-9a-f]{24}","object":"text_completion","created":\d{10}`)
+
+// steady replaces what differs from run to run, after checking its form.
+func steady(t *testing.T, s string) string {
+	t.Helper()
+	if !volatile.MatchString(s) {
+		t.Fatalf("no id and time in %s", s)
+	}
+	return volatile.ReplaceAllString(s, `ID`)
+}
+
+func TestAnswerWhole(t *testing.T) {
+	url, _ := start(t, &fake{}, Options{})
+	status, got, header := post(t, url, `{"prompt":["a","b"],"n":2,"model":"whatever","user":"u","unknown":{"x":[1]}}`)
+	want := `{ID,"model":"some/model","choices":[` +
+		`{"text":"one two<&>","index":0,"logprobs":null,"finish_reason":"stop"},{"text":"one two<&>","index":1,"logprobs":null,"finish_reason":"stop"},` +
+		`{"text":"one two<&>","index":2,"logprobs":null,"finish_reason":"stop"},{"text":"one two<&>","index":3,"logprobs":null,"finish_reason":"stop"}],` +
+		`"usage":{"prompt_tokens":4,"completion_tokens":12,"total_tokens":16}}` + "\n"
+	if status != 200 || steady(t, got) != want {
+		t.Errorf("%d %s\nexpected %s", status, got, want)
+	}
+	if ct := header.Get("Content-Type"); ct != "application/json" || !strings.HasPrefix(header.Get("Server-Timing"), "queue;dur=") || header.Get("X-Request-Id") == "" {
+		t.Errorf("header %v", header)
+	}
+}
+
+func TestAnswerStream(t *testing.T) {
+	url, _ := start(t, &fake{}, Options{})
+	for _, c := range []struct{ body, want string }{
+		{`{"prompt":"p","stream":true}`,
+			`data: {ID,"model":"some/model","choices":[{"text":"one","index":0,"logprobs":null,"finish_reason":null}]}` + "\n\n" +
+				`data: {ID,"model":"some/model","choices":[{"text":" two<&>","index":0,"logprobs":null,"finish_reason":"stop"}]}` + "\n\n" +
+				"data: [DONE]\n\n"},
+		{`{"prompt":"p","stream":true,"echo":true,"stream_options":{"include_usage":true}}`,
+			`data: {ID,"model":"some/model","choices":[{"text":"pone","index":0,"logprobs":null,"finish_reason":null}]}` + "\n\n" +
+				`data: {ID,"model":"some/model","choices":[{"text":" two<&>","index":0,"logprobs":null,"finish_reason":"stop"}]}` + "\n\n" +
+				`data: {ID,"model":"some/model","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}` + "\n\n" +
+				"data: [DONE]\n\n"},
+	} {
+		status, got, header := post(t, url, c.body)
+		if status != 200 || header.Get("Content-Type") != "text/event-stream" || steady(t, got) != c.want {
+			t.Errorf("%d %v\n%s\nexpected\n%s", status, header, got, c.want)
+		}
+		ids := volatile.FindAllString(got, -1)
+		if slices.ContainsFunc(ids, func(s string) bool { return s != ids[0] }) {
+			t.Errorf("events of one answer have different ids: %v", ids)
+		}
+	}
+}
+
+// TestStreamFails: before the first event an error has its own status, afterwards it is the last event.
+func TestStreamFails(t *testing.T) {
+	boom := errors.New("boom")
+	after := 0
+	url, log := start(t, &fake{complete: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		for range after {
+			if err := emit(0, infer.Chunk{Text: "x"}); err != nil {
+				return nil, err
+			}
+		}
+		return nil, boom
+	}}, Options{})
+	const failure = `{"error":{"message":"boom","type":"server_error","param":null,"code":"internal_error"}}`
+	if status, got, _ := post(t, url, `{"prompt":"p","stream":true}`); status != 500 || got != failure+"\n" {
+		t.Errorf("%d %s", status, got)
+	}
+	after = 2
+	status, got, _ := post(t, url, `{"prompt":"p","stream":true}`)
+	if all := events(t, strings.NewReader(got)); status != 200 || len(all) != 3 || all[2] != failure {
+		t.Errorf("%d %s", status, got)
+	}
+	if n := strings.Count(log.String(), "error=boom"); n != 2 {
+		t.Errorf("%d of 2 failures in the log\n%s", n, log)
+	}
+}
+
+func TestRequestsReachEngine(t *testing.T) {
+	var got []infer.Request
+	url, _ := start(t, &fake{complete: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		got = reqs
+		return make([]infer.Result, len(reqs)), nil
+	}}, Options{})
+	one := func(change func(*infer.Request)) []infer.Request {
+		r := infer.Request{Prompt: infer.Prompt{Prefix: "p"}, MaxTokens: 16, Sampling: infer.Sampling{TopP: 1, Seed: 1}}
+		change(&r)
+		return []infer.Request{r}
+	}
+	for body, want := range map[string][]infer.Request{
+		`{"prompt":"p"}`:                      one(func(*infer.Request) {}),
+		`{"prompt":["p"],"max_tokens":7.0}`:   one(func(r *infer.Request) { r.MaxTokens = 7 }),
+		`{"prompt":"p","suffix":"s"}`:         one(func(r *infer.Request) { r.Prompt.Suffix = "s" }),
+		`{"prompt":"p","truncate":false}`:     one(func(r *infer.Request) { r.Prompt.Whole = true }),
+		`{"prompt":"p","stop":"x"}`:           one(func(r *infer.Request) { r.Stop = []string{"x"} }),
+		`{"prompt":"p","stop":["x","","y"]}`:  one(func(r *infer.Request) { r.Stop = []string{"x", "y"} }),
+		`{"prompt":"p","stop_token_ids":[3]}`: one(func(r *infer.Request) { r.StopIDs = []int32{3} }),
+		`{"prompt":"p","temperature":0.5,"top_p":0.9,"top_k":-1,"presence_penalty":1,"frequency_penalty":-1,"logit_bias":{"5":-2.5}}`: one(func(r *infer.Request) {
+			r.Sampling = infer.Sampling{Temperature: 0.5, TopP: 0.9, PresencePenalty: 1, FrequencyPenalty: -1, Seed: 1, Bias: map[int32]float64{5: -2.5}}
+		}),
+		`{"prompt":"p","logprobs":2}`:             one(func(r *infer.Request) { r.Logprobs, r.Top = true, 2 }),
+		`{"prompt":"p","logprobs":0,"echo":true}`: one(func(r *infer.Request) { r.Logprobs, r.PromptLogprobs = true, true }),
+		`{"prompt":[1,2]}`:                        one(func(r *infer.Request) { r.Prompt = infer.Prompt{IDs: []int32{1, 2}} }),
+		`{"prompt":"p","suffix":null,"stop":null,"max_tokens":null,"temperature":null,"stream":null,"logprobs":null,"best_of":null,"n":null,"stream_options":null,"logit_bias":null,"model":null}`: one(func(*infer.Request) {}),
+	} {
+		status, answer, _ := post(t, url, strings.TrimSuffix(body, "}")+`,"seed":1}`)
+		if status != 200 || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+			t.Errorf("%s: %d %s\nengine got %+v\nexpected   %+v", body, status, answer, got, want)
+		}
+	}
+	post(t, url, `{"prompt":[[1],[2,3]],"n":2,"seed":9}`)
+	var ids []string
+	for _, r := range got {
+		ids = append(ids, fmt.Sprint(r.Prompt.IDs, r.Sampling.Seed, r.Sampling.Choice))
+	}
+	if want := []string{"[1] 9 0", "[1] 9 1", "[2 3] 9 0", "[2 3] 9 1"}; !slices.Equal(ids, want) {
+		t.Errorf("choices %v, expected %v", ids, want)
+	}
+	post(t, url, `{"prompt":"p"}`)
+	first := got[0].Sampling.Seed
+	if post(t, url, `{"prompt":"p"}`); got[0].Sampling.Seed == first {
+		t.Error("two requests without a seed share one")
+	}
+}
+
+// TestBadRequests: every misuse has its own message, field and code.
+func TestBadRequests(t *testing.T) {
+	engine := realEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{})
+	url, log := start(t, engine, Options{MaxBody: 2000})
+	ids := strings.TrimSuffix(strings.Repeat("7,", 70), ",")
+	for _, c := range []struct {
+		body               string
+		status             int
+		message, parameter string
+		code               string
+	}{
+		{``, 400, "body: malformed JSON at byte 0 of 0: unexpected end of JSON input", "", "invalid_json"},
+		{`{"prompt":"secret",}`, 400, "body: malformed JSON at byte 20 of 20: invalid character '}' looking for beginning of object key string", "", "invalid_json"},
+		{`{"prompt":"a"}{`, 400, "body: malformed JSON at byte 15 of 15: invalid character '{' after top-level value", "", "invalid_json"},
+		{`[1]`, 400, "body: found an array, expected an object", "", "invalid_json"},
+		{`null`, 400, "body: found null, expected an object", "", "invalid_json"},
+		{`{}`, 400, "prompt: missing, expected a string, an array of strings or an array of token ids", "prompt", "missing_required_parameter"},
+		{`{"prompt":{}}`, 400, "prompt: found an object, expected a string, an array of strings, an array of token ids or an array of such arrays", "prompt", "invalid_value"},
+		{`{"prompt":[]}`, 400, "prompt: found an empty array, expected at least one element", "prompt", "invalid_value"},
+		{`{"prompt":["a",1]}`, 400, "prompt: element 1: found 1, expected a string, an array of strings, an array of token ids or an array of such arrays", "prompt", "invalid_value"},
+		{`{"prompt":[1.5]}`, 400, "prompt: element 0: found 1.5, expected a string, an array of strings, an array of token ids or an array of such arrays", "prompt", "invalid_value"},
+		{`{"prompt":[[]]}`, 400, "prompt: found no token ids, expected at least one", "prompt", "invalid_value"},
+		{`{"prompt":[5,100000]}`, 400, "prompt: token 1: found id 100000, expected 0 to 321", "prompt", "invalid_value"},
+		{`{"prompt":[` + ids + `]}`, 400, "prompt: found 70 tokens, expected at most 63: the model's context is 64 and at least 1 is left for the completion", "prompt", "context_length_exceeded"},
+		{`{"prompt":"` + strings.Repeat("xyz ", 60) + `","truncate":false}`, 400, "prompt: found 240 tokens, expected at most 63: the model's context is 64 and at least 1 is left for the completion", "prompt", "context_length_exceeded"},
+		{`{"prompt":[5],"suffix":"x"}`, 400, "suffix: found with token ids, expected only with a text prompt: ids are run as they are", "suffix", "invalid_value"},
+		{`{"prompt":"a","suffix":["x"]}`, 400, "suffix: found an array, expected a string", "suffix", "invalid_value"},
+		{`{"prompt":"a","suffix":"x","echo":true}`, 400, "echo: found together with suffix, expected one of them", "echo", "invalid_value"},
+		{`{"prompt":"a","max_tokens":"many"}`, 400, "max_tokens: found a string, expected a whole number from 0 to 2147483647", "max_tokens", "invalid_value"},
+		{`{"prompt":"a","max_tokens":-1}`, 400, "max_tokens: found -1, expected a whole number from 0 to 2147483647", "max_tokens", "invalid_value"},
+		{`{"prompt":"a","max_tokens":1.5}`, 400, "max_tokens: found 1.5, expected a whole number from 0 to 2147483647", "max_tokens", "invalid_value"},
+		{`{"prompt":"a","max_tokens":1e99}`, 400, "max_tokens: found 1e99, expected a whole number from 0 to 2147483647", "max_tokens", "invalid_value"},
+		{`{"prompt":"a","temperature":"hot"}`, 400, "temperature: found a string, expected a number", "temperature", "invalid_value"},
+		{`{"prompt":"a","temperature":-1}`, 400, "temperature: found -1, expected 0 to 100", "temperature", "invalid_value"},
+		{`{"prompt":"a","top_p":2}`, 400, "top_p: found 2, expected 0 to 1", "top_p", "invalid_value"},
+		{`{"prompt":"a","n":0}`, 400, "n: found 0, expected a whole number from 1 to 128", "n", "invalid_value"},
+		{`{"prompt":["a","b"],"n":100}`, 400, "n: found 100 for 2 prompts, expected at most 128 completions in all", "n", "invalid_value"},
+		{`{"prompt":"a","n":2,"best_of":3}`, 400, "best_of: found 3, expected at most n, which is 2: choosing among more completions is not supported", "best_of", "invalid_value"},
+		{`{"prompt":"a","stream":"yes"}`, 400, "stream: found a string, expected true or false", "stream", "invalid_value"},
+		{`{"prompt":"a","stream_options":[]}`, 400, "stream_options: found an array, expected an object", "stream_options", "invalid_value"},
+		{`{"prompt":"a","stream_options":{"include_usage":1}}`, 400, "stream_options: include_usage: found 1, expected true or false", "stream_options", "invalid_value"},
+		{`{"prompt":"a","stop":5}`, 400, "stop: found 5, expected a string or an array of strings", "stop", "invalid_value"},
+		{`{"prompt":"a","stop":["a",null]}`, 400, "stop: found an array, expected a string or an array of strings", "stop", "invalid_value"},
+		{`{"prompt":"a","stop_token_ids":["a"]}`, 400, "stop_token_ids: found an array, expected an array of token ids", "stop_token_ids", "invalid_value"},
+		{`{"prompt":"a","seed":"x"}`, 400, "seed: found a string, expected a whole number of 64 bits", "seed", "invalid_value"},
+		{`{"prompt":"a","logprobs":21}`, 400, "logprobs: found 21, expected a whole number from 0 to 20", "logprobs", "invalid_value"},
+		{`{"prompt":"a","logit_bias":{"x":1}}`, 400, "logit_bias: found a key that is no token id", "logit_bias", "invalid_value"},
+		{`{"prompt":"a","logit_bias":{"9999":1}}`, 400, "logit_bias: found token 9999, expected 0 to 321", "logit_bias", "invalid_value"},
+		{`{"prompt":"a","logit_bias":[1]}`, 400, "logit_bias: found an array, expected an object of token ids and numbers", "logit_bias", "invalid_value"},
+		{`{"prompt":"a","model":1}`, 400, "model: found 1, expected a string", "model", "invalid_value"},
+		{`{"prompt":"` + strings.Repeat("x", 2000) + `"}`, 413, "body: found more than 2000 bytes, expected at most that", "", "body_too_large"},
+	} {
+		status, got, _ := post(t, url, c.body)
+		e := decode[struct {
+			Error struct {
+				Message, Type string
+				Param, Code   *string
+			}
+		}](t, got).Error
+		text := func(s *string) string {
+			if s == nil {
+				return ""
+			}
+			return *s
+		}
+		if status != c.status || e.Message != c.message || e.Type != "invalid_request_error" || text(e.Param) != c.parameter || text(e.Code) != c.code {
+			t.Errorf("%.60s: %d %s\nexpected %d %q %q %q", c.body, status, got, c.status, c.message, c.parameter, c.code)
+		}
+	}
+	if strings.Contains(log.String(), "secret") || strings.Contains(log.String(), "xyz") {
+		t.Error("text of a user is in the log")
+	}
+}
+
+func TestBusy(t *testing.T) {
+	url, _ := start(t, &fake{complete: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+		return nil, &infer.BusyError{Reason: "7 requests are waiting", RetryAfter: 1500 * time.Millisecond}
+	}}, Options{})
+	for _, stream := range []string{"true", "false"} {
+		status, got, header := post(t, url, `{"prompt":"p","stream":`+stream+`}`)
+		want := `{"error":{"message":"busy: 7 requests are waiting","type":"overloaded_error","param":null,"code":"busy"}}` + "\n"
+		if status != 429 || header.Get("Retry-After") != "2" || got != want {
+			t.Errorf("%d, Retry-After %q, %s", status, header.Get("Retry-After"), got)
+		}
+	}
+}
+
+// TestDisconnect: when a client leaves, in the middle of a stream or while it waits for a whole answer, its completion ends
+// and the engine serves the next.
+func TestDisconnect(t *testing.T) {
+	// A queue of one and a patience that would outlast the test: the next request waits for the engine to be free.
+	engine := realEngine(t, func(c *model.Config) { c.Positions = 100000 }, infer.EngineOptions{Queue: 1, MaxWait: time.Hour})
+	url, log := start(t, engine, Options{})
+	for _, stream := range []bool{true, false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		body := fmt.Sprintf(`{"prompt":"def f","max_tokens":99990,"temperature":1,"stream":%v,%s}`, stream, endless)
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/completions", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := make(chan error, 1)
+		go func() {
+			resp, err := http.DefaultClient.Do(req)
+			if err == nil {
+				var b [10]byte
+				if _, err = io.ReadFull(resp.Body, b[:]); err == nil {
+					cancel()
+					_, err = io.Copy(io.Discard, resp.Body)
+				}
+				resp.Body.Close()
+			}
+			left <- err
+		}()
+		if !stream {
+			time.Sleep(50 * time.Millisecond)
+			cancel()
+		}
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Fatalf("stream %v: %v", stream, err)
+		}
+		began := time.Now()
+		if status, got, _ := post(t, url, `{"prompt":"x","max_tokens":2}`); status != 200 {
+			t.Fatalf("after a client left: %d %s", status, got)
+		}
+		// The endless completion alone would take minutes.
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("stream %v: the engine was free only after %v", stream, d)
+		}
+		cancel()
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for strings.Count(log.String(), "status=499") != 2 && time.Now().Before(deadline) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := strings.Count(log.String(), "status=499"); n != 2 {
+		t.Errorf("%d of 2 departures in the log:\n%s", n, log)
+	}
+}
+
+// TestStalledClient: a client that stops reading does not hold the engine.
+func TestStalledClient(t *testing.T) {
+	ended := make(chan error, 1)
+	url, _ := start(t, &fake{complete: func(ctx context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		text := strings.Repeat("x", 1<<16)
+		for {
+			if err := emit(0, infer.Chunk{Text: text}); err != nil {
+				ended <- err
+				return nil, err
+			}
+		}
+	}}, Options{StallTimeout: 100 * time.Millisecond})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := `{"prompt":"p","stream":true}`
+	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the engine still waits for a client that does not read")
+	}
+}
+
+// TestSlowBody: a body that does not arrive in time is refused; one that does keeps no deadline for the completion.
+func TestSlowBody(t *testing.T) {
+	url, _ := start(t, &fake{complete: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(400 * time.Millisecond):
+			return []infer.Result{{Text: "late"}}, nil
+		}
+	}}, Options{BodyTimeout: 150 * time.Millisecond})
+	status, got, _ := post(t, url, `{"prompt":"p"}`)
+	if status != 200 || !strings.Contains(got, "late") {
+		t.Errorf("completion longer than the body's deadline: %d %s", status, got)
+	}
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{")
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") || !strings.Contains(string(answer), "body: not complete after 150ms") {
+		t.Errorf("slow body: %q, %v", answer, err)
+	}
+}
+
+// TestConcurrent: clients at the same time get what each gets alone, whole and streamed.
+func TestConcurrent(t *testing.T) {
+	engine := realEngine(t, nil, infer.EngineOptions{Concurrency: 3})
+	url, _ := start(t, engine, Options{})
+	var bodies []string
+	for i := range 12 {
+		prompt, err := json.Marshal(strings.Repeat("größe = 1\n", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies = append(bodies, fmt.Sprintf(`{"prompt":%s,"suffix":"%s","max_tokens":25,"seed":%d,"temperature":%d,%s`, prompt, strings.Repeat("s", i%3), i, i%2, endless))
+	}
+	type answer struct{ Choices []choice }
+	text := func(a answer) string { return a.Choices[0].Text }
+	alone := make([]string, len(bodies))
+	for i, b := range bodies {
+		status, got, _ := post(t, url, b+"}")
+		if status != 200 {
+			t.Fatal(got)
+		}
+		alone[i] = text(decode[answer](t, got))
+	}
+	if slices.Equal(alone[:6], alone[6:]) {
+		t.Fatal("all completions are the same; the test would see nothing")
+	}
+	var wg sync.WaitGroup
+	for i, b := range bodies {
+		wg.Go(func() {
+			_, got, _ := post(t, url, b+"}")
+			if s := text(decode[answer](t, got)); s != alone[i] {
+				t.Errorf("request %d: %q, alone %q", i, s, alone[i])
+			}
+		})
+		wg.Go(func() {
+			_, got, _ := post(t, url, b+`,"stream":true}`)
+			all := events(t, strings.NewReader(got))
+			var s string
+			for _, e := range all[:len(all)-1] {
+				s += text(decode[answer](t, e))
+			}
+			if s != alone[i] || all[len(all)-1] != "[DONE]" {
+				t.Errorf("stream %d: %q, alone %q", i, s, alone[i])
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestLogprobs: echoed prompt and completion with one entry per token in every list, offsets in characters.
+func TestLogprobs(t *testing.T) {
+	url, _ := start(t, realEngine(t, nil, infer.EngineOptions{}), Options{})
+	type answer struct{ Choices []choice }
+	body := `{"prompt":"größe = ","max_tokens":12,"temperature":1,"seed":3,"echo":true,"logprobs":2,` + endless
+	_, got, _ := post(t, url, body+"}")
+	c := decode[answer](t, got).Choices[0]
+	l := c.Logprobs
+	if l == nil || len(l.Tokens) == 0 || len(l.Tokens) != len(l.TokenLogprobs) || len(l.Tokens) != len(l.TopLogprobs) || len(l.Tokens) != len(l.TextOffset) {
+		t.Fatalf("lists of different lengths: %+v", l)
+	}
+	if l.TokenLogprobs[0] != nil || l.TopLogprobs[0] != nil {
+		t.Error("the first token of a prompt has a probability")
+	}
+	if !strings.HasPrefix(c.Text, "größe = ") {
+		t.Errorf("text %q does not begin with the prompt", c.Text)
+	}
+	runes := []rune(c.Text)
+	for i, tok := range l.Tokens {
+		if i > 0 && (l.TokenLogprobs[i] == nil || *l.TokenLogprobs[i] > 0 || len(l.TopLogprobs[i]) < 2 || l.TopLogprobs[i][tok] != *l.TokenLogprobs[i]) {
+			t.Errorf("token %d: %v in %v", i, l.TokenLogprobs[i], l.TopLogprobs[i])
+		}
+		// Broken characters become certain, as U+FFFD, with the token after them.
+		broken := strings.HasPrefix(tok, `bytes:\x`) || i > 0 && strings.HasPrefix(l.Tokens[i-1], `bytes:\x`)
+		if !broken && !strings.HasPrefix(string(runes[l.TextOffset[i]:]), tok) {
+			t.Errorf("token %d %q is not at character %d of %q", i, tok, l.TextOffset[i], c.Text)
+		}
+	}
+	_, got, _ = post(t, url, body+`,"stream":true}`)
+	var streamed logprobs
+	for _, e := range events(t, strings.NewReader(got)) {
+		if e == "[DONE]" {
+			break
+		}
+		p := decode[answer](t, e).Choices[0].Logprobs
+		streamed.Tokens = append(streamed.Tokens, p.Tokens...)
+		streamed.TextOffset = append(streamed.TextOffset, p.TextOffset...)
+	}
+	n := len(l.Tokens) - len(streamed.Tokens)
+	if n < 0 || len(streamed.Tokens) != 12 || !slices.Equal(streamed.Tokens, l.Tokens[n:]) || !slices.Equal(streamed.TextOffset, l.TextOffset[n:]) {
+		t.Errorf("streamed tokens %q at %v, whole %q at %v", streamed.Tokens, streamed.TextOffset, l.Tokens, l.TextOffset)
+	}
+}
+
+func FuzzCompletionBody(f *testing.F) {
+	for _, s := range []string{
+		`{"prompt":"a","suffix":"b","max_tokens":3,"stop":["x"],"stream":true,"stream_options":{"include_usage":true}}`,
+		`{"prompt":[[1,2],[3]],"n":2,"logprobs":3,"logit_bias":{"1":-1},"seed":-5,"echo":true}`,
+		`{"prompt":["a",null]}`, `{"prompt":[null]}`, `{"n":1e999}`, `[`, `{"prompt":"\ud800"}`, "\xff", `{"stop":[1],"prompt":[-2147483649]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, err := parseCompletion(body)
+		var api *apiError
+		switch {
+		case err != nil:
+			if !errors.As(err, &api) || api.status != 400 || api.Message == "" || strings.ContainsAny(api.Message, "\n\r") {
+				t.Fatalf("%#v is not an answer to a bad request", err)
+			}
+		case len(r.prompts) == 0 || r.n < 1 || r.maxTokens < 0 || len(r.requests()) != r.n*len(r.prompts) || len(r.requests()) > maxChoices:
+			t.Fatalf("accepted %+v", r)
+		}
+	})
+}
