@@ -1,0 +1,275 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"autodev/configs"
+	"autodev/data"
+	"autodev/internal/atomicdir"
+	"autodev/model"
+	"autodev/tokenizer"
+)
+
+// Resume says what to do with the checkpoints of an earlier run in the output folder.
+type Resume string
+
+const (
+	// ResumeAuto goes on from the newest checkpoint, or begins when there is none.
+	ResumeAuto Resume = "auto"
+	// ResumeNever begins, and refuses to when there are checkpoints, so that none is lost.
+	ResumeNever Resume = "never"
+)
+
+// Options are what a run needs beside its recipe.
+type Options struct {
+	Resume Resume // ResumeAuto when empty
+	// Open loads the model that a recipe names, with its tokenizer. Not needed for recipes with init.
+	Open func(ctx context.Context, name string) (*model.Checkpoint, *tokenizer.Tokenizer, error)
+	// Train and Eval, where not nil, stand in for the sources that the recipe names.
+	Train, Eval data.Source
+	Progress    io.Writer    // progress for people; nil: none
+	Logger      *slog.Logger // slog.Default() when nil
+}
+
+// Summary is what a run came to.
+type Summary struct {
+	Steps           int           // optimiser steps in all
+	Resumed         int           // the step that this call began after
+	Tokens          int64         // tokens read in all, padding included
+	Loss            float64       // of the last step taken by this call
+	Eval            *EvalResult   // the last measurement of this call; nil: none was made
+	Duration        time.Duration // of this call
+	TokensPerSecond float64       // of this call's steps
+	PlannedBytes    int64         // memory of weights, gradients, optimiser and activations
+	Final           string        // folder of the finished model or adapter
+}
+
+// InterruptedError reports that the context of a run ended. Everything up to Step is safe in Checkpoint, from which the
+// same call goes on. It wraps the context's error.
+type InterruptedError struct {
+	Step       int
+	Checkpoint string // "" when no step was done yet
+	Err        error
+}
+
+func (e *InterruptedError) Error() string {
+	if e.Checkpoint == "" {
+		return "interrupted before the first step"
+	}
+	return fmt.Sprintf("interrupted after step %d, which is saved in %s; the same command goes on from there", e.Step, e.Checkpoint)
+}
+
+func (e *InterruptedError) Unwrap() error { return e.Err }
+
+// Run trains as the recipe says and leaves in its output folder: checkpoint-N folders, the finished model or PEFT adapter in
+// final, the record train.jsonl and TensorBoard's events. What is left after a stop or kill at any moment is gone on from
+// by the same call, and the result has the same bytes as that of an undisturbed run, whatever the number of threads.
+//
+// When ctx ends, Run saves a checkpoint and returns an *InterruptedError.
+func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
+	begun := time.Now()
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if r.Out == "" {
+		return nil, errors.New("out: found nothing, expected the folder for the results")
+	}
+	if err := os.MkdirAll(r.Out, 0o755); err != nil {
+		return nil, fmt.Errorf("out: %w", err)
+	}
+	if err := recoverFolders(r.Out); err != nil {
+		return nil, err
+	}
+	s, dir, err := newestState(r.Out, o.Logger.Warn)
+	if err != nil {
+		return nil, err
+	}
+	total := 0
+	if s != nil {
+		if o.Resume == ResumeNever {
+			return nil, fmt.Errorf("out: found %s of an earlier run, expected a folder without checkpoints when not resuming", dir)
+		}
+		if err := s.compatible(&r); err != nil {
+			return nil, fmt.Errorf("resume from %s: %w", dir, err)
+		}
+		total = s.Total
+	}
+	j, err := prepare(ctx, r, &o, total)
+	if err != nil {
+		return nil, err
+	}
+	sum := &Summary{PlannedBytes: j.plans.Usage().Total()}
+	if s != nil {
+		if err = j.restore(ctx, s, dir); err == nil {
+			sum.Resumed = s.Step
+		}
+	}
+	if err == nil {
+		err = j.run(ctx, sum, o.Progress)
+	}
+	sum.Duration = time.Since(begun)
+	return sum, errors.Join(err, j.close())
+}
+
+// due reports whether something that happens every so many steps, and at the end, happens after step n.
+func due(n, every, total int) bool { return n == total || every > 0 && n%every == 0 }
+
+// run takes the steps that are left.
+func (j *job) run(ctx context.Context, sum *Summary, progress io.Writer) (err error) {
+	begin := sum.Resumed
+	rec, measured, err := openRecord(filepath.Join(j.recipe.Out, RecordFile), begin)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rec.close()) }()
+	board, err := openEvents(filepath.Join(j.recipe.Out, "tensorboard"), begin)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, board.close()) }()
+	if rec.empty {
+		if err := rec.add(Entry{Run: j.info()}); err != nil {
+			return err
+		}
+	}
+	rep := newReport(progress, begin, j.total)
+	defer rep.close()
+	if begin > 0 {
+		rep.line("resumed after step %d of %d", begin, j.total)
+	}
+
+	position, err := j.windows.State()
+	if err != nil {
+		return err
+	}
+	saved := begin
+	save := func(ctx context.Context, n int) error {
+		if saved == n {
+			return nil
+		}
+		if err := rec.sync(); err != nil {
+			return err
+		}
+		if err := j.checkpoint(ctx, n, position); err != nil {
+			return err
+		}
+		saved = n
+		return nil
+	}
+	measure := func(n int) error {
+		if j.eval == nil || !due(n, j.recipe.Eval.Every, j.total) || measured == n {
+			return nil
+		}
+		start := time.Now()
+		e, err := j.evaluate(ctx)
+		if err != nil {
+			return err
+		}
+		sum.Eval, measured = &e, n
+		if err := rec.add(Entry{Step: n, Eval: &e, Time: timing(start, e.Tokens)}); err != nil {
+			return err
+		}
+		rep.line("step %d of %d: perplexity %.3f on %d documents (%d tokens)", n, j.total, e.Perplexity, e.Documents, e.Tokens)
+		return board.add(n, scalar{"eval/loss", e.Loss}, scalar{"eval/perplexity", e.Perplexity})
+	}
+	// after does what follows step n.
+	after := func(n int) error {
+		if err := measure(n); err != nil {
+			return err
+		}
+		if !due(n, j.recipe.Checkpoint.Every, j.total) {
+			return nil
+		}
+		return save(ctx, n)
+	}
+
+	perStep := j.windowsPerStep() * j.sequence
+	sum.Steps, sum.Tokens = begin, int64(begin)*int64(perStep)
+	var busy time.Duration
+	if begin > 0 {
+		// What was to happen after the step may have been cut off.
+		if err := j.rotate(); err != nil {
+			return err
+		}
+		if err := after(begin); err != nil {
+			return j.ended(ctx, err, begin, save)
+		}
+	}
+	for n := begin + 1; n <= j.total; n++ {
+		start := time.Now()
+		r, err := j.step(ctx, n)
+		if err != nil {
+			return j.ended(ctx, err, n-1, save)
+		}
+		busy += time.Since(start)
+		t := timing(start, perStep)
+		sum.Steps, sum.Tokens, sum.Loss = n, r.Tokens, r.Loss
+		sum.TokensPerSecond = float64(n-begin) * float64(perStep) / busy.Seconds()
+		if position, err = j.windows.State(); err != nil {
+			return err
+		}
+		if err := rec.add(Entry{Step: n, Train: &r, Time: t}); err != nil {
+			return err
+		}
+		err = board.add(n, scalar{"train/loss", r.Loss}, scalar{"train/learning_rate", r.LR}, scalar{"train/gradient_norm", r.GradNorm}, scalar{"train/tokens_per_second", t.TokensPerSecond})
+		if err != nil {
+			return err
+		}
+		rep.step(n, r, t.TokensPerSecond)
+		if err := after(n); err != nil {
+			return j.ended(ctx, err, n, save)
+		}
+	}
+	sum.Final = filepath.Join(j.recipe.Out, finalFolder)
+	if err := j.gather(); err != nil {
+		return err
+	}
+	if err := atomicdir.Write(sum.Final, func(tmp string) error { return j.saveResult(ctx, tmp) }); err != nil {
+		return j.ended(ctx, fmt.Errorf("write %s: %w", sum.Final, err), j.total, save)
+	}
+	return rec.sync()
+}
+
+// ended turns an error after step n into what Run returns. Interruptions and unreadable data save the step first; divergence
+// names the last checkpoint.
+func (j *job) ended(ctx context.Context, err error, n int, save func(context.Context, int) error) error {
+	stopped := ctx.Err() != nil && errors.Is(err, ctx.Err())
+	var unreadable *dataError
+	if stopped || errors.As(err, &unreadable) {
+		if n > 0 {
+			if saveErr := save(context.WithoutCancel(ctx), n); saveErr != nil {
+				return errors.Join(saveErr, err)
+			}
+		}
+		switch {
+		case stopped && n == 0:
+			return &InterruptedError{Err: ctx.Err()}
+		case stopped:
+			return &InterruptedError{Step: n, Checkpoint: checkpointFolder(j.recipe.Out, n), Err: ctx.Err()}
+		}
+	}
+	var d *divergence
+	if n > 0 && (unreadable != nil || errors.As(err, &d)) {
+		steps, listErr := checkpoints(j.recipe.Out)
+		if listErr != nil {
+			return errors.Join(err, listErr)
+		}
+		if len(steps) > 0 {
+			return fmt.Errorf("%w; the last checkpoint is %s", err, checkpointFolder(j.recipe.Out, steps[0]))
+		}
+	}
+	return err
+}
+
+func timing(start time.Time, tokens int) *Timing {
+	now := time.Now()
+	s := now.Sub(start).Seconds()
+	return &Timing{Seconds: s, TokensPerSecond: float64(tokens) / max(s, 1e-9), At: now.UTC().Format(time.RFC3339Nano)}
+}

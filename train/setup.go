@@ -1,0 +1,402 @@
+package train
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"autodev/compute"
+	"autodev/compute/cpu"
+	"autodev/configs"
+	"autodev/data"
+	"autodev/data/fim"
+	"autodev/data/pack"
+	"autodev/data/source"
+	"autodev/data/split"
+	"autodev/lora"
+	"autodev/model"
+	"autodev/tokenizer"
+	"autodev/train/graph"
+)
+
+// job is a run made ready: everything the recipe names, opened, but no training state yet.
+type job struct {
+	recipe   configs.Recipe
+	config   model.Config
+	weights  *model.Weights // full training: the host's copy of the weights, filled when they are saved; LoRA: nil
+	assets   fs.FS          // tokenizer and other files to put beside a saved model
+	adapter  *lora.Adapter  // nil for full training
+	tok      *tokenizer.Tokenizer
+	plans    *graph.Training
+	device   *cpu.Device
+	groups   []graph.Hyper // without the learning rate
+	schedule schedule
+	total    int // optimiser steps
+	sequence int
+
+	windows  pack.Windows
+	print    string      // fingerprint of the training documents
+	eval     data.Source // nil: nothing to measure on
+	sentinel fim.Sentinels
+	base     string // hash of the weights that training starts from and of the tokenizer
+	log      *slog.Logger
+}
+
+// prepare opens what the recipe names. total is the number of steps a resumed run has settled on, 0 for a new one.
+func prepare(ctx context.Context, r configs.Recipe, o *Options, total int) (_ *job, err error) {
+	j := &job{recipe: r, log: o.Logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, j.close())
+		}
+	}()
+	base, err := j.openModel(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if j.sequence = r.Data.Sequence; j.sequence == 0 {
+		j.sequence = j.config.Positions
+	}
+	if j.sequence > j.config.Positions {
+		return nil, fmt.Errorf("data.sequence: found %d, expected at most the model's %d positions", j.sequence, j.config.Positions)
+	}
+	if err := j.openData(ctx, o, total); err != nil {
+		return nil, err
+	}
+	j.schedule = newSchedule(r.Train, j.total)
+	if err := j.plan(base); err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+func (j *job) close() error {
+	var errs []error
+	if j.windows != nil {
+		errs = append(errs, j.windows.Close())
+	}
+	if j.plans != nil {
+		errs = append(errs, j.plans.Free())
+	}
+	if j.device != nil {
+		j.device.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// openModel finds the initial weights, which it returns, and the tokenizer.
+func (j *job) openModel(ctx context.Context, o *Options) (*model.Weights, error) {
+	var weights *model.Weights
+	if i := j.recipe.Init; i != nil {
+		tok, err := tokenizer.Load(i.Tokenizer)
+		if err != nil {
+			return nil, err
+		}
+		if j.config, err = newConfig(i, tok); err != nil {
+			return nil, err
+		}
+		dir := i.Tokenizer
+		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+			dir = filepath.Dir(dir)
+		}
+		j.tok, j.assets = tok, os.DirFS(dir)
+		weights = model.Init(j.config, j.recipe.Seed)
+	} else {
+		if o.Open == nil {
+			return nil, fmt.Errorf("model %s: no way to open models was given", j.recipe.Model)
+		}
+		ckpt, tok, err := o.Open(ctx, j.recipe.Model)
+		if err != nil {
+			return nil, err
+		}
+		if j.config, err = ckpt.Config.WithVocab(tok.VocabSize()); err != nil {
+			return nil, fmt.Errorf("model %s: %w", j.recipe.Model, err)
+		}
+		j.tok, j.assets, weights = tok, ckpt.FS, ckpt.Weights
+	}
+	j.sentinel = fim.Sentinels{Prefix: -1, Middle: -1, Suffix: -1, Pad: -1, EOT: -1}
+	if f, ok := j.tok.FIM(); ok {
+		j.sentinel = fim.Sentinels{Prefix: f.Prefix, Middle: f.Middle, Suffix: f.Suffix, Pad: f.Pad, EOT: f.EndOfText}
+	}
+	if eos, ok := j.tok.EOS(); ok && j.sentinel.EOT < 0 {
+		j.sentinel.EOT = eos
+	}
+	var err error
+	if j.base, err = identity(weights, j.tok); err != nil {
+		return nil, err
+	}
+	if l := j.recipe.LoRA; l != nil {
+		j.adapter, err = lora.New(j.config, lora.Spec{
+			Rank: l.Rank, Alpha: l.Alpha, RSLoRA: l.RSLoRA, Dropout: l.Dropout, Targets: l.Targets, Init: lora.Init(l.Init),
+		}, j.recipe.Seed)
+		if err != nil {
+			return nil, err
+		}
+		j.adapter.Base = j.recipe.Model
+	} else {
+		j.weights = weights
+	}
+	return weights, nil
+}
+
+// newConfig describes the model of an init section.
+func newConfig(i *configs.Init, tok *tokenizer.Tokenizer) (model.Config, error) {
+	c := model.Config{
+		Architecture: model.GPTBigCode, VocabSize: tok.VocabSize(), Vocab: tok.VocabSize(), Positions: i.NPositions,
+		Embed: i.NEmbd, Layers: i.NLayer, Heads: i.NHead, KVHeads: 1, Inner: i.NInner, Epsilon: 1e-5, Tied: true, ScaleAttention: true,
+		EmbeddingDropout: i.Dropout, AttentionDropout: i.Dropout, ResidualDropout: i.Dropout, InitStd: i.InitializerRange, BOS: -1,
+	}
+	if !i.MultiQuery {
+		c.KVHeads = i.NHead
+	}
+	switch i.Activation {
+	case "gelu":
+		c.Activation = compute.GELUErf
+	case "relu":
+		c.Activation = compute.ReLU
+	default:
+		c.Activation = compute.GELUTanh
+	}
+	if id, ok := tok.EOS(); ok {
+		c.BOS, c.EOS = int(id), []int{int(id)}
+	}
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("init: %w", err)
+	}
+	return c, nil
+}
+
+// identity hashes weights and vocabulary, so that a run is not resumed on top of others.
+func identity(w *model.Weights, tok *tokenizer.Tokenizer) (string, error) {
+	h := sha256.New()
+	buf := make([]byte, 0, 1<<16)
+	for t := range w.All() {
+		fmt.Fprintf(h, "%s %v\n", t.Name, t.Shape)
+		for i, v := range t.Data {
+			if buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v)); len(buf) == cap(buf) || i == len(t.Data)-1 {
+				h.Write(buf)
+				buf = buf[:0]
+			}
+		}
+	}
+	if err := tok.WriteJSON(h); err != nil {
+		return "", fmt.Errorf("tokenizer: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// openData opens the sources and settles the number of steps.
+func (j *job) openData(ctx context.Context, o *Options, total int) error {
+	d := &j.recipe.Data
+	train, eval := o.Train, o.Eval
+	var err error
+	if train == nil {
+		if train, err = openSources(ctx, d.Train, o.Logger); err != nil {
+			return fmt.Errorf("data.train: %w", err)
+		}
+	}
+	if eval == nil && len(d.Eval) > 0 {
+		if eval, err = openSources(ctx, d.Eval, o.Logger); err != nil {
+			return fmt.Errorf("data.eval: %w", err)
+		}
+	}
+	if eval == nil {
+		if train, eval, err = divide(ctx, d, train); err != nil {
+			return fmt.Errorf("data.split: %w", err)
+		}
+	}
+	if eval != nil && j.recipe.Eval.MaxDocuments > 0 {
+		if eval, err = data.Limit(ctx, eval, j.recipe.Eval.MaxDocuments); err != nil {
+			return fmt.Errorf("data.eval: %w", err)
+		}
+	}
+	j.eval, j.print = eval, train.Fingerprint()
+
+	j.total = j.recipe.Train.Steps
+	if j.total == 0 {
+		j.total = total
+	}
+	if j.total == 0 {
+		if j.total, err = j.countSteps(ctx, train); err != nil {
+			return err
+		}
+	}
+	// The stream must outlive an interruption of ctx, so that its position can still be saved.
+	j.windows, err = j.stream(context.WithoutCancel(ctx), train, uint64(j.recipe.Train.Epochs))
+	return err
+}
+
+func openSources(ctx context.Context, list []configs.Source, log *slog.Logger) (data.Source, error) {
+	var parts []data.Source
+	for _, s := range list {
+		src, err := source.Open(ctx, source.Options{
+			Column: s.Column, Languages: s.Languages, Format: s.Format, MaxDocuments: s.MaxDocuments, Logger: log,
+		}, s.Path)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, src)
+	}
+	return data.Concat(parts...), nil
+}
+
+// maxOriginalBytes bounds the text that the original protocol's split may hold in memory.
+const maxOriginalBytes = 64 << 30
+
+// divide takes evaluation documents out of the training documents as the recipe says; eval is nil if it does not.
+func divide(ctx context.Context, d *configs.Data, src data.Source) (train, eval data.Source, err error) {
+	if d.Protocol == "original" {
+		fraction, seed := split.OriginalTestSize, uint64(split.OriginalSeed)
+		if d.Split != nil {
+			fraction, seed = d.Split.Fraction, d.Split.Seed
+		}
+		return split.Original(ctx, src, fraction, seed, maxOriginalBytes)
+	}
+	switch s := d.Split; {
+	case s == nil:
+		return src, nil, nil
+	case s.By == "document":
+		held := func(doc data.Document) bool {
+			alone := data.Document{Content: doc.Content}
+			if doc.Path != "" {
+				alone.Path = doc.Repository + "\x00" + doc.Path
+			}
+			return split.HeldOut(alone, s.Seed, s.Fraction)
+		}
+		name := fmt.Sprintf("document %d %v", s.Seed, s.Fraction)
+		train = data.Filter(src, "train by "+name, func(doc data.Document) bool { return !held(doc) })
+		return train, data.Filter(src, "eval by "+name, held), nil
+	default:
+		return split.ByRepository(src, s.Seed, s.Fraction)
+	}
+}
+
+// stream opens the windows of the recipe's protocol.
+func (j *job) stream(ctx context.Context, src data.Source, epochs uint64) (pack.Windows, error) {
+	d := &j.recipe.Data
+	if d.Protocol == "original" {
+		if j.recipe.Seed > math.MaxUint32 {
+			return nil, fmt.Errorf("seed: found %d, expected at most %d with the original protocol", j.recipe.Seed, uint32(math.MaxUint32))
+		}
+		return pack.NewOriginal(ctx, src, j.tok, pack.OriginalConfig{
+			FIMRate: d.FIM.Rate, SPMRate: d.FIM.SPMRate, Sentinels: j.sentinel, Sequence: j.sequence, Seed: uint32(j.recipe.Seed), Endless: epochs != 1,
+		})
+	}
+	return pack.NewStream(ctx, src, j.tok, pack.Config{
+		FIM:       fim.Options{Rate: d.FIM.Rate, SPMRate: d.FIM.SPMRate, Level: fim.Level(d.FIM.Level), Scope: fim.Scope(d.FIM.Scope)},
+		Sentinels: j.sentinel,
+		Pack:      pack.Options{Sequence: j.sequence, LossOn: pack.LossOn(d.FIM.LossOn), CrossDocuments: d.CrossDocuments},
+		Seed:      j.recipe.Seed,
+		Epochs:    epochs,
+		Shuffle:   pack.Shuffle{Off: !d.Shuffle, Documents: d.ShuffleBuffer},
+		Workers:   j.recipe.Threads,
+	})
+}
+
+// countSteps reads the training data once and returns the whole steps that the recipe's epochs make.
+func (j *job) countSteps(ctx context.Context, src data.Source) (n int, err error) {
+	epochs, times := uint64(j.recipe.Train.Epochs), 1
+	if j.recipe.Data.Protocol == "original" {
+		// Every pass of the original has the same windows.
+		epochs, times = 1, j.recipe.Train.Epochs
+	}
+	w, err := j.stream(ctx, src, epochs)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	count := 0
+	for {
+		if _, err := w.Next(ctx); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return 0, err
+		}
+		count++
+	}
+	step := j.windowsPerStep()
+	if n = count * times / step; n == 0 {
+		return 0, fmt.Errorf("train.epochs: the data makes %d windows of %d tokens, expected at least the %d of one step", count*times, j.sequence, step)
+	}
+	return n, nil
+}
+
+func (j *job) windowsPerStep() int { return j.recipe.Train.MicroBatch * j.recipe.Train.Accumulation }
+
+// plan makes the plans, allocates their memory and puts the initial weights there.
+func (j *job) plan(base *model.Weights) error {
+	t := &j.recipe.Train
+	decays := map[string]bool{}
+	for _, p := range j.config.Params() {
+		decays[p.Name] = p.Kind.Decays()
+	}
+	cfg := graph.Config{
+		Model: j.config, Batch: t.MicroBatch, Seq: j.sequence,
+		ModelDropout: t.Dropout == "model", Checkpointing: t.GradientCheckpointing,
+		Group: func(param string, _ []int) int {
+			if adapted := strings.HasSuffix(param, ".lora_A") || strings.HasSuffix(param, ".lora_B"); adapted || decays[param] || t.DecayAll {
+				return 0
+			}
+			return 1
+		},
+	}
+	if j.adapter != nil {
+		for _, m := range j.adapter.Modules {
+			cfg.Adapters = append(cfg.Adapters, graph.Adapter{Module: m.Name, Rank: m.Rank, Scale: m.Scale, Dropout: j.adapter.Dropout})
+		}
+	}
+	j.device = cpu.New(cpu.Options{Threads: j.recipe.Threads})
+	plans, err := graph.Build(cfg, j.device)
+	if err != nil {
+		return err
+	}
+	if err := plans.Alloc(); err != nil {
+		return err
+	}
+	j.plans = plans
+	for range plans.Buffers().Hyper {
+		h := graph.Hyper{Beta1: t.Beta1, Beta2: t.Beta2, Epsilon: t.Epsilon}
+		if len(j.groups) == 0 {
+			h.WeightDecay = t.WeightDecay
+		}
+		j.groups = append(j.groups, h)
+	}
+	for w := range base.All() {
+		if err := plans.SetParam(w.Name, w.Data); err != nil {
+			return err
+		}
+	}
+	if j.adapter != nil {
+		for _, m := range j.adapter.Modules {
+			for _, name := range []string{m.A(), m.B()} {
+				if err := plans.SetParam(name, j.adapter.Data(name)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// info describes the run for the record.
+func (j *job) info() *RunInfo {
+	i := &RunInfo{Steps: j.total, Plan: j.plans.Hash(), Data: j.print}
+	for _, p := range j.plans.Params() {
+		n := int64(p.Weight.Len())
+		i.Parameters += n
+		if p.Trained {
+			i.Trained += n
+		}
+	}
+	return i
+}
