@@ -396,6 +396,9 @@ func benchmark(b *testing.B, s [3]int, packed bool, threads int) {
 	pool := par.New(threads)
 	defer pool.Close()
 	for _, k := range kernels() {
+		if k.level == "generic" && m*n*kk > 1<<28 {
+			continue // seconds each
+		}
 		b.Run(fmt.Sprintf("%dx%dx%d/%s/%dT", m, n, kk, k.level, pool.Threads()), func(b *testing.B) {
 			var pb []*Packed
 			if packed { // enough of them to come from memory
