@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -81,13 +80,7 @@ func (e elements) as(shape []int) []float64 {
 func testTransformers(t *testing.T, dir string, dev compute.Device) {
 	ctx := context.Background()
 	var want golden
-	data, err := os.ReadFile(filepath.Join(dir, "expected.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &want); err != nil {
-		t.Fatal(err)
-	}
+	readJSON(t, filepath.Join(dir, "expected.json"), &want)
 	ckpt, err := model.Load(ctx, dir)
 	if err != nil {
 		t.Fatal(err)
@@ -105,16 +98,7 @@ func testTransformers(t *testing.T, dir string, dev compute.Device) {
 			t.Fatal(err)
 		}
 	}
-	// transformers shifts: each token but the last predicts the next.
-	var b Batch
-	scored := 0
-	for _, ids := range want.IDs {
-		b.IDs = append(b.IDs, ids...)
-		b.Targets = append(append(b.Targets, ids[1:]...), -100)
-		scored += len(ids) - 1
-	}
-	scale := float32(1 / float64(scored))
-
+	b, scale := shifted(want.IDs)
 	nll, err := tr.NLL(ctx, b)
 	if err != nil {
 		t.Fatal(err)
