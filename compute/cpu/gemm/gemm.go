@@ -139,14 +139,14 @@ func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool) shape {
 	return s
 }
 
-// WorkFloats returns a length of Options.Work that is enough for any product of an m×k by a k×n matrix.
+// WorkFloats returns a length of Options.Work that is enough for any product of an m×k by a k×n matrix, and for all smaller
+// ones.
 func WorkFloats(m, n, k int) int {
 	work := 0
 	for _, kern := range kernels() {
-		for _, t := range []bool{false, true} {
-			s := kern.shape(m, n, k, Mat{T: true}, Mat{T: t}, false)
-			work = max(work, s.aSize+s.bSize)
-		}
+		packed := min(maxPacked, roundUp(m, kern.mr)*k) + min(maxPacked, roundUp(n, kern.nr)*k)
+		direct := (kern.mr + kern.nr) * k
+		work = max(work, packed, direct)
 	}
 	return work
 }

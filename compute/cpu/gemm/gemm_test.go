@@ -307,6 +307,25 @@ func TestParts(t *testing.T) {
 	}
 }
 
+// TestWorkIsEnough: also for smaller products than those it was asked for.
+func TestWorkIsEnough(t *testing.T) {
+	eachKernel(t, func(t *testing.T, k *kernel) {
+		rapid.Check(t, func(t *rapid.T) {
+			size := rapid.OneOf(rapid.IntRange(1, 50), rapid.IntRange(1, 1<<17))
+			m, n, kk := size.Draw(t, "m"), size.Draw(t, "n"), size.Draw(t, "k")
+			m1, n1, k1 := rapid.IntRange(1, m).Draw(t, "m1"), rapid.IntRange(1, n).Draw(t, "n1"), rapid.IntRange(1, kk).Draw(t, "k1")
+			a, b := Mat{T: rapid.Bool().Draw(t, "a.T")}, Mat{T: rapid.Bool().Draw(t, "b.T")}
+			s := k.shape(m1, n1, k1, a, b, rapid.Bool().Draw(t, "packed"))
+			if got, need := WorkFloats(m, n, kk), s.aSize+s.bSize; got < need {
+				t.Fatalf("WorkFloats is %d, needed %d", got, need)
+			}
+			if s.kb < k1 && s.kb%KC != 0 {
+				t.Fatalf("parts of %d cut a block", s.kb)
+			}
+		})
+	})
+}
+
 func TestEmpty(t *testing.T) {
 	c := Dense([]float32{1, 2, 3, 4}, 2, 2)
 	Mul(nil, c, 1, Mat{Rows: 2}, Mat{Cols: 2}, Options{Accumulate: true, Bias: []float32{10, 20}})
