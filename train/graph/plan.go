@@ -73,7 +73,10 @@ func Build(cfg Config, dev compute.Device) (*Training, error) {
 // build is Build for any network.
 func build(cfg Config, net network, dev compute.Device) (*Training, error) {
 	t := &Training{cfg: cfg, dev: dev, index: map[string]int{}, net: net}
-	bytes := t.layOut()
+	bytes, err := t.layOut()
+	if err != nil {
+		return nil, err
+	}
 
 	step, err := t.program(false)
 	if err != nil {
@@ -153,8 +156,11 @@ func (t *Training) Config() Config { return t.cfg }
 // Buffers returns where inputs and outputs lie, for callers that use the plans directly.
 func (t *Training) Buffers() Buffers { return t.io }
 
+// maxGroups bounds Config.Group's results: Update wants a Hyper for every group up to the largest.
+const maxGroups = 1 << 10
+
 // layOut makes the directory and places everything but the arena.
-func (t *Training) layOut() [compute.NumSpaces]int64 {
+func (t *Training) layOut() ([compute.NumSpaces]int64, error) {
 	var bytes [compute.NumSpaces]int64
 	take := func(s compute.Space, d compute.DType, shape ...int) compute.Buffer {
 		b := compute.Buffer{Space: s, Offset: bytes[s], DType: d, Shape: shape}
@@ -168,7 +174,10 @@ func (t *Training) layOut() [compute.NumSpaces]int64 {
 		if p.Trained {
 			p.Grad = take(compute.Grads, t.cfg.DType, s.shape...)
 			if t.cfg.Group != nil {
-				p.Group = max(0, t.cfg.Group(s.name, s.shape))
+				p.Group = t.cfg.Group(s.name, s.shape)
+			}
+			if p.Group < 0 || p.Group >= maxGroups {
+				return bytes, fmt.Errorf("group %d of parameter %s, expected 0 to %d", p.Group, s.name, maxGroups-1)
 			}
 			groups = max(groups, p.Group+1)
 		}
@@ -197,7 +206,7 @@ func (t *Training) layOut() [compute.NumSpaces]int64 {
 	t.io.Loss = take(compute.Outputs, t.cfg.DType, 1)
 	t.io.NLL = take(compute.Outputs, t.cfg.DType, n)
 	t.io.SumSquares = take(compute.Outputs, compute.F64, 1)
-	return bytes
+	return bytes, nil
 }
 
 // program builds, differentiates and lowers the graph of a step, or of an evaluation.

@@ -540,6 +540,7 @@ func TestBuildErrors(t *testing.T) {
 		{func(c *Config) { c.Model.Heads = 5 }, "n_head: 5, expected a divisor of n_embd 12"},
 		{func(c *Config) { c.DType = compute.I32 }, "floats of type i32"},
 		{func(c *Config) { c.Train = func(string) bool { return false } }, "no parameter is trained"},
+		{func(c *Config) { c.Group = func(string, []int) int { return -1 } }, "group -1 of parameter transformer.wte.weight, expected 0 to 1023"},
 		{func(c *Config) { c.Adapters = []Adapter{{Module: "no.such", Rank: 1}} }, `no linear module "no.such"`},
 		{func(c *Config) { c.Adapters = []Adapter{{Module: "transformer.ln_f", Rank: 1}} }, `no linear module "transformer.ln_f"`},
 		{func(c *Config) { c.Adapters = []Adapter{{Module: "transformer.wte", Rank: 1}} }, "transformer.wte is not a linear module of the model's blocks"},
