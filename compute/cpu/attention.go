@@ -1,8 +1,6 @@
 package cpu
 
 import (
-	"math"
-
 	"autodev/compute"
 	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/vec"
@@ -19,9 +17,6 @@ const (
 	blockRows = 64
 	maxScores = 1 << 18
 )
-
-// keyAlign is the multiple of keys at which a block's score matrix starts: vec sums rows in lanes of this length.
-const keyAlign = vec.Lanes
 
 // tokensPerBlock returns how many tokens of the given number of heads make a block for sequences of the given length. The
 // gradient's bits depend on it, so it must not depend on anything else.
@@ -67,12 +62,12 @@ func (b *queries) keys() (from, to int) {
 	for t := b.t0 + 1; t < b.t1; t++ {
 		from = min(from, b.start(t))
 	}
-	return from / keyAlign * keyAlign, b.t1
+	return from, b.t1
 }
 
-// stride returns the row stride of a score matrix of n columns: whole lanes, and not a power of two, so that rows do not
-// compete for the same sets of the cache.
-func stride(n int) int { return (n+keyAlign-1)/keyAlign*keyAlign + keyAlign }
+// stride returns the row stride of a score matrix of n columns: whole cache lines, and not a power of two, so that rows do
+// not compete for the same sets of the cache.
+func stride(n int) int { return (n+15)/16*16 + 16 }
 
 // dropout is an attention's dropout; element indexes count from the first of the head's score matrix.
 type dropout struct {
@@ -118,9 +113,8 @@ func newScratch(work []float32, rows, keys, dim int, grad bool) *scratch {
 	return w
 }
 
-// scores sets w.s [rows, keys] to e^(score − row's largest), 0 where the row must not look, and returns its row stride.
-// The inverses of the rows' sums are left in w.keep's place by the callback done(row, from, to, 1/sum), called in row order
-// right after a row is ready; from..to are the columns that may be non-zero, from being a multiple of vec.Lanes.
+// scores sets w.s, of row stride stride(keys), to e^(score − the row's largest), and to 0 where the row must not look. done is
+// called in row order right after a row is ready, with the columns from..to that the row sees and the inverse of their sum.
 func (w *scratch) scores(b *queries, kv keysValues, dim int, scale float32, done func(row []float32, r, from, to int, inverse float32)) {
 	lo, hi := b.keys()
 	rows, ld := b.rows(), stride(hi-lo)
@@ -134,15 +128,11 @@ func (w *scratch) scores(b *queries, kv keysValues, dim int, scale float32, done
 	for r := range rows {
 		t, _ := b.token(r)
 		row := w.s[r*ld:][:hi-lo]
-		first, end := b.start(t)-lo, t+1-lo
-		from := first / keyAlign * keyAlign
+		from, to := b.start(t)-lo, t+1-lo
 		clear(row[:from])
-		clear(row[end:])
-		for u := from; u < first; u++ {
-			row[u] = float32(math.Inf(-1))
-		}
-		sum := vec.ExpSum(row[from:end], vec.Max(row[first:end]))
-		done(row, r, from, end, 1/sum)
+		clear(row[to:])
+		sum := vec.ExpSum(row[from:to], vec.Max(row[from:to]))
+		done(row, r, from, to, 1/sum)
 	}
 }
 

@@ -85,6 +85,30 @@ func TestCrossEntropyChunks(t *testing.T) {
 	}
 }
 
+// Sums over several blocks, in float64: the error of a float32 sum would be far larger than the tolerance.
+func TestSumSquaresOfManyElements(t *testing.T) {
+	x := normal(1, 3*normBlock+17)
+	want := 0.0
+	for _, v := range x {
+		want += float64(v) * float64(v)
+	}
+	var first float64
+	for _, threads := range []int{1, 2, 5} {
+		d := New(Options{Threads: threads})
+		got := d.Kernels().SumSquares(x, make([]float32, SumSquaresWork(len(x))))
+		d.Close()
+		if math.Abs(got-want) > 1e-12*want {
+			t.Errorf("%v, expected %v", got, want)
+		}
+		if first == 0 {
+			first = got
+		}
+		if math.Float64bits(got) != math.Float64bits(first) {
+			t.Errorf("%d threads: %v, expected the bits of %v", threads, got, first)
+		}
+	}
+}
+
 func BenchmarkKernels(b *testing.B) {
 	const n, width, inner, vocab = 512, 768, 3072, 49280
 	x, dy, wide, dwide := normal(1, n*width), normal(2, n*width), normal(3, n*inner), normal(4, n*inner)

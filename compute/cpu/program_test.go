@@ -86,6 +86,34 @@ func TestAllowedAliases(t *testing.T) {
 	}
 }
 
+func TestCompileAllowsTheVocabularysAliases(t *testing.T) {
+	d := New(Options{Threads: 1})
+	defer d.Close()
+	var bytes [compute.NumSpaces]int64
+	bytes[compute.Arena] = 1 << 20
+	mem, err := d.Alloc(bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Free()
+	x, y, w, key, work := floats(4, 16), at(floats(4, 16), 1024), at(floats(16, 16), 4096), at(ints(2), 8192), at(floats(1<<16), 1<<18)
+	act := compute.Attr{Act: compute.ReLU}
+	for _, c := range []compute.Call{
+		{Kernel: compute.Add, In: []compute.Buffer{x, y}, Out: []compute.Buffer{x}},
+		{Kernel: compute.Add, In: []compute.Buffer{y, x}, Out: []compute.Buffer{x}},
+		{Kernel: compute.Activation, Attr: act, In: []compute.Buffer{x}, Out: []compute.Buffer{x}},
+		{Kernel: compute.ActivationGrad, Attr: act, In: []compute.Buffer{x, y}, Out: []compute.Buffer{x}},
+		{Kernel: compute.ActivationGrad, Attr: act, In: []compute.Buffer{y, x}, Out: []compute.Buffer{x}},
+		{Kernel: compute.Dropout, In: []compute.Buffer{x, key}, Out: []compute.Buffer{x}},
+		{Kernel: compute.Linear, In: []compute.Buffer{y, w, {}, x}, Out: []compute.Buffer{x}, Work: work},
+		{Kernel: compute.LinearGradX, In: []compute.Buffer{y, w, x}, Out: []compute.Buffer{x}, Work: work},
+	} {
+		if _, err := d.Compile(&compute.Plan{Calls: []compute.Call{c}}, mem); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // countdown is a context that ends after a number of questions.
 type countdown struct {
 	context.Context
