@@ -49,7 +49,7 @@ func dataCommand() *cli.Command {
 				Usage:     "print the training windows that documents become, decoded",
 				ArgsUsage: "SRC…",
 				Flags: append(sourceFlags(),
-					&cli.StringFlag{Name: "tokenizer", Required: true, Usage: "tokenizer at `PATH` (tokenizer.json or its folder)"},
+					&cli.StringFlag{Name: "tokenizer", Usage: "tokenizer at `PATH` (tokenizer.json or its folder)"},
 					&cli.IntFlag{Name: "sequence", Value: 1024, Usage: "`TOKENS` in a window"},
 					&cli.IntFlag{Name: "count", Value: 2, Usage: "print `N` windows"},
 					&cli.Uint64Flag{Name: "seed", Usage: "random `SEED`"},
@@ -189,6 +189,9 @@ func printStats(w io.Writer, stats []data.LanguageStats, tokens bool) error {
 }
 
 func dataWindows(c *cli.Context) error {
+	if c.String("tokenizer") == "" {
+		return usageError("windows: no --tokenizer is given; see autodev data windows --help")
+	}
 	tok, err := tokenizer.Load(c.String("tokenizer"))
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ func runData(args ...string) (string, int) {
 	command := dataCommand()
 	a := &cli.App{Name: "autodev", Writer: &out, ErrWriter: &errs, Commands: []*cli.Command{command}, ExitErrHandler: func(*cli.Context, error) {}}
 	prepare(command)
-	code := report(&errs, a.RunContext(context.Background(), append([]string{"autodev", "data"}, args...)))
+	code := report(&errs, a.RunContext(context.Background(), flagsFirst(a, append([]string{"autodev", "data"}, args...))))
 	return out.String() + errs.String(), code
 }
 
@@ -52,6 +52,9 @@ func TestDataCommand(t *testing.T) {
 	if out, code := runData("cat", "--language", "go", "--format", "text", dir); code != 0 || out != "==> x x/b.go (go) <==\npackage b\n\nvar x = 1\n" {
 		t.Errorf("text: exit code %d\n%s", code, out)
 	}
+	if out, code := runData("cat", dir, "--language=go", "--format", "text", "--language", "python", "--max-docs", "2"); code != 0 || strings.Count(out, "==>") != 2 {
+		t.Errorf("flags behind SRC: exit code %d\n%s", code, out)
+	}
 	if out, code := runData("cat", "--max-docs", "1", dir); code != 0 || strings.Count(out, "\n") != 1 {
 		t.Errorf("max-docs: exit code %d\n%s", code, out)
 	}
@@ -79,6 +82,9 @@ func TestDataCommand(t *testing.T) {
 		{[]string{"stats", "--format", "csv", dir}, exitMisuse, `--format "csv": expected table or json`},
 		{[]string{"cat", "--max-docs", "-1", dir}, exitMisuse, "--max-docs -1"},
 		{[]string{"cat", "--nope", dir}, exitMisuse, "nope"},
+		{[]string{"cat", dir, "--max-docs", "x"}, exitMisuse, "max-docs"},
+		{[]string{"cat", "--", "--format"}, exitFailure, "--format: no such file"},
+		{[]string{"windows", dir}, exitMisuse, "tokenizer"},
 		{[]string{"cat", filepath.Join(dir, "none.parquet")}, exitFailure, "none.parquet: no such file"},
 		{[]string{"cat", "--language", "ruby", dir}, exitFailure, "no file of language ruby"},
 		{[]string{"stats", "--tokenizer", filepath.Join(dir, "none"), dir}, exitFailure, "none"},
