@@ -170,6 +170,8 @@ func (b *builder) Head(x *G.Node, weight string) {
 	attr := compute.Attr{Vocab: b.vocab}
 	switch {
 	case b.err != nil:
+	case b.result != nil:
+		b.err = fmt.Errorf("a second head, of %s", weight)
 	case b.eval:
 		b.result = b.apply(compute.TokenNLL, attr, "head", []int{b.n}, x, w, b.inputs[inTargets])
 	default:

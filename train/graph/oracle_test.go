@@ -248,7 +248,7 @@ func (o *oracle) Head(x *G.Node, weight string) {
 	o.loss = scaled(G.Must(G.Sum(each(logs, targets))), -testScale)
 }
 
-// close reports differences beyond rounding: 1e-10 of a gradient's largest element.
+// closeTo reports differences beyond rounding: 1e-10 of a gradient's largest element.
 func closeTo(t *testing.T, got, want outcome) {
 	t.Helper()
 	const tolerance = 1e-10

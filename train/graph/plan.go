@@ -263,6 +263,9 @@ func differentiate(cfg *Config, net network, eval bool, host compute.HostKernels
 	var nodes []*G.Node
 	for _, p := range net.params {
 		if n := b.params[p.name]; b.needs[n] {
+			if b.g.To(n.ID()).Len() == 0 {
+				return nil, nil, fmt.Errorf("parameter %s is trained, but the model does not use it", p.name)
+			}
 			names, nodes = append(names, p.name), append(nodes, n)
 		}
 	}

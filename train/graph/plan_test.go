@@ -563,12 +563,45 @@ func TestPanicsBecomeErrors(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "boom") {
 		t.Errorf("error %v, expected the panic's text", err)
 	}
-	net.forward = func(b *builder) { b.Head(b.Linear(b.inputs[inIDs], "w"), "w") }
-	if _, err = build(Config{Batch: 1, Seq: 1, DType: compute.F32}, net, hostDevice{}); err == nil {
-		t.Error("a model of unknown parameters was planned")
+}
+
+// TestModelErrors: a builder keeps its first error, ignores what follows, and Build reports it.
+func TestModelErrors(t *testing.T) {
+	params := []tensorSpec{{"wte", []int{5, 4}}, {"wpe", []int{3, 4}}, {"lin.weight", []int{4, 6}}}
+	for _, c := range []struct {
+		name    string
+		forward func(*builder)
+		want    string
+	}{
+		{"no head", func(b *builder) { b.Embed("wte", "wpe") }, "the model has no head"},
+		{"two heads", func(b *builder) { x := b.Embed("wte", "wpe"); b.Head(x, "wte"); b.Head(x, "wte") }, "a second head, of wte"},
+		{"unknown table", func(b *builder) {
+			x := b.Embed("wte", "nobody")
+			x = b.LayerNorm(b.Linear(x, "lin"), "norm", 1e-5)
+			x = b.Attention(b.Activate(x, compute.ReLU), 0, model.AttentionSpec{Heads: 1, KVHeads: 1, HeadDim: 4})
+			b.Head(b.Dropout(b.Add(x, x), .5), "wte")
+		}, `no parameter "nobody"`},
+		{"unknown norm", func(b *builder) { b.Head(b.LayerNorm(b.Embed("wte", "wpe"), "norm", 1e-5), "wte") }, `no parameter "norm.`},
+		{"shape", func(b *builder) { b.Head(b.Linear(b.Embed("wte", "wpe"), "lin"), "wte") }, "lin: Linear: w has shape [4 6], expected [4 4]"},
+		{"shapes of a sum", func(b *builder) { x := b.Embed("wte", "wpe"); b.Head(b.Add(x, b.params["wte"]), "wte") }, "residual: Add: second input has shape [5 4], expected [3 4]"},
+		{"nothing before the head", func(b *builder) { b.Head(nil, "wte") }, "x is missing"},
+		{"untrained use", func(b *builder) { b.Head(b.Embed("wte", "wpe"), "wte") }, "parameter lin.weight is trained, but the model does not use it"},
+	} {
+		_, err := build(Config{Batch: 1, Seq: 3, DType: compute.F32}, network{params: params, vocab: 5, forward: c.forward}, hostDevice{})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, expected %q", c.name, err, c.want)
+		}
 	}
-	net.forward = func(b *builder) {}
-	if _, err = build(Config{Batch: 1, Seq: 1, DType: compute.F32}, net, hostDevice{}); err == nil || !strings.Contains(err.Error(), "no head") {
+}
+
+// TestTapeNeedsKernels: a graph that was made to be planned refuses to be executed.
+func TestTapeNeedsKernels(t *testing.T) {
+	cfg := variants()[0].cfg
+	b, _, err := differentiate(&cfg, variants()[0].network(t), false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.result.Op().Do(); !errors.Is(err, errNoKernels) {
 		t.Errorf("error %v", err)
 	}
 }

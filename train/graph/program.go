@@ -46,18 +46,16 @@ type instr struct {
 
 // lowering turns a differentiated graph into a program.
 type lowering struct {
-	fixed map[string]compute.Buffer // buffers of parameters, inputs and outputs by name
-	grads map[string]compute.Buffer // buffers of trained parameters' gradients
-
 	values map[*G.Node]*value
 	code   []*instr
 	byNode map[*G.Node]*instr
 }
 
 // lower lists the graph's operations as a program. gradOf gives the gradient node of every trained parameter and is empty
-// for a graph that was not differentiated; result is the output buffer of the builder's result.
+// for a graph that was not differentiated; fixed are the buffers of parameters and inputs by name, grads those of trained
+// parameters' gradients, result that of the builder's result.
 func lower(b *builder, gradOf map[string]*G.Node, fixed, grads map[string]compute.Buffer, result compute.Buffer) (*program, error) {
-	l := &lowering{fixed: fixed, grads: grads, values: map[*G.Node]*value{}, byNode: map[*G.Node]*instr{}}
+	l := &lowering{values: map[*G.Node]*value{}, byNode: map[*G.Node]*instr{}}
 	for name, n := range b.params {
 		l.values[n] = &value{buf: fixed[name], fixed: true, name: name}
 	}
