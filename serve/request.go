@@ -111,7 +111,7 @@ func jsonError(body []byte, err error) error {
 
 // kindOf names a JSON value without repeating it: errors are logged, and values may be somebody's code.
 func kindOf(raw []byte) string {
-	raw = bytes.TrimLeft(raw, " \t\r\n")
+	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
 		return "nothing"
 	}
