@@ -88,11 +88,11 @@ func (m *mt19937) marshal() []byte {
 
 func (m *mt19937) unmarshal(b []byte) error {
 	if len(b) != 4*(mtSize+1) {
-		return fmt.Errorf("Mersenne Twister state: %d bytes, expected %d", len(b), 4*(mtSize+1))
+		return fmt.Errorf("state of MT19937: %d bytes, expected %d", len(b), 4*(mtSize+1))
 	}
 	pos := binary.LittleEndian.Uint32(b[4*mtSize:])
 	if pos > mtSize {
-		return fmt.Errorf("Mersenne Twister state: position %d, expected at most %d", pos, mtSize)
+		return fmt.Errorf("state of MT19937: position %d, expected at most %d", pos, mtSize)
 	}
 	for i := range m.state {
 		m.state[i] = binary.LittleEndian.Uint32(b[4*i:])

@@ -44,6 +44,7 @@ type remote struct {
 	opts HTTPOptions
 	// whole is an unnamed temporary copy of a file whose server ignores Range. It lives as long as the remote.
 	whole *os.File
+	mu    sync.Mutex // of whole
 	// tail is the last block of the file, where a parquet file's footer is. It saves asking for it again for every row group.
 	tail    []byte
 	tailOff int64
@@ -52,7 +53,7 @@ type remote struct {
 // newRemote asks for the size of the file, by HEAD or, where a server does not answer that, from a Content-Range.
 func newRemote(ctx context.Context, url string, opts HTTPOptions) (*remote, error) {
 	r := &remote{url: url, size: -1, opts: opts}
-	err := r.retry(ctx, func(ctx context.Context) error {
+	err := r.retry(ctx, func(ctx context.Context, _ func()) error {
 		resp, err := r.do(ctx, http.MethodHead, "")
 		if err != nil {
 			return err
@@ -71,7 +72,7 @@ func newRemote(ctx context.Context, url string, opts HTTPOptions) (*remote, erro
 		return statusError(resp, http.StatusOK)
 	})
 	if err == nil && r.size < 0 {
-		err = r.retry(ctx, func(ctx context.Context) error {
+		err = r.retry(ctx, func(ctx context.Context, alive func()) error {
 			resp, err := r.do(ctx, http.MethodGet, "bytes=0-0")
 			if err != nil {
 				return err
@@ -87,7 +88,7 @@ func newRemote(ctx context.Context, url string, opts HTTPOptions) (*remote, erro
 				return nil
 			case http.StatusOK:
 				r.etag = strongTag(resp)
-				return r.spool(resp)
+				return r.spool(resp, alive)
 			}
 			return statusError(resp, http.StatusPartialContent)
 		})
@@ -153,18 +154,24 @@ func retryAfter(h string) time.Duration {
 	return min(max(d, 0), maxWait)
 }
 
-// retry runs attempt until it succeeds, fails for good, or the attempts are used up.
-func (r *remote) retry(ctx context.Context, attempt func(context.Context) error) error {
+// retry runs attempt until it succeeds, fails for good, or the attempts are used up. An attempt is given up when it does
+// not call alive for the time limit.
+func (r *remote) retry(ctx context.Context, attempt func(ctx context.Context, alive func()) error) error {
 	backoff := r.opts.Backoff
 	for n := 0; ; n++ {
-		c, cancel := context.WithTimeout(ctx, r.opts.Timeout)
-		err := attempt(c)
+		c, cancel := context.WithCancel(ctx)
+		timer := time.AfterFunc(r.opts.Timeout, cancel)
+		err := attempt(c, func() { timer.Reset(r.opts.Timeout) })
+		stalled := !timer.Stop()
 		cancel()
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if stalled {
+			err = &retryable{err: fmt.Errorf("nothing received for %v: %w", r.opts.Timeout, err)}
 		}
 		var again *retryable
 		if !errors.As(err, &again) {
@@ -178,23 +185,25 @@ func (r *remote) retry(ctx context.Context, attempt func(context.Context) error)
 			wait = again.wait
 		}
 		backoff = min(2*backoff, 16*r.opts.Backoff)
-		timer := time.NewTimer(wait)
+		pause := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
+			pause.Stop()
 			return ctx.Err()
-		case <-timer.C:
+		case <-pause.C:
 		}
 	}
 }
 
 // fetch reads len(p) bytes at off, all of which must lie in the file.
 func (r *remote) fetch(ctx context.Context, p []byte, off int64) error {
-	if r.whole != nil {
-		_, err := r.whole.ReadAt(p, off)
-		return err
+	if whole := r.copied(); whole != nil {
+		if _, err := whole.ReadAt(p, off); err != nil {
+			return fmt.Errorf("%s: temporary copy: %w", r.url, err)
+		}
+		return nil
 	}
-	err := r.retry(ctx, func(ctx context.Context) error {
+	err := r.retry(ctx, func(ctx context.Context, alive func()) error {
 		resp, err := r.do(ctx, http.MethodGet, fmt.Sprintf("bytes=%d-%d", off, off+int64(len(p))-1))
 		if err != nil {
 			return err
@@ -212,7 +221,7 @@ func (r *remote) fetch(ctx context.Context, p []byte, off int64) error {
 			if start != off {
 				return fmt.Errorf("asked for bytes from %d and got bytes from %d", off, start)
 			}
-			if _, err := io.ReadFull(resp.Body, p); err != nil {
+			if _, err := io.ReadFull(&heard{resp.Body, alive}, p); err != nil {
 				return &retryable{err: fmt.Errorf("bytes %d to %d: connection lost: %w", off, off+int64(len(p))-1, err)}
 			}
 			return nil
@@ -221,10 +230,10 @@ func (r *remote) fetch(ctx context.Context, p []byte, off int64) error {
 				return fmt.Errorf("the file changed while it was read: ETag %q, and before %q", tag, r.etag)
 			}
 			// The server ignores Range. Its answer is the whole file, which is kept.
-			if err := r.spool(resp); err != nil {
+			if err := r.spool(resp, alive); err != nil {
 				return err
 			}
-			_, err := r.whole.ReadAt(p, off)
+			_, err := r.copied().ReadAt(p, off)
 			return err
 		}
 		return statusError(resp, http.StatusPartialContent)
@@ -236,13 +245,18 @@ func (r *remote) fetch(ctx context.Context, p []byte, off int64) error {
 }
 
 // spool copies the whole body to a temporary file that has no name, so that it is gone with the process.
-func (r *remote) spool(resp *http.Response) error {
+func (r *remote) spool(resp *http.Response, alive func()) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.whole != nil {
+		return nil // somebody else was first
+	}
 	f, err := os.CreateTemp("", "autodev-download-*")
 	if err != nil {
 		return err
 	}
 	rm := os.Remove(f.Name())
-	n, err := io.Copy(f, resp.Body)
+	n, err := io.Copy(f, &heard{resp.Body, alive})
 	if err != nil {
 		return errors.Join(&retryable{err: fmt.Errorf("connection lost after %d bytes: %w", n, err)}, f.Close())
 	}
@@ -254,6 +268,27 @@ func (r *remote) spool(resp *http.Response) error {
 	}
 	r.size, r.whole = n, f
 	return nil
+}
+
+// copied returns the temporary copy, or nil.
+func (r *remote) copied() *os.File {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.whole
+}
+
+// heard is a reader that reports progress.
+type heard struct {
+	io.Reader
+	alive func()
+}
+
+func (h *heard) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	if n > 0 {
+		h.alive()
+	}
+	return n, err
 }
 
 // contentRange parses "bytes first-last/total".

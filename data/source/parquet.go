@@ -135,6 +135,9 @@ func (f *parquetFile) plan(pf *parquet.File, content string) error {
 		for _, c := range schema.Columns() {
 			names = append(names, strings.Join(c, "."))
 		}
+		if show := 30; len(names) > show {
+			names = append(names[:show], fmt.Sprintf("and %d more", len(names)-show))
+		}
 		return fmt.Errorf("no column %q among %s", content, strings.Join(names, ", "))
 	}
 	total := int64(0)

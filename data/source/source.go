@@ -45,7 +45,7 @@ type HTTPOptions struct {
 	Client  *http.Client  // default http.DefaultClient
 	Retries int           // attempts after the first; default 5, negative: none
 	Backoff time.Duration // before the first retry, doubling up to 16 times that; default 1 s
-	Timeout time.Duration // for one attempt; default 60 s
+	Timeout time.Duration // an attempt is given up after so long without a byte; default 60 s
 	Block   int           // bytes a request asks for; default 1 MiB
 }
 
