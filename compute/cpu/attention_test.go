@@ -301,3 +301,27 @@ func TestAttentionIgnoresNeighboursDocuments(t *testing.T) {
 		}
 	}
 }
+
+// Scores far beyond what e^x can hold give the probabilities of their differences.
+func TestAttentionOfLargeScores(t *testing.T) {
+	d := New(Options{Threads: 1})
+	defer d.Close()
+	r := rng.New(1, "large")
+	a := compute.Attr{Heads: 4, KVHeads: 2, HeadDim: 8, Seq: 20, Scale: 1}
+	w, o := (a.Heads+2*a.KVHeads)*a.HeadDim, a.Heads*a.HeadDim
+	large := func(x []float32) {
+		for i := range x { // queries and keys; scores up to about ±2,000
+			if i%w < (a.Heads+a.KVHeads)*a.HeadDim {
+				x[i] = float32(math.Round(float64(x[i]) * 10)) // products and their sums are exact
+			}
+		}
+	}
+	starts := make([]int32, a.Seq)
+	e := build(r, compute.Attention, a, []compute.Buffer{floats(a.Seq, w), ints(a.Seq)}, []compute.Buffer{floats(a.Seq, o)}, map[int][]int32{1: starts})
+	large(e.in[0].F32)
+	e.near(t, e.do(t, d), e.expected(t))
+	g := build(r, compute.AttentionGrad, a, []compute.Buffer{floats(a.Seq, o), floats(a.Seq, w), ints(a.Seq)}, []compute.Buffer{floats(a.Seq, w)}, map[int][]int32{2: starts})
+	large(g.in[1].F32)
+	g.abs, g.rel = 1e-4, 1e-4
+	g.near(t, g.do(t, d), g.expected(t))
+}
