@@ -138,16 +138,18 @@ func TestGenerateEnds(t *testing.T) {
 	if n := slices.Index(all.IDs, all.IDs[5]); err != nil || stopped.FinishReason != FinishStop || !slices.Equal(stopped.IDs, all.IDs[:n]) {
 		t.Errorf("stop token: %v, %q, %v; expected %v", stopped.IDs, stopped.FinishReason, err, all.IDs[:n])
 	}
-	end, _ := m.tok.EOS()
-	over, err := m.Generate(t.Context(), Request{Prompt: Prompt{IDs: ids}, MaxTokens: 10, Sampling: Sampling{Bias: map[int32]float64{end: 100}}}, nil)
-	if err != nil || over.FinishReason != FinishStop || len(over.IDs) != 0 || over.Text != "" {
-		t.Errorf("end of text: %+v, %v", over, err)
+	for _, name := range []string{"<|endoftext|>", "<fim_prefix>", "<file_sep>"} {
+		end, _ := m.tok.ID(name)
+		over, err := m.Generate(t.Context(), Request{Prompt: Prompt{IDs: ids}, MaxTokens: 10, Sampling: Sampling{Bias: map[int32]float64{end: 100}}}, nil)
+		if err != nil || over.FinishReason != FinishStop || len(over.IDs) != 0 || over.Text != "" {
+			t.Errorf("%s: %+v, %v", name, over, err)
+		}
 	}
-	// The repository name is no stop token: it is never generated, however probable.
-	name, _ := m.tok.ID("<reponame>")
-	never, err := m.Generate(t.Context(), Request{Prompt: Prompt{IDs: ids}, MaxTokens: 10, Sampling: Sampling{Bias: map[int32]float64{name: 100}}}, nil)
-	if err != nil || slices.Contains(never.IDs, name) {
-		t.Errorf("control token: %v, %v", never.IDs, err)
+	// Other control tokens are never generated, however probable.
+	never, _ := m.tok.ID("<jupyter_code>")
+	res, err := m.Generate(t.Context(), Request{Prompt: Prompt{IDs: ids}, MaxTokens: 10, Sampling: Sampling{Bias: map[int32]float64{never: 100}}}, nil)
+	if err != nil || slices.Contains(res.IDs, never) {
+		t.Errorf("control token: %v, %v", res.IDs, err)
 	}
 }
 

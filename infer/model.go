@@ -35,7 +35,7 @@ type Model struct {
 	kernels cpu.Kernels
 	rows    int     // of the head's weight
 	vocab   int     // rows that are tokens
-	stops   []int32 // end a completion: end of text, fill-in-the-middle tokens
+	stops   []int32 // end a completion: end of text, fill-in-the-middle and separator tokens
 	masked  []int32 // never generated: control tokens that do not end a text, ids without a token
 
 	mu   sync.Mutex
@@ -77,6 +77,9 @@ func New(ckpt *model.Checkpoint, tok *tokenizer.Tokenizer, o Options) (*Model, e
 // Close ends the model's threads. What runs completes.
 func (m *Model) Close() { m.pool.Close() }
 
+// separators are the control tokens between files, repositories and turns, as the families spell them.
+var separators = []string{"<file_sep>", "<|file_sep|>", "<filename>", "<repo_name>", "<|repo_name|>", "<reponame>", "<|im_end|>"}
+
 // controls sorts the vocabulary's control tokens into those that end a completion and those that never occur in one.
 func (m *Model) controls() {
 	stop := func(id int32) {
@@ -93,7 +96,12 @@ func (m *Model) controls() {
 	if id, ok := m.tok.EOS(); ok {
 		stop(id)
 	}
-	// A fill-in-the-middle token in a completion is the beginning of the next training example: the completion is over.
+	// A fill-in-the-middle or separator token in a completion begins the next training example, file or turn: it is over.
+	for _, name := range separators {
+		if id, ok := m.tok.ID(name); ok && m.tok.IsSpecial(id) {
+			stop(id)
+		}
+	}
 	if f, ok := m.tok.FIM(); ok {
 		for _, id := range []int32{f.EndOfText, f.Prefix, f.Middle, f.Suffix, f.Pad} {
 			stop(id)

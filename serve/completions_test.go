@@ -118,7 +118,7 @@ func TestRequestsReachEngine(t *testing.T) {
 			r.Sampling = infer.Sampling{Temperature: 0.5, TopP: 0.9, PresencePenalty: 1, FrequencyPenalty: -1, Seed: 1, Bias: map[int32]float64{5: -2.5}}
 		}),
 		`{"prompt":"p","logprobs":2}`:             one(func(r *infer.Request) { r.Logprobs, r.Top = true, 2 }),
-		`{"prompt":"p","logprobs":0,"echo":true}`: one(func(r *infer.Request) { r.Logprobs, r.PromptLogprobs = true, true }),
+		`{"prompt":"p","logprobs":0,"echo":true}`: one(func(r *infer.Request) { r.Logprobs, r.PromptLogprobs, r.Prompt.Whole = true, true, true }),
 		`{"prompt":[1,2]}`:                        one(func(r *infer.Request) { r.Prompt = infer.Prompt{IDs: []int32{1, 2}} }),
 		`{"prompt":"p","suffix":null,"stop":null,"max_tokens":null,"temperature":null,"stream":null,"logprobs":null,"best_of":null,"n":null,"stream_options":null,"logit_bias":null,"model":null}`: one(func(*infer.Request) {}),
 	} {

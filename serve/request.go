@@ -377,7 +377,8 @@ func (f *fields) prompts(r *completionRequest) {
 	}
 	for i := range r.prompts {
 		p := &r.prompts[i]
-		p.Suffix, p.Whole = suffix, whole
+		// What is echoed must be what was run.
+		p.Suffix, p.Whole = suffix, whole || r.echo
 		if p.IDs != nil && suffix != "" {
 			f.fail(badField("suffix", "found with token ids, expected only with a text prompt: ids are run as they are"))
 		}

@@ -11,11 +11,11 @@ import (
 	"autodev/tokenizer"
 )
 
-// Tokenizer returns a byte-level vocabulary of some hundred tokens: control tokens with ids 0 to 5 (end of text, four of
-// fill-in-the-middle, a repository name), all bytes, and words of code.
+// Tokenizer returns a byte-level vocabulary of some hundred tokens: control tokens with ids 0 to 5 (end of text, three of
+// fill-in-the-middle, a file separator, and one that belongs in no completion), all bytes, and words of code.
 func Tokenizer(tb testing.TB) *tokenizer.Tokenizer {
 	tb.Helper()
-	specials := []string{"<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<reponame>"}
+	specials := []string{"<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<file_sep>", "<jupyter_code>"}
 	c := tokenizer.TrainConfig{VocabSize: len(specials) + 256 + 60, Specials: specials, MinFrequency: 1}
 	tok, err := tokenizer.Train(context.Background(), c, func(yield func(string, error) bool) {
 		for _, s := range []string{
