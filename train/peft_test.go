@@ -1,0 +1,168 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"autodev/data/pack"
+	"autodev/lora"
+	"autodev/model"
+	"autodev/model/safetensors"
+)
+
+// One optimiser step on adapters that PEFT wrote gives the tensors that PEFT and torch's AdamW give, clipping included, in the
+// files that PEFT reads. lora/testdata/make_peft.py made the numbers.
+func TestLoRAStepEqualsPEFT(t *testing.T) {
+	for _, name := range []string{"all-linear", "patterns", "regex", "multi-head", "conv1d", "layers"} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join("..", "lora", "testdata", "peft")
+			var want struct {
+				Base     string
+				IDs      [][]int32
+				Loss     float64
+				GradNorm float64 `json:"grad_norm"`
+				AdamW    struct {
+					LR, Eps, Clip float64
+					Betas         [2]float64
+					WeightDecay   float64 `json:"weight_decay"`
+				}
+			}
+			raw, err := os.ReadFile(filepath.Join(dir, name, "expected.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(raw, &want); err != nil {
+				t.Fatal(err)
+			}
+			ckpt, err := model.Load(t.Context(), filepath.Join(dir, want.Base))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := lora.Load(filepath.Join(dir, name, "adapter"), ckpt.Config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			j := &job{adapter: a, config: ckpt.Config, sequence: len(want.IDs[0]), total: 1}
+			o := want.AdamW
+			j.recipe.Train.MicroBatch, j.recipe.Train.Accumulation = 1, len(want.IDs)
+			j.recipe.Train.LR, j.recipe.Train.Clip, j.recipe.Train.WeightDecay = o.LR, o.Clip, o.WeightDecay
+			j.recipe.Train.Beta1, j.recipe.Train.Beta2, j.recipe.Train.Epsilon = o.Betas[0], o.Betas[1], o.Eps
+			j.schedule = schedule{peak: o.LR, kind: "constant", total: 1}
+			j.windows = fixedWindows(want.IDs)
+			if err := j.plan(ckpt.Weights); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := j.close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			r, err := j.step(t.Context(), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if math.Abs(r.Loss-want.Loss) > 1e-5 || math.Abs(r.GradNorm-want.GradNorm) > 1e-5*want.GradNorm {
+				t.Errorf("loss %v, gradient norm %v, expected %v, %v", r.Loss, r.GradNorm, want.Loss, want.GradNorm)
+			}
+			if err := j.gather(); err != nil {
+				t.Fatal(err)
+			}
+			out := filepath.Join(t.TempDir(), "adapter")
+			if err := a.Save(out); err != nil {
+				t.Fatal(err)
+			}
+			got := open(t, filepath.Join(out, lora.WeightsFile))
+			expected := open(t, filepath.Join(dir, name, "expected.safetensors"))
+			n := 0
+			for _, info := range expected.Tensors() {
+				tensor, ok := strings.CutPrefix(info.Name, "step.")
+				if !ok {
+					continue
+				}
+				n++
+				w, err := expected.Float32s(info.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				g, err := got.Float32s(tensor)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range w {
+					if math.Abs(float64(g[i]-w[i])) > 1e-5 {
+						t.Fatalf("%s[%d] is %v, PEFT has %v", tensor, i, g[i], w[i])
+					}
+				}
+			}
+			if n != 2*len(a.Modules) || n != len(got.Tensors()) {
+				t.Errorf("%d tensors compared, expected %d", n, 2*len(a.Modules))
+			}
+		})
+	}
+}
+
+func open(t *testing.T, name string) *safetensors.File {
+	t.Helper()
+	f, err := safetensors.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// fixed yields given windows.
+type fixed struct {
+	pack.Windows
+	windows []pack.Window
+}
+
+func fixedWindows(ids [][]int32) *fixed {
+	f := &fixed{}
+	for _, row := range ids {
+		w := pack.Window{IDs: row, Targets: append(append([]int32{}, row[1:]...), pack.NotScored), DocStart: make([]int32, len(row))}
+		for i := range row {
+			w.Positions = append(w.Positions, int32(i))
+		}
+		f.windows = append(f.windows, w)
+	}
+	return f
+}
+
+func (f *fixed) Next(context.Context) (pack.Window, error) {
+	w := f.windows[0]
+	f.windows = f.windows[1:]
+	return w, nil
+}
+
+func (f *fixed) Stats() pack.Stats { return pack.Stats{} }
+func (f *fixed) Close() error      { return nil }
+
+// With decay_all biases and norms decay too; by default they are a group of their own.
+func TestDecayGroups(t *testing.T) {
+	c, err := model.Load(t.Context(), filepath.Join("..", "lora", "testdata", "peft", "gpt_bigcode"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, all := range []bool{false, true} {
+		j := &job{config: c.Config, weights: c.Weights, sequence: 8}
+		j.recipe.Train.MicroBatch, j.recipe.Train.WeightDecay, j.recipe.Train.DecayAll = 1, .1, all
+		if err := j.plan(c.Weights); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range j.plans.Params() {
+			decays := strings.HasSuffix(p.Name, ".weight") && !strings.Contains(p.Name, "ln_")
+			if got := j.groups[p.Group].WeightDecay > 0; got != (decays || all) {
+				t.Errorf("decay_all %v: %s decays: %v", all, p.Name, got)
+			}
+		}
+		if err := j.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
