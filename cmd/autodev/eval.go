@@ -34,7 +34,7 @@ func perplexityCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "model", Usage: "model folder, or " + models.Tiny, Value: cli.NewStringSlice(models.Tiny)},
 			&cli.StringSliceFlag{Name: "adapter", Usage: "folder of a PEFT LoRA adapter of the first model"},
-			&cli.StringSliceFlag{Name: "data", Usage: "documents: parquet or JSON-lines file, folder, glob or http(s) address", Required: true},
+			&cli.StringSliceFlag{Name: "data", Usage: "documents: parquet or JSON-lines file, folder, glob or http(s) address"},
 			&cli.StringSliceFlag{Name: "language", Usage: "keep documents of this language"},
 			&cli.StringFlag{Name: "column", Usage: "the text's column", Value: "content"},
 			&cli.StringFlag{Name: "protocol", Usage: "exact, strided or original", Value: string(eval.Exact)},
@@ -71,6 +71,9 @@ type perplexityFlags struct {
 }
 
 func (f *perplexityFlags) check() error {
+	if len(f.data) == 0 {
+		return usageError("--data is missing: a parquet or JSON-lines file, a folder, a glob or an http(s) address")
+	}
 	known := false
 	for _, p := range eval.Protocols() {
 		known = known || p == f.protocol

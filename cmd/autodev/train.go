@@ -19,7 +19,7 @@ func trainCommand() *cli.Command {
 		Description: "The recipe is a YAML file (see configs/). A run that was stopped or killed goes on where it was when the same command is\n" +
 			"given again, and ends with the same bytes. The finished model or adapter is in the folder final of the output.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "config", Usage: "the recipe, a YAML `FILE`", Required: true},
+			&cli.StringFlag{Name: "config", Usage: "the recipe, a YAML `FILE`"},
 			&cli.GenericFlag{Name: "set", Usage: "override a setting of the recipe, `KEY.PATH=VALUE` (any number of times)", Value: &settings{}},
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`, instead of the recipe's"},
 			&cli.StringFlag{Name: "resume", Usage: "auto goes on from the newest checkpoint in the output folder, never refuses to", Value: string(train.ResumeAuto)},
@@ -28,6 +28,9 @@ func trainCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError("unexpected argument %q; settings are given as --set KEY.PATH=VALUE", c.Args().First())
+			}
+			if c.String("config") == "" {
+				return usageError("--config is missing: the recipe, a YAML file (configs/ has some to start from)")
 			}
 			resume := train.Resume(c.String("resume"))
 			if resume != train.ResumeAuto && resume != train.ResumeNever {
