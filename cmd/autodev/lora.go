@@ -25,12 +25,17 @@ func loraMergeCommand() *cli.Command {
 		Usage: "add a PEFT LoRA adapter to its model's weights and write the result as a model",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "model", Usage: "model folder `DIR`; default the embedded one"},
-			&cli.StringFlag{Name: "adapter", Usage: "adapter folder `DIR`", Required: true},
-			&cli.StringFlag{Name: "out", Usage: "folder `DIR` of the merged model", Required: true},
+			&cli.StringFlag{Name: "adapter", Usage: "adapter folder `DIR`"},
+			&cli.StringFlag{Name: "out", Usage: "folder `DIR` of the merged model"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError("unexpected argument %q", c.Args().First())
+			}
+			for _, name := range []string{"adapter", "out"} {
+				if c.String(name) == "" {
+					return usageError("--%s is missing", name)
+				}
 			}
 			return mergeAdapter(c.Context, c.String("model"), c.String("adapter"), c.String("out"), c.App.Writer)
 		},
