@@ -3,6 +3,8 @@ package eval
 import (
 	"slices"
 
+	"gonum.org/v1/gonum/stat"
+
 	"autodev/internal/rng"
 )
 
@@ -43,6 +45,5 @@ func Bootstrap(seed uint64, results []Result) (perplexities, ratios []Interval) 
 
 func percentiles(xs []float64) Interval {
 	slices.Sort(xs)
-	n := len(xs)
-	return Interval{xs[int(0.025*float64(n))], xs[int(0.975*float64(n))]}
+	return Interval{stat.Quantile(0.025, stat.LinInterp, xs, nil), stat.Quantile(0.975, stat.LinInterp, xs, nil)}
 }
