@@ -77,9 +77,10 @@ type LoRA struct {
 type Data struct {
 	// Train lists the sources to learn from. At least one.
 	Train []Source `yaml:"train"`
-	// Eval lists the sources to measure on. Default: none, or a part of Train when Split is given.
+	// Eval lists the sources to measure on. Default: none, or a part of Train when Split is given or the protocol is original.
 	Eval []Source `yaml:"eval"`
-	// Split takes a part of the training documents out for evaluation. Default: none. Excludes Eval.
+	// Split takes a part of the training documents out for evaluation. Default: none; with the original protocol its own, by
+	// document. Excludes Eval.
 	Split *Split `yaml:"split"`
 	FIM   FIM    `yaml:"fim"`
 	// Sequence is the number of tokens in a window. Default 0: the model's longest.
@@ -89,7 +90,8 @@ type Data struct {
 	CrossDocuments bool `yaml:"cross_documents"`
 	// Shuffle reads the documents in an order drawn anew for each epoch. Default true.
 	Shuffle bool `yaml:"shuffle"`
-	// ShuffleBuffer is the number of documents drawn from at random while reading shuffled. Default 5000.
+	// ShuffleBuffer is the number of documents that are permuted together; files and row groups are permuted as a whole. Default
+	// 65536.
 	ShuffleBuffer int `yaml:"shuffle_buffer"`
 	// Protocol is default, or original: the windows, FIM decisions and order of appliedAI-Initiative/autodev, bit for bit.
 	Protocol string `yaml:"protocol"`
@@ -194,7 +196,7 @@ func defaults(withLoRA bool) Recipe {
 		Data: Data{
 			FIM:           FIM{Rate: .5, SPMRate: .5, Level: "char", Scope: "context", LossOn: "all"},
 			Shuffle:       true,
-			ShuffleBuffer: 5000,
+			ShuffleBuffer: 1 << 16,
 			Protocol:      "default",
 		},
 		Train: Train{

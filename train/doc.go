@@ -10,6 +10,7 @@
 //	record.go       train.jsonl
 //	tensorboard.go  TensorBoard's event file
 //	report.go       progress for people
+//	lock_*.go       one run to a folder
 //
 // Beneath it, train/graph turns a model into plans; only that package knows Gorgonia.
 //

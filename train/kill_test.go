@@ -187,6 +187,10 @@ func TestTerminate(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	// Meanwhile the folder is not to be had.
+	if cmd, stderr := process(recipe, sets...); cmd.Run() == nil || !strings.Contains(stderr.String(), "out: another run is writing to "+out) {
+		t.Errorf("a second run: %s", stderr)
+	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"autodev/configs"
 	"autodev/data/pack"
+	"autodev/internal/sharedtest"
 	"autodev/lora"
 	"autodev/model"
 	"autodev/model/safetensors"
@@ -142,6 +144,60 @@ func (f *fixed) Next(context.Context) (pack.Window, error) {
 
 func (f *fixed) Stats() pack.Stats { return pack.Stats{} }
 func (f *fixed) Close() error      { return nil }
+
+// The losses of eight steps are those of torch's AdamW on the reference model: accumulation over micro-batches, decay of all
+// parameters, clipping.
+func TestStepsEqualTorch(t *testing.T) {
+	dir := sharedtest.Path(t, "golden/tiny-gptbigcode-mqa")
+	var want struct {
+		IDs   [][]int32 `json:"input_ids"`
+		AdamW struct {
+			LR, Eps, Clip float64
+			Betas         [2]float64
+			WeightDecay   float64 `json:"weight_decay"`
+			Losses        []float64
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "expected.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &want); err != nil {
+		t.Fatal(err)
+	}
+	c, err := model.Load(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := want.AdamW
+	j := &job{config: c.Config, weights: c.Weights, sequence: len(want.IDs[0]), total: len(o.Losses)}
+	j.recipe.Train = configs.Train{
+		MicroBatch: 1, Accumulation: len(want.IDs), LR: o.LR, Clip: o.Clip, WeightDecay: o.WeightDecay, DecayAll: true,
+		Beta1: o.Betas[0], Beta2: o.Betas[1], Epsilon: o.Eps, Schedule: "constant",
+	}
+	j.schedule = newSchedule(j.recipe.Train, j.total)
+	if err := j.plan(c.Weights); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := j.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for i, loss := range o.Losses {
+		j.windows = fixedWindows(want.IDs)
+		r, err := j.step(t.Context(), i+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Abs(r.Loss-loss) > 1e-4 {
+			t.Errorf("step %d: loss %v, torch has %v", i+1, r.Loss, loss)
+		}
+	}
+	if len(o.Losses) < 8 {
+		t.Errorf("%d steps in the reference, expected 8", len(o.Losses))
+	}
+}
 
 // With decay_all biases and norms decay too; by default they are a group of their own.
 func TestDecayGroups(t *testing.T) {

@@ -78,12 +78,31 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.Resume == "" {
+		o.Resume = ResumeAuto
+	}
+	if o.Resume != ResumeAuto && o.Resume != ResumeNever {
+		return nil, fmt.Errorf("resume: found %q, expected %s or %s", o.Resume, ResumeAuto, ResumeNever)
+	}
 	if r.Out == "" {
 		return nil, errors.New("out: found nothing, expected the folder for the results")
 	}
 	if err := os.MkdirAll(r.Out, 0o755); err != nil {
 		return nil, fmt.Errorf("out: %w", err)
 	}
+	unlock, err := lock(r.Out)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := start(ctx, r, &o)
+	if sum != nil {
+		sum.Duration = time.Since(begun)
+	}
+	return sum, errors.Join(err, unlock())
+}
+
+// start is Run with the output folder to itself.
+func start(ctx context.Context, r configs.Recipe, o *Options) (*Summary, error) {
 	if err := recoverFolders(r.Out); err != nil {
 		return nil, err
 	}
@@ -101,7 +120,7 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 		}
 		total = s.Total
 	}
-	j, err := prepare(ctx, r, &o, total)
+	j, err := prepare(ctx, r, o, total)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +133,6 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 	if err == nil {
 		err = j.run(ctx, sum, o.Progress)
 	}
-	sum.Duration = time.Since(begun)
 	return sum, errors.Join(err, j.close())
 }
 

@@ -288,11 +288,15 @@ func (j *job) stream(ctx context.Context, src data.Source, epochs uint64) (pack.
 		if j.recipe.Seed > math.MaxUint32 {
 			return nil, fmt.Errorf("seed: found %d, expected at most %d with the original protocol", j.recipe.Seed, uint32(math.MaxUint32))
 		}
-		return pack.NewOriginal(ctx, src, j.tok, pack.OriginalConfig{
+		w, err := pack.NewOriginal(ctx, src, j.tok, pack.OriginalConfig{
 			FIMRate: d.FIM.Rate, SPMRate: d.FIM.SPMRate, Sentinels: j.sentinel, Sequence: j.sequence, Seed: uint32(j.recipe.Seed), Endless: epochs != 1,
 		})
+		if err != nil {
+			return nil, err
+		}
+		return w, nil
 	}
-	return pack.NewStream(ctx, src, j.tok, pack.Config{
+	w, err := pack.NewStream(ctx, src, j.tok, pack.Config{
 		FIM:       fim.Options{Rate: d.FIM.Rate, SPMRate: d.FIM.SPMRate, Level: fim.Level(d.FIM.Level), Scope: fim.Scope(d.FIM.Scope)},
 		Sentinels: j.sentinel,
 		Pack:      pack.Options{Sequence: j.sequence, LossOn: pack.LossOn(d.FIM.LossOn), CrossDocuments: d.CrossDocuments},
@@ -301,6 +305,10 @@ func (j *job) stream(ctx context.Context, src data.Source, epochs uint64) (pack.
 		Shuffle:   pack.Shuffle{Off: !d.Shuffle, Documents: d.ShuffleBuffer},
 		Workers:   j.recipe.Threads,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 // countSteps reads the training data once and returns the whole steps that the recipe's epochs make.

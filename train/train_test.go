@@ -47,8 +47,13 @@ func documents(first, n int) data.Slice {
 // vocabulary writes a small tokenizer and returns its folder.
 func vocabulary(t testing.TB) string {
 	t.Helper()
+	return vocabularyWith(t, "<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
+}
+
+func vocabularyWith(t testing.TB, specials ...string) string {
+	t.Helper()
 	tok, err := tokenizer.Train(context.Background(), tokenizer.TrainConfig{
-		VocabSize: 300, Specials: []string{"<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>"},
+		VocabSize: 300, Specials: specials,
 	}, iter.Seq2[string, error](func(yield func(string, error) bool) {
 		for i := range 50 {
 			if !yield(text(i), nil) {
@@ -598,6 +603,10 @@ func TestMistakes(t *testing.T) {
 		{"no out", []string{tok}, nil, "out: found nothing, expected the folder for the results"},
 		{"sequence", []string{tok, "out=$", "data.sequence=64"}, nil, "data.sequence: found 64, expected at most the model's 48 positions"},
 		{"no tokenizer", []string{"init.tokenizer=nowhere", "out=$"}, nil, "nowhere"},
+		{"no FIM tokens", []string{"init.tokenizer=" + vocabularyWith(t, "<|endoftext|>"), "out=$"}, nil, "fim rate 0.5, and the tokenizer lacks a FIM token"},
+		{"no FIM tokens, original", []string{"init.tokenizer=" + vocabularyWith(t, "<|endoftext|>"), "out=$", "data.protocol=original"}, nil, "fim rate 0.5, and the tokenizer lacks a FIM token"},
+		{"no end of text", []string{"init.tokenizer=" + vocabularyWith(t, "<x>"), "out=$", "data.fim.rate=0"}, nil, "end-of-text token -1: the tokenizer has none"},
+		{"resume", []string{tok, "out=$"}, func(o *Options) { o.Resume = "maybe" }, `resume: found "maybe", expected auto or never`},
 		{"no source", []string{tok, "out=$", "data.train=[{path: nowhere}]"}, func(o *Options) { o.Train = nil }, "data.train: data source: stat nowhere: no such file"},
 		{"no eval source", []string{tok, "out=$", "data.eval=[{path: nowhere}]"}, func(o *Options) { o.Eval = nil }, "data.eval: data source: stat nowhere: no such file"},
 		{"no documents", []string{tok, "out=$"}, func(o *Options) { o.Train = data.Slice{} }, "the data source holds no document"},
