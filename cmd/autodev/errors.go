@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // misuse is an error of the command line itself: exit code 2.
@@ -27,7 +28,12 @@ func report(w io.Writer, err error) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(w, "autodev:", err)
+	// Joined errors, and some of YAML's, have a line each.
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	for i, l := range lines {
+		lines[i] = strings.TrimSpace(l)
+	}
+	fmt.Fprintln(w, "autodev:", strings.Join(lines, "; "))
 	var m misuse
 	switch {
 	case errors.As(err, &m):

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -15,15 +16,24 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args)
+	// The first signal asks the command to finish; a second one ends the process, as it would without us.
+	context.AfterFunc(ctx, stop)
+	code := run(ctx, os.Args, streams{os.Stdin, os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)
 }
 
+// streams are what a command reads and prints to.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
 // run executes the command line and returns the exit code.
-func run(ctx context.Context, args []string) int {
+func run(ctx context.Context, args []string, s streams) int {
 	a := app()
-	return report(os.Stderr, a.RunContext(ctx, flagsFirst(a, args)))
+	a.Reader, a.Writer, a.ErrWriter = s.in, s.out, s.err
+	return report(s.err, a.RunContext(ctx, flagsFirst(a, args)))
 }
 
 func app() *cli.App {
