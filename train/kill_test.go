@@ -82,7 +82,7 @@ func onDisk(t testing.TB, yaml string, extra string) string {
 	return name
 }
 
-// killPoints is how many runs of each kind are killed; some are killed once more while they resume.
+// killPoints is how many kills each kind of run gets at least; some runs are killed once more while they resume.
 const killPoints = 14
 
 // A run killed with SIGKILL at any moment (opening, reading data, computing, measuring, writing a checkpoint, removing an old
@@ -112,7 +112,10 @@ func TestKillAndResume(t *testing.T) {
 			whole := time.Since(begun)
 			random := rng.New(uint64(begun.UnixNano()), "kill")
 			killed, writing, resumed := 0, 0, 0
-			for i := range killPoints {
+			for i := 0; killed < killPoints; i++ {
+				if i == 8*killPoints {
+					t.Fatalf("only %d kills in %d runs", killed, i)
+				}
 				out := filepath.Join(t.TempDir(), "out")
 				sets := append(c.sets, "out="+out)
 				for n := 0; ; n++ {
@@ -120,6 +123,7 @@ func TestKillAndResume(t *testing.T) {
 						t.Fatal("the run never ends")
 					}
 					cmd, stderr := process(c.recipe, sets...)
+					begun := time.Now()
 					if err := cmd.Start(); err != nil {
 						t.Fatal(err)
 					}
@@ -129,7 +133,7 @@ func TestKillAndResume(t *testing.T) {
 					var timer <-chan time.Time
 					switch {
 					case n == 0:
-						timer = time.After(time.Duration((float64(i) + random.Float64()) / killPoints * float64(whole)))
+						timer = time.After(time.Duration((float64(i%killPoints) + random.Float64()) / killPoints * float64(whole)))
 					case n == 1 && i%3 == 0:
 						timer = time.After(time.Duration(random.Float64() * float64(whole)))
 					}
@@ -143,6 +147,10 @@ func TestKillAndResume(t *testing.T) {
 						err = <-done
 					}
 					if err == nil {
+						if n == 0 {
+							// The machine's speed changes while others work on it.
+							whole = time.Since(begun)
+						}
 						break
 					}
 					var exit *exec.ExitError
@@ -165,9 +173,6 @@ func TestKillAndResume(t *testing.T) {
 				}
 			}
 			t.Logf("%d kills in runs of %v: %d while a folder was being written or removed, %d with a checkpoint to resume from", killed, whole.Round(time.Millisecond), writing, resumed)
-			if killed < killPoints*3/4 {
-				t.Errorf("only %d kills", killed)
-			}
 		})
 	}
 }
