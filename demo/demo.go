@@ -26,8 +26,8 @@ import (
 	"autodev/train"
 )
 
-// evalDocuments bounds the table's documents, so that it takes seconds.
-const evalDocuments = 40
+// evalBytes bounds the table's documents, so that it takes seconds.
+const evalBytes = 150 << 10
 
 // Options say where and how long the demo runs.
 type Options struct {
@@ -90,10 +90,22 @@ func (d *demo) read(ctx context.Context) (err error) {
 	d.say("1. Data: the Go standard library on this machine, %d packages, split by package:\n"+
 		"   %d files (%.1f MB) to learn from, %d files to evaluate on. The model has never seen Go.\n",
 		d.corpus.packages, len(d.corpus.train), float64(d.corpus.bytes)/1e6, len(d.corpus.eval))
-	if len(d.corpus.eval) > evalDocuments {
-		d.corpus.eval = d.corpus.eval[:evalDocuments]
-	}
+	d.corpus.eval = sample(d.corpus.eval, evalBytes)
 	return nil
+}
+
+// sample returns evenly spaced documents of about maxBytes in all.
+func sample(docs data.Slice, maxBytes int) data.Slice {
+	total := 0
+	for _, d := range docs {
+		total += len(d.Content)
+	}
+	every := (total + maxBytes - 1) / maxBytes
+	var out data.Slice
+	for i := 0; i < len(docs); i += max(1, every) {
+		out = append(out, docs[i])
+	}
+	return out
 }
 
 // recipe returns a shipped recipe with the demo's own settings.
@@ -196,7 +208,7 @@ func (d *demo) table(ctx context.Context) error {
 			return eval.Model{Scorer: m, Encoder: d.tok, Close: m.Close}, nil
 		}}
 	}
-	docs, err := eval.ReadDocuments(ctx, data.Slice(d.corpus.eval))
+	docs, err := eval.ReadDocuments(ctx, d.corpus.eval)
 	if err != nil {
 		return err
 	}
@@ -264,7 +276,7 @@ func indent(code string) string {
 
 // request asks for one greedy completion and returns its text and how long it took.
 func request(ctx context.Context, url, prefix, suffix string) (text string, ms int64, err error) {
-	body, err := json.Marshal(map[string]any{"model": "demo", "prompt": prefix, "suffix": suffix, "max_tokens": 24, "temperature": 0})
+	body, err := json.Marshal(map[string]any{"model": "demo", "prompt": prefix, "suffix": suffix, "max_tokens": 24, "temperature": 0, "stop": []string{"\n\n"}})
 	if err != nil {
 		return "", 0, err
 	}
