@@ -629,3 +629,44 @@ func TestMistakes(t *testing.T) {
 		})
 	}
 }
+
+// A split keeps repositories, or documents, on one side, and a run with one measures on what it holds out.
+func TestSplit(t *testing.T) {
+	for _, by := range []string{"repository", "document"} {
+		r := recipe(t, fullRecipe, "data.split.by="+by, "data.split.fraction=0.3", "data.split.seed=2", "init.tokenizer=x")
+		src := documents(0, 200)
+		train, eval, err := divide(t.Context(), &r.Data, src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		side := map[string]int{}
+		counts := map[int]int{}
+		for i, part := range []data.Source{train, eval} {
+			for doc, err := range data.Documents(t.Context(), part) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				counts[i]++
+				side[doc.Repository] |= 1 << i
+			}
+		}
+		split := 0
+		for _, s := range side {
+			if s == 3 {
+				split++
+			}
+		}
+		if counts[0]+counts[1] != 200 || counts[1] < 30 || counts[1] > 90 {
+			t.Errorf("by %s: %d and %d documents of 200", by, counts[0], counts[1])
+		}
+		if (by == "repository") != (split == 0) {
+			t.Errorf("by %s: %d repositories are on both sides", by, split)
+		}
+	}
+	o := options()
+	o.Eval = nil
+	s := mustRun(t, o, fullRecipe, "init.tokenizer="+vocabulary(t), "data.split.by=document", "data.split.fraction=0.2", "eval.max_documents=5")
+	if s.Eval == nil || s.Eval.Documents != 5 {
+		t.Errorf("measured %+v, expected 5 documents", s.Eval)
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"autodev/lora"
 	"autodev/model"
+	"autodev/models"
 )
 
 func loraCommand() *cli.Command {
@@ -43,7 +44,7 @@ func loraMergeCommand() *cli.Command {
 }
 
 func mergeAdapter(ctx context.Context, name, adapter, out string, w io.Writer) error {
-	ckpt, _, err := openModel(ctx, name)
+	ckpt, err := openWeights(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -59,4 +60,16 @@ func mergeAdapter(ctx context.Context, name, adapter, out string, w io.Writer) e
 	}
 	_, err = fmt.Fprintf(w, "%s: %d modules merged\n", out, len(a.Modules))
 	return err
+}
+
+// openWeights loads a model that need not have a tokenizer.
+func openWeights(ctx context.Context, name string) (*model.Checkpoint, error) {
+	fsys, embedded, err := models.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if embedded {
+		return model.LoadFS(ctx, fsys, models.Tiny)
+	}
+	return model.Load(ctx, name)
 }
