@@ -61,7 +61,7 @@ type LoRA struct {
 	Preset string `yaml:"preset"`
 	// Rank of the adapters. Default by preset.
 	Rank int `yaml:"rank"`
-	// Alpha scales the adapters' output by alpha/rank. Default by preset.
+	// Alpha scales the adapters' output by alpha/rank. Default twice the rank.
 	Alpha float64 `yaml:"alpha"`
 	// RSLoRA scales by alpha/√rank instead (Kalajdzievski 2023). Default false.
 	RSLoRA bool `yaml:"rslora"`
