@@ -387,7 +387,7 @@ func TestRefusals(t *testing.T) {
 	}
 	t.Run("another model", func(t *testing.T) {
 		_, err := Load(filepath.Join(golden, "conv1d", "adapter"), c)
-		want := WeightsFile + ": tensor " + prefix + "transformer.h.0.attn.c_attn.lora_B.weight: shape [48 3], expected [24 3]"
+		want := WeightsFile + ": tensor " + prefix + "transformer.h.0.attn.c_attn.lora_B.weight: shape [48 3], expected [24 3]: is this the adapter of another model?"
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, expected %s", err, want)
 		}

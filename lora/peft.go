@@ -363,7 +363,7 @@ func load(cfg *adapterConfig, file weights, c model.Config) (*Adapter, error) {
 				return nil, fmt.Errorf("%s: tensor %s: missing, expected shape %v", file.Name(), name, p.shape)
 			}
 			if !slices.Equal(shape, p.shape) {
-				return nil, fmt.Errorf("%s: tensor %s: shape %v, expected %v", file.Name(), name, shape, p.shape)
+				return nil, fmt.Errorf("%s: tensor %s: shape %v, expected %v: is this the adapter of another model?", file.Name(), name, shape, p.shape)
 			}
 			used[name] = true
 			*p.dst = make([]float32, p.shape[0]*p.shape[1])

@@ -36,7 +36,10 @@ func Save(ctx context.Context, dir string, c Config, w *Weights, o SaveOptions) 
 			return fmt.Errorf("save %s: a folder without %s, expected none or a model's that may be replaced", dir, ConfigFile)
 		}
 	}
-	return atomicdir.Write(dir, func(tmp string) error { return SaveInto(ctx, tmp, c, w, o) })
+	if err := atomicdir.Write(dir, func(tmp string) error { return SaveInto(ctx, tmp, c, w, o) }); err != nil {
+		return fmt.Errorf("save %s: %w", dir, err)
+	}
+	return nil
 }
 
 // SaveInto writes the files of Save into the existing folder dir; the caller sees to it that dir appears whole.
@@ -163,10 +166,10 @@ func writeTensors(name string, ts []safetensors.Tensor) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	b := bufio.NewWriterSize(f, 1<<20)
 	if err := safetensors.Write(b, ts, map[string]string{"format": "pt"}); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return fmt.Errorf("write %s: %w", name, cause(err))
 	}
 	if err := b.Flush(); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return fmt.Errorf("write %s: %w", name, cause(err))
 	}
 	return nil
 }

@@ -4,9 +4,11 @@ package models
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // Tiny is the name of the embedded model, the default wherever a model is asked for.
@@ -26,6 +28,9 @@ func Open(name string) (fsys fs.FS, embedded bool, err error) {
 		return sub, true, nil
 	}
 	st, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, fmt.Errorf("model %s: %w, expected a folder with config.json and weights (or %q)", name, syscall.ENOENT, Tiny)
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("model %s: %w", name, err)
 	}

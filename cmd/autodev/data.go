@@ -80,6 +80,9 @@ func openSource(c *cli.Context) (*source.Set, error) {
 	if c.Int("max-docs") < 0 {
 		return nil, usageError("--max-docs %d: expected 0 (all) or more", c.Int("max-docs"))
 	}
+	if formats := []string{source.FormatAuto, source.FormatParquet, source.FormatJSONL, source.FormatFolder}; !slices.Contains(formats, c.String("input")) {
+		return nil, usageError("--input %s: expected one of %s", c.String("input"), strings.Join(formats, ", "))
+	}
 	return source.Open(c.Context, source.Options{
 		Column:       c.String("column"),
 		Languages:    c.StringSlice("language"),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -13,6 +14,7 @@ import (
 	"autodev/data/source"
 	"autodev/eval"
 	"autodev/internal/progress"
+	"autodev/lora"
 	"autodev/models"
 )
 
@@ -79,7 +81,7 @@ func (f *perplexityFlags) check() error {
 		known = known || p == f.protocol
 	}
 	if !known {
-		return usageError("--protocol %s: expected one of %v", f.protocol, eval.Protocols())
+		return usageError("--protocol %s: expected one of %s", f.protocol, strings.Trim(strings.ReplaceAll(fmt.Sprint(eval.Protocols()), " ", ", "), "[]"))
 	}
 	known = false
 	for _, x := range eval.Formats() {
@@ -126,7 +128,12 @@ func perplexity(ctx context.Context, f perplexityFlags, out, errOut io.Writer) (
 	if f.perToken != "" {
 		file, err := renameio.NewPendingFile(f.perToken, renameio.WithPermissions(0o644))
 		if err != nil {
-			return fmt.Errorf("per-token file %s: %w", f.perToken, err)
+			// The path in the error is that of a temporary file.
+			var at *fs.PathError
+			if errors.As(err, &at) {
+				err = at.Err
+			}
+			return fmt.Errorf("--per-token %s: %w", f.perToken, err)
 		}
 		defer func() {
 			if err == nil {
@@ -148,11 +155,17 @@ func perplexity(ctx context.Context, f perplexityFlags, out, errOut io.Writer) (
 func (f *perplexityFlags) candidates() ([]eval.Candidate, error) {
 	var cs []eval.Candidate
 	add := func(name, model, adapter string) error {
-		context, err := modelContext(model)
+		config, err := modelConfig(model)
 		if err != nil {
 			return err
 		}
-		cs = append(cs, eval.Candidate{Name: name, Context: context, Open: opener(model, adapter, f.threads)})
+		if adapter != "" {
+			// A wrong adapter must not cost the time to score the models before it.
+			if _, err := lora.Load(adapter, config); err != nil {
+				return err
+			}
+		}
+		cs = append(cs, eval.Candidate{Name: name, Context: config.Positions, Open: opener(model, adapter, f.threads)})
 		return nil
 	}
 	for _, m := range f.models {

@@ -704,7 +704,7 @@ func TestDemo(t *testing.T) {
 		t.Skip("trains the embedded model for some steps")
 	}
 	root := t.TempDir()
-	for i := range 40 {
+	for i := range 100 {
 		p := fmt.Sprintf("pkg%02d", i)
 		writeText(t, filepath.Join(root, "src", p, p+".go"), fmt.Sprintf("package %s\n\n// Add returns the sum of a, b and %d.\nfunc Add(a, b int) int { return a + b + %d }\n", p, i, i))
 	}
@@ -714,7 +714,7 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("exit code %d\n%s%s", o.code, o.out, o.err)
 	}
 	at := 0
-	for _, want := range []string{"1. Data: ", "40 packages", "2. Training: LoRA", "3. Training: full", "4. Perplexity", "Model ", "autodev-tiny ", "LoRA, 2 steps ", "full, 2 steps ", "5. The server answers at http://127.0.0.1:", "Done in "} {
+	for _, want := range []string{"1. Data: ", "100 packages", "2. Training: LoRA", "3. Training: full", "4. Perplexity", "Model ", "autodev-tiny ", "LoRA, 2 steps ", "full, 2 steps ", "5. The server answers at http://127.0.0.1:", "Done in "} {
 		i := strings.Index(o.out[at:], want)
 		if i < 0 {
 			t.Fatalf("no %q after byte %d of\n%s", want, at, o.out)

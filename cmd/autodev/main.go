@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
 	"syscall"
 
@@ -99,8 +100,11 @@ func onUsageError(_ *cli.Context, err error, _ bool) error {
 	if errors.As(err, &m) {
 		return err
 	}
-	return misuse{err}
+	// The flag package writes -name, where people write --name.
+	return misuse{errors.New(oneDash.ReplaceAllString(err.Error(), " --$1"))}
 }
+
+var oneDash = regexp.MustCompile(` -([a-z])`)
 
 func version() string {
 	info, ok := debug.ReadBuildInfo()

@@ -90,7 +90,7 @@ func TestModelMisuse(t *testing.T) {
 		{[]string{"info", mhaFixture, "--format", "xml"}, "--format xml: expected table or json", exitMisuse},
 		{[]string{"info", mhaFixture, "--color"}, "flag provided but not defined: --color", exitMisuse},
 		{[]string{"info", mhaFixture, "--format"}, "flag needs an argument: --format", exitMisuse},
-		{[]string{"info", none}, "model " + none + ": stat " + none + ": no such file or directory", exitFailure},
+		{[]string{"info", none}, "model " + none + ": no such file or directory, expected a folder with config.json and weights (or \"autodev-tiny\")", exitFailure},
 		{[]string{"convert", mhaFixture}, "model convert: --out is missing, expected the folder to write", exitMisuse},
 		{[]string{"convert", mhaFixture, "--out", none, "--dtype", "int4"}, `--dtype: element type "int4", expected f32, bf16 or f16`, exitMisuse},
 		{[]string{"convert", mhaFixture, "--out", none, "--layout", "llama"}, "--layout llama: expected gpt_bigcode or gpt2", exitMisuse},

@@ -52,17 +52,16 @@ func openInference(ctx context.Context, name, adapter string, threads int) (*inf
 	return m, tok, err
 }
 
-// modelContext returns the longest sequence of the model called name without loading it.
-func modelContext(name string) (int, error) {
+// modelConfig describes the model called name without loading it.
+func modelConfig(name string) (model.Config, error) {
 	fsys, embedded, err := models.Open(name)
 	if err != nil {
-		return 0, err
+		return model.Config{}, err
 	}
 	if embedded {
 		name = models.Tiny
 	}
-	c, err := model.ReadConfig(fsys, name)
-	return c.Positions, err
+	return model.ReadConfig(fsys, name)
 }
 
 // modelLabel is how a model is called in tables.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -36,6 +38,9 @@ func trainCommand() *cli.Command {
 			if resume != train.ResumeAuto && resume != train.ResumeNever {
 				return usageError("--resume: found %q, expected auto or never", resume)
 			}
+			if c.Int("threads") < 0 {
+				return usageError("--threads %d: expected 0 or more", c.Int("threads"))
+			}
 			sets := []string(*c.Generic("set").(*settings))
 			if c.IsSet("out") {
 				sets = append(sets, "out="+quoteYAML(c.String("out")))
@@ -44,6 +49,10 @@ func trainCommand() *cli.Command {
 				sets = append(sets, fmt.Sprintf("threads=%d", c.Int("threads")))
 			}
 			r, err := configs.Load(c.String("config"), sets...)
+			var unreadable *fs.PathError
+			if errors.As(err, &unreadable) {
+				return err
+			}
 			if err != nil {
 				return misuse{err}
 			}
