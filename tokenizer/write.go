@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/google/renameio/v2"
+	"autodev/internal/atomicfile"
 )
 
 // WriteJSON writes t as a tokenizer.json that the Hugging Face tokenizers package reads. Merges are written as "a b",
@@ -101,8 +101,8 @@ func (t *Tokenizer) Save(dir string) error {
 		{"special_tokens_map.json", indented(named)},
 		{"tokenizer_config.json", indented(config)},
 	} {
-		if err := renameio.WriteFile(filepath.Join(dir, f.name), f.content, 0o644); err != nil {
-			return fmt.Errorf("save tokenizer: %s: %w", filepath.Join(dir, f.name), err)
+		if err := atomicfile.WriteFile(filepath.Join(dir, f.name), f.content); err != nil {
+			return fmt.Errorf("save tokenizer: %w", err)
 		}
 	}
 	return nil

@@ -1,5 +1,5 @@
 // Package atomicdir makes folders appear whole or not at all.
-// Single files use github.com/google/renameio/v2; this package is only for folders of files that belong together.
+// Single files are internal/atomicfile's; this package is only for folders of files that belong together.
 package atomicdir
 
 import (
