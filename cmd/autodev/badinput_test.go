@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,6 +124,7 @@ func TestBadInput(t *testing.T) {
 		{"port in use", []string{"serve", "--model", small, "--listen", busy.Addr().String()}, 1, `listen BUSY: the port is in use by another program, expected a free one`},
 		{"no port", []string{"serve", "--listen", "localhost"}, 2, `--listen localhost: expected HOST:PORT`},
 		{"impossible port", []string{"serve", "--listen", "127.0.0.1:99999"}, 1, `listen tcp: address 99999: invalid port`},
+		{"served with a foreign adapter", []string{"serve", "--model", small, "--adapter", foreignDir, "--listen", "127.0.0.1:0"}, 1, `DIR/foreign/adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_A.weight: shape [2 32], expected [2 48]: is this the adapter of another model?`},
 		{"served model typo", []string{"serve", "--model", "autodev-tinny", "--listen", "127.0.0.1:0"}, 1, `model autodev-tinny: no such file or directory, expected a folder with config.json and weights (or "autodev-tiny")`},
 
 		{"tokenizer", []string{"tokenize", "--tokenizer", none}, 1, `tokenizer DIR/none: no such file or directory`},
@@ -142,6 +144,48 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("more than one line:\n%s", o.err)
 			}
 		})
+	}
+}
+
+// An interrupted command says what it was at and ends with a code of its own.
+func TestInterrupted(t *testing.T) {
+	w, small := newWorkshop(t), smallModel(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"train", "--config", w.recipe, "--out", filepath.Join(w.dir, "out"), "--set", "model=" + small}, "load " + small + ": interrupted"},
+		{[]string{"eval", "perplexity", "--model", small, "--data", w.held}, "data source " + w.held + ": interrupted"},
+		{[]string{"model", "convert", small, "--out", filepath.Join(w.dir, "converted")}, "load " + small + ": interrupted"},
+		{[]string{"serve", "--model", small, "--listen", "127.0.0.1:0"}, "load " + small + ": interrupted"},
+	} {
+		var out, errs bytes.Buffer
+		code := run(ctx, append([]string{"autodev"}, c.args...), streams{strings.NewReader(""), &out, &errs})
+		refused(t, outcome{code, out.String(), errs.String()}, exitInterrupt, c.want)
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "converted")); err == nil {
+		t.Error("an interrupted conversion left its folder")
+	}
+}
+
+// TestReport: whatever an error holds, it is one line.
+func TestReport(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code int
+		want string
+	}{
+		{nil, 0, ""},
+		{errors.Join(errors.New("a"), fmt.Errorf("b:\n  c")), exitFailure, "autodev: a; b:; c\n"},
+		{fmt.Errorf("x: %w", usageError("y")), exitMisuse, "autodev: x: y\n"},
+		{fmt.Errorf("load m: %w", context.Canceled), exitInterrupt, "autodev: load m: interrupted\n"},
+	} {
+		var out bytes.Buffer
+		if code := report(&out, c.err); code != c.code || out.String() != c.want {
+			t.Errorf("%v: exit code %d, %q, expected %d, %q", c.err, code, out.String(), c.code, c.want)
+		}
 	}
 }
 

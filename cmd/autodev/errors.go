@@ -33,7 +33,11 @@ func report(w io.Writer, err error) int {
 	for i, l := range lines {
 		lines[i] = strings.TrimSpace(l)
 	}
-	fmt.Fprintln(w, "autodev:", strings.Join(lines, "; "))
+	message := strings.Join(lines, "; ")
+	if errors.Is(err, context.Canceled) {
+		message = strings.ReplaceAll(message, context.Canceled.Error(), "interrupted")
+	}
+	fmt.Fprintln(w, "autodev:", message)
 	var m misuse
 	switch {
 	case errors.As(err, &m):

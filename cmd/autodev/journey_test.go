@@ -148,14 +148,14 @@ type perplexityReport struct {
 	Protocol string `json:"protocol"`
 	Window   int    `json:"window"`
 	Rows     []struct {
-		Model       string  `json:"model"`
-		Perplexity  float64 `json:"perplexity"`
-		Percent     float64 `json:"percent_of_first"`
-		Interval    struct{ Low, High float64 }
-		Tokens      int     `json:"tokens"`
-		Documents   int     `json:"documents"`
-		NLL         float64 `json:"nll_sum"`
-		BitsPerByte float64 `json:"bits_per_byte"`
+		Model       string                      `json:"model"`
+		Perplexity  float64                     `json:"perplexity"`
+		Percent     float64                     `json:"percent_of_first"`
+		Interval    struct{ Low, High float64 } `json:"perplexity_95"`
+		Tokens      int                         `json:"tokens"`
+		Documents   int                         `json:"documents"`
+		NLL         float64                     `json:"nll_sum"`
+		BitsPerByte float64                     `json:"bits_per_byte"`
 	} `json:"rows"`
 }
 
@@ -197,7 +197,7 @@ func TestPlatformEngineer(t *testing.T) {
 		if row.Documents != 6 || s.documents != 6 || s.tokens != row.Tokens || math.Abs(s.nll-row.NLL) > 1e-9*row.NLL {
 			t.Errorf("row %+v, the tokens' file says %+v", row, s)
 		}
-		if want := math.Exp(row.NLL / float64(row.Tokens)); math.Abs(row.Perplexity-want) > 1e-9*want || row.Interval.Low > row.Interval.High {
+		if want := math.Exp(row.NLL / float64(row.Tokens)); math.Abs(row.Perplexity-want) > 1e-9*want || row.Interval.Low >= row.Perplexity || row.Perplexity >= row.Interval.High {
 			t.Errorf("row %+v: expected perplexity %v", row, want)
 		}
 		if want := 100 * row.Perplexity / r.Rows[0].Perplexity; math.Abs(row.Percent-want) > 1e-9*want {
@@ -225,6 +225,18 @@ func TestPlatformEngineer(t *testing.T) {
 	} {
 		if out := must(t, append([]string{"eval", "perplexity", "--format", format}, candidates...)...); !check(out) {
 			t.Errorf("as %s:\n%s", format, out)
+		}
+	}
+
+	// The other protocols score the documents as one stream: all but its first token, or all but what the window has before its
+	// first stride.
+	strided, original := evaluate(t, append(candidates, "--protocol", "strided")...), evaluate(t, append(candidates, "--protocol", "original")...)
+	if strided.Rows[0].Tokens <= r.Rows[0].Tokens || original.Rows[0].Tokens != strided.Rows[0].Tokens+1-(64-32) {
+		t.Errorf("tokens scored: exact %d, strided %d, original %d", r.Rows[0].Tokens, strided.Rows[0].Tokens, original.Rows[0].Tokens)
+	}
+	for protocol, s := range map[string]perplexityReport{"strided": strided, "original": original} {
+		if s.Protocol != protocol || len(s.Rows) != 3 || !(s.Rows[1].Perplexity > 1 && s.Rows[1].Perplexity < s.Rows[0].Perplexity) {
+			t.Errorf("%s: %+v", protocol, s)
 		}
 	}
 
@@ -275,6 +287,10 @@ func TestEmbeddedModel(t *testing.T) {
 		if err := json.Unmarshal([]byte(must(t, args...)), got); err != nil {
 			t.Fatal(err)
 		}
+	}
+	held := writeCode(t, filepath.Join(dir, "held"), 0, 1)
+	if r := evaluate(t, "--data", held); len(r.Rows) != 1 || r.Rows[0].Model != "autodev-tiny" || r.Rows[0].NLL != evaluate(t, "--data", held, "--model", wide).Rows[0].NLL {
+		t.Errorf("the default of eval perplexity: %+v", r)
 	}
 	if inside.Model != "autodev-tiny" || len(inside.IDs) == 0 || !slices.Equal(inside.IDs, outside.IDs) {
 		t.Errorf("embedded %+v, converted %+v", inside, outside)
