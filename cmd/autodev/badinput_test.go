@@ -257,7 +257,24 @@ func TestUnreadableShard(t *testing.T) {
 		t.Error("a run without an end left a final model")
 	}
 
+	// A shard cut short is noticed before the run goes on, and costs no checkpoint.
 	changeBytes(t, damaged, 30, 60)
+	b, err := os.ReadFile(damaged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, disturbed)
+	if err := os.Truncate(damaged, int64(len(b)/2)); err != nil {
+		t.Fatal(err)
+	}
+	if o := autodev(t, "", command("disturbed")...); o.code != exitFailure || !strings.HasPrefix(o.err, "autodev: data.train: "+damaged+": offset ") || !strings.HasSuffix(o.err, ": not a parquet file, or cut short\n") {
+		t.Errorf("cut short: exit code %d\n%s%s", o.code, o.out, o.err)
+	}
+	if !sameFiles(before, tree(t, disturbed)) {
+		t.Error("cut short: the run's folder has changed")
+	}
+
+	writeText(t, damaged, string(b))
 	if got := tree(t, lastLine(must(t, command("disturbed")...))); !sameFiles(got, want) {
 		t.Error("with the shard whole again: other bytes than those of an undisturbed run")
 	}
