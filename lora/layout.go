@@ -42,7 +42,9 @@ func fuse(l linear, q, kv *factors) factors {
 	for _, p := range []*factors{q, kv} {
 		if p != nil {
 			rank += p.module.Rank
-			scale = p.module.Scale
+			if p.module.Scale != 0 {
+				scale = p.module.Scale
+			}
 		}
 	}
 	f := factors{module: Module{Name: l.name, In: l.in, Out: l.out, Rank: rank, Scale: scale}, b: make([]float32, l.out*rank)}
@@ -55,8 +57,11 @@ func fuse(l linear, q, kv *factors) factors {
 			continue
 		}
 		f.a = append(f.a, p.a...)
-		// One scale for both halves: the second's B takes the quotient.
-		ratio := p.module.Scale / scale
+		// One scale for both halves: B takes the quotient where its own is another.
+		ratio := 1.0
+		if scale != 0 {
+			ratio = p.module.Scale / scale
+		}
 		for o := range p.module.Out {
 			for r := range p.module.Rank {
 				v := p.b[o*p.module.Rank+r]

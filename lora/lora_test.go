@@ -487,6 +487,26 @@ func TestSplitAttention(t *testing.T) {
 	}
 }
 
+// An alpha of 0 turns one half of a split attention off; the other keeps its scale.
+func TestSplitAttentionWithAZeroScale(t *testing.T) {
+	half := func(out int, scale float64) *factors {
+		return &factors{Module{In: 2, Out: out, Rank: 1, Scale: scale}, []float32{1, 2}, slices.Repeat([]float32{4}, out)}
+	}
+	for _, c := range []struct {
+		q, kv, want float64
+		b           []float32
+	}{
+		{1.5, 0, 1.5, []float32{4, 0, 0, 0}},
+		{0, 1.5, 1.5, []float32{0, 0, 0, 4}},
+		{0, 0, 0, []float32{4, 0, 0, 4}},
+	} {
+		f := fuse(linear{"c_attn", 2, 2}, half(1, c.q), half(1, c.kv))
+		if f.module.Scale != c.want || !slices.Equal(f.b, c.b) {
+			t.Errorf("scales %v and %v: scale %v, B %v, expected %v, %v", c.q, c.kv, f.module.Scale, f.b, c.want, c.b)
+		}
+	}
+}
+
 func FuzzConfig(f *testing.F) {
 	raw, err := os.ReadFile(filepath.Join(golden, "patterns", "adapter", ConfigFile))
 	if err != nil {
