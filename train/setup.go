@@ -124,13 +124,7 @@ func (j *job) openModel(ctx context.Context, o *Options) (*model.Weights, error)
 		}
 		j.tok, j.assets, weights = tok, ckpt.FS, ckpt.Weights
 	}
-	j.sentinel = fim.Sentinels{Prefix: -1, Middle: -1, Suffix: -1, Pad: -1, EOT: -1}
-	if f, ok := j.tok.FIM(); ok {
-		j.sentinel = fim.Sentinels{Prefix: f.Prefix, Middle: f.Middle, Suffix: f.Suffix, Pad: f.Pad, EOT: f.EndOfText}
-	}
-	if eos, ok := j.tok.EOS(); ok && j.sentinel.EOT < 0 {
-		j.sentinel.EOT = eos
-	}
+	j.sentinel = fim.SentinelsOf(j.tok)
 	var err error
 	if j.base, err = identity(weights, j.tok); err != nil {
 		return nil, err
