@@ -99,7 +99,7 @@ type Data struct {
 
 // Source names documents.
 type Source struct {
-	// Path is a parquet or JSON-lines file, a folder of source files, a glob, or an http(s) address of a parquet file.
+	// Path is a parquet or JSON-lines file, a folder of source files, a glob, or the http(s) address of a file.
 	Path string `yaml:"path"`
 	// Format is auto (the default: by name and kind), parquet, jsonl or folder.
 	Format string `yaml:"format"`
@@ -113,9 +113,12 @@ type Source struct {
 
 // Split takes documents out of training for evaluation.
 type Split struct {
-	// By keeps all documents of a repository together (repository, the default) or looks at each alone (document).
+	// By keeps all documents of a repository together (repository, the default), looks at each alone (document), or takes the
+	// files that are listed (files).
 	By string `yaml:"by"`
-	// Fraction of repositories or documents to evaluate on. Default 0.005.
+	// Files to evaluate on, with by: files: "path" or "repository/path"; one that ends in a slash stands for everything below it.
+	Files []string `yaml:"files"`
+	// Fraction of repositories or documents to evaluate on. Default 0.005. Not with by: files, nor is the seed.
 	Fraction float64 `yaml:"fraction"`
 	// Seed of the draw. Default 0.
 	Seed uint64 `yaml:"seed"`

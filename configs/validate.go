@@ -154,7 +154,18 @@ func (v *validator) data(d *Data) {
 		if len(d.Eval) > 0 {
 			v.fail("data.split", "a split beside data.eval", "one of the two")
 		}
-		v.choice("data.split.by", s.By, "repository", "document")
+		v.choice("data.split.by", s.By, "repository", "document", "files")
+		switch {
+		case s.By != "files" && len(s.Files) > 0:
+			v.fail("data.split.files", "a list beside by: "+s.By, "by: files with it")
+		case s.By != "files":
+		case len(s.Files) == 0:
+			v.fail("data.split.files", "nothing", "at least one file or folder, with by: files")
+		case d.Protocol == "original":
+			v.fail("data.split.by", `"files"`, "a fraction with the original protocol, or data.eval")
+		case v.given("data.split.fraction"), v.given("data.split.seed"):
+			v.fail("data.split.by", `"files" beside a fraction or seed`, "one of the two")
+		}
 		if !(s.Fraction > 0 && s.Fraction < 1) {
 			v.fail("data.split.fraction", number(s.Fraction), "above 0 and below 1")
 		}
