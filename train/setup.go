@@ -10,9 +10,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"autodev/compute"
@@ -45,8 +47,9 @@ type job struct {
 	sequence int
 
 	windows  pack.Windows
-	print    string      // fingerprint of the training documents
-	eval     data.Source // nil: nothing to measure on
+	sources  []*source.Set // what the recipe names, for what they left out
+	print    string        // fingerprint of the training documents
+	eval     data.Source   // nil: nothing to measure on
 	sentinel fim.Sentinels
 	base     string // hash of the weights that training starts from and of the tokenizer
 	log      *slog.Logger
@@ -80,10 +83,17 @@ func prepare(ctx context.Context, r configs.Recipe, o *Options, total int) (_ *j
 	return j, nil
 }
 
+// close releases what the job holds, and says what its sources left out.
 func (j *job) close() error {
 	var errs []error
 	if j.windows != nil {
 		errs = append(errs, j.windows.Close())
+	}
+	for _, s := range j.sources {
+		skipped := s.Skipped()
+		for _, reason := range slices.Sorted(maps.Keys(skipped)) {
+			j.log.Warn("documents skipped", "count", skipped[reason], "reason", reason)
+		}
 	}
 	if j.plans != nil {
 		errs = append(errs, j.plans.Free())
@@ -195,12 +205,12 @@ func (j *job) openData(ctx context.Context, o *Options, total int) error {
 	train, eval := o.Train, o.Eval
 	var err error
 	if train == nil {
-		if train, err = openSources(ctx, d.Train, o.Logger); err != nil {
+		if train, err = j.openSources(ctx, d.Train); err != nil {
 			return fmt.Errorf("data.train: %w", err)
 		}
 	}
 	if eval == nil && len(d.Eval) > 0 {
-		if eval, err = openSources(ctx, d.Eval, o.Logger); err != nil {
+		if eval, err = j.openSources(ctx, d.Eval); err != nil {
 			return fmt.Errorf("data.eval: %w", err)
 		}
 	}
@@ -230,15 +240,16 @@ func (j *job) openData(ctx context.Context, o *Options, total int) error {
 	return err
 }
 
-func openSources(ctx context.Context, list []configs.Source, log *slog.Logger) (data.Source, error) {
+func (j *job) openSources(ctx context.Context, list []configs.Source) (data.Source, error) {
 	var parts []data.Source
 	for _, s := range list {
 		src, err := source.Open(ctx, source.Options{
-			Column: s.Column, Languages: s.Languages, Format: s.Format, MaxDocuments: s.MaxDocuments, Logger: log,
+			Column: s.Column, Languages: s.Languages, Format: s.Format, MaxDocuments: s.MaxDocuments, Logger: j.log,
 		}, s.Path)
 		if err != nil {
 			return nil, err
 		}
+		j.sources = append(j.sources, src)
 		parts = append(parts, src)
 	}
 	return data.Concat(parts...), nil
@@ -270,6 +281,8 @@ func divide(ctx context.Context, d *configs.Data, src data.Source) (train, eval 
 		name := fmt.Sprintf("document %d %v", s.Seed, s.Fraction)
 		train = data.Filter(src, "train by "+name, func(doc data.Document) bool { return !held(doc) })
 		return train, data.Filter(src, "eval by "+name, held), nil
+	case s.By == "files":
+		return split.ByFiles(src, s.Files)
 	default:
 		return split.ByRepository(src, s.Seed, s.Fraction)
 	}

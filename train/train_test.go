@@ -663,10 +663,49 @@ func TestSplit(t *testing.T) {
 			t.Errorf("by %s: %d repositories are on both sides", by, split)
 		}
 	}
+	r := recipe(t, fullRecipe, "data.split={by: files, files: [3.py, r2/]}", "init.tokenizer=x")
+	_, eval, err := divide(t.Context(), &r.Data, documents(0, 20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held []string
+	for doc, err := range data.Documents(t.Context(), eval) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, doc.Path)
+	}
+	if want := []string{"3.py", "8.py", "9.py", "10.py", "11.py"}; !slices.Equal(held, want) {
+		t.Errorf("by files: held out %v, expected %v", held, want)
+	}
 	o := options()
 	o.Eval = nil
 	s := mustRun(t, o, fullRecipe, "init.tokenizer="+vocabulary(t), "data.split.by=document", "data.split.fraction=0.2", "eval.max_documents=5")
 	if s.Eval == nil || s.Eval.Documents != 5 {
 		t.Errorf("measured %+v, expected 5 documents", s.Eval)
+	}
+}
+
+// What a source left out is said at the end of a run.
+func TestSkippedDocumentsAreLogged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.jsonl")
+	if err := os.WriteFile(path, []byte("{\"content\":\"x\"}\n{\"content\":null}\n{\"content\":null}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	j := &job{log: slog.New(slog.NewTextHandler(&out, nil))}
+	src, err := j.openSources(t.Context(), []configs.Source{{Path: path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := data.Load(t.Context(), src, 0)
+	if err != nil || len(docs) != 1 {
+		t.Fatalf("%d documents, %v", len(docs), err)
+	}
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+	if want := `msg="documents skipped" count=2 reason="content is null"`; !strings.Contains(out.String(), want) {
+		t.Errorf("logged %q, expected %s", out.String(), want)
 	}
 }
