@@ -56,8 +56,8 @@ func (j *jsonl) OpenUnit(ctx context.Context, unit int, row int64) (data.Reader,
 		return nil, err
 	}
 	r := &jsonlReader{set: j, shard: s, unit: unit, file: f}
-	var in io.Reader = io.NewSectionReader(f, 0, s.size)
-	r.lines = bufio.NewReaderSize(in, 1<<16)
+	r.in = io.NewSectionReader(f, 0, s.size)
+	r.lines = bufio.NewReaderSize(r.in, 1<<16)
 	if strings.HasSuffix(strings.ToLower(s.key), ".gz") {
 		if r.gz, err = gzip.NewReader(r.lines); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: gzip header: %w", s.name, err), f.Close())
@@ -80,6 +80,7 @@ type jsonlReader struct {
 	unit  int
 	row   int64 // of the next line
 	file  io.Closer
+	in    *io.SectionReader // of the file as it is stored
 	gz    *gzip.Reader
 	lines *bufio.Reader
 	buf   []byte
@@ -98,6 +99,11 @@ func (r *jsonlReader) line() ([]byte, error) {
 	for {
 		part, err := r.lines.ReadSlice('\n')
 		r.buf = append(r.buf, part...)
+		if err == io.EOF {
+			if at, _ := r.in.Seek(0, io.SeekCurrent); at < r.shard.size {
+				return nil, fmt.Errorf("%s: line %d: the file ends after %d bytes, and had %d when it was opened", r.shard.name, r.row+1, at, r.shard.size)
+			}
+		}
 		switch {
 		case err == nil:
 			r.row++

@@ -61,6 +61,36 @@ func TestJSONL(t *testing.T) {
 	}
 }
 
+// A file that is cut short while it is read must not pass for one that ends there, even between two lines.
+func TestJSONLCutShort(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "a.jsonl")
+	line := jsonLine(map[string]any{"content": strings.Repeat("x", 1000)}) + "\n"
+	if err := os.WriteFile(p, []byte(strings.Repeat(line, 200)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := data.Open(t.Context(), open(t, Options{}, p), data.Cursor{})
+	if _, _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(p, int64(150*len(line))); err != nil {
+		t.Fatal(err)
+	}
+	n := 1
+	for ; n < 200; n++ {
+		_, _, err := r.Next()
+		if err == nil {
+			continue
+		}
+		if want := p + ": line 151: the file ends after"; !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("error %v, expected %s", err, want)
+		}
+		break
+	}
+	if n != 150 {
+		t.Errorf("read %d documents, expected 150", n)
+	}
+}
+
 func TestJSONLErrors(t *testing.T) {
 	for _, c := range []struct{ line, want string }{
 		{`{"content":"a"`, "line 2: byte 14: unexpected end of JSON input"},
