@@ -2,8 +2,8 @@
 // on, the Plan (a flat list of kernel calls over a few memory spaces whose sizes are known beforehand) and the Device that
 // runs it.
 //
-// What must not live here: kernel bodies (compute/ref has the readable ones, compute/cpu the fast ones, compute/cuda those
-// of NVIDIA GPUs), models, graphs, files. The package imports nothing of the project but internal/rng.
+// What must not live here: kernel bodies (compute/ref has the readable ones, compute/cpu the fast ones), models, graphs,
+// files. The package imports nothing of the project but internal/rng.
 //
 // # Rules every kernel keeps
 //
