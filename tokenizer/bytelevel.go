@@ -1,7 +1,5 @@
 package tokenizer
 
-import "unicode/utf8"
-
 // The byte-level alphabet of GPT-2 writes every byte as one printable character, so that vocabulary files are text:
 // printable Latin-1 bytes stand for themselves, the other 68 are U+0100, U+0101, … in ascending order of the byte.
 
@@ -48,13 +46,4 @@ func symbolBytes(dst []byte, s string) (_ []byte, ok bool) {
 		dst = append(dst, b)
 	}
 	return dst, true
-}
-
-// symbols returns the vocabulary spelling of the bytes b.
-func symbols(b string) string {
-	out := make([]byte, 0, 2*len(b))
-	for i := range len(b) {
-		out = utf8.AppendRune(out, byteRune(b[i]))
-	}
-	return string(out)
 }

@@ -88,14 +88,14 @@ func build(cfg Config, net network, dev compute.Device) (*Training, error) {
 	}
 	t.hash = t.fingerprint(step)
 	plain := step.place(dev)
-	kept, chosen := step.sparsest(dev)
+	chosen := step.sparsest(dev)
 	t.usage = Usage{
 		Weights: bytes[compute.Weights], Gradients: bytes[compute.Grads], Moments: bytes[compute.Moments],
 		Inputs: bytes[compute.Inputs], Outputs: bytes[compute.Outputs],
 		Plain: plain.usage(), Checkpointed: chosen.usage(),
 	}
 	if cfg.Checkpointing {
-		step, plain = kept, chosen
+		plain = chosen
 	}
 	evaluation := eval.place(dev)
 	t.usage.Arena = max(plain.arena, evaluation.arena)
@@ -283,21 +283,19 @@ func differentiate(cfg *Config, net network, eval bool, host compute.HostKernels
 	return b, gradOf, nil
 }
 
-// sparsest returns the checkpointed program and its placement. The last block's gradients follow its forward calls almost
+// sparsest returns the placement of the checkpointed program. The last block's gradients follow its forward calls almost
 // at once, so that keeping its values often costs no memory; then they are not computed again.
-func (p *program) sparsest(dev compute.Device) (*program, placement) {
+func (p *program) sparsest(dev compute.Device) placement {
 	blocks := p.blocks()
-	all := p.checkpoint(blocks)
-	placed := all.place(dev)
+	placed := p.checkpoint(blocks).place(dev)
 	if len(blocks) == 0 {
-		return all, placed
+		return placed
 	}
 	delete(blocks, slices.Max(keys(blocks)))
-	most := p.checkpoint(blocks)
-	if q := most.place(dev); q.arena <= placed.arena {
-		return most, q
+	if q := p.checkpoint(blocks).place(dev); q.arena <= placed.arena {
+		return q
 	}
-	return all, placed
+	return placed
 }
 
 func keys(m map[int]bool) []int {
