@@ -307,6 +307,27 @@ func TestStalledClient(t *testing.T) {
 	}
 }
 
+// TestStalledClientOfAWholeAnswer: an answer that nobody reads does not keep its connection.
+func TestStalledClientOfAWholeAnswer(t *testing.T) {
+	url, log := start(t, &fake{complete: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+		return []infer.Result{{Text: strings.Repeat("x", 24<<20)}}, nil
+	}}, Options{StallTimeout: 100 * time.Millisecond})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := `{"prompt":"p"}`
+	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	for range 1000 {
+		if strings.Contains(log.String(), "msg=request") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the request still waits for a client that does not read")
+}
+
 // TestSlowBody: a body that does not arrive in time is refused; one that does keeps no deadline for the completion.
 func TestSlowBody(t *testing.T) {
 	url, _ := start(t, &fake{complete: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {

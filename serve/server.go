@@ -34,7 +34,7 @@ type Options struct {
 	Logger       *slog.Logger  // nil: no log
 	MaxBody      int64         // bytes of a request: 8 MiB
 	BodyTimeout  time.Duration // for a request's body to arrive: 30 s
-	StallTimeout time.Duration // for a client to take an event of a stream: 30 s
+	StallTimeout time.Duration // for a client to take an answer, or an event of a stream: 30 s
 	Grace        time.Duration // for requests under way when the server is asked to stop: 10 s
 }
 
@@ -130,6 +130,7 @@ func (s *Server) model(w http.ResponseWriter, r *http.Request) {
 // record is what the log says about a request beyond method, path and time.
 type record struct {
 	http.ResponseWriter
+	stall  time.Duration // for the client to take an answer
 	status int
 	attrs  []any
 	Err    error
@@ -139,6 +140,8 @@ func (r *record) WriteHeader(status int) {
 	if r.status == 0 {
 		r.status = status
 	}
+	// A client that does not read must not keep its connection for ever. A stream sets a deadline of its own for each event.
+	_ = http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(r.stall))
 	r.ResponseWriter.WriteHeader(status)
 }
 
@@ -159,9 +162,9 @@ func (s *Server) Handler() http.Handler {
 		id := hex.EncodeToString(random[:])
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		// A stream before this request may have left its deadline on the connection.
+		// The answer before this request has left its deadline on the connection.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
-		l := &record{ResponseWriter: w}
+		l := &record{ResponseWriter: w, stall: s.o.StallTimeout}
 		defer func() {
 			failure := recover()
 			begun := l.status != 0
