@@ -12,8 +12,8 @@ import (
 )
 
 // evaluate measures the loss on the evaluation documents: every token of a document but its first, end-of-text included, with
-// the document's part in a window of the training sequence as context, without FIM and dropout.
-func (j *job) evaluate(ctx context.Context) (r EvalResult, err error) {
+// the document's part in a window of the training sequence as context, without FIM and dropout. It belongs to step n.
+func (j *job) evaluate(ctx context.Context, n int) (r EvalResult, err error) {
 	s, err := pack.NewStream(ctx, j.eval, j.tok, pack.Evaluation(j.sequence, j.sentinel))
 	if err != nil {
 		return r, fmt.Errorf("evaluation: %w", err)
@@ -29,7 +29,7 @@ func (j *job) evaluate(ctx context.Context) (r EvalResult, err error) {
 				break
 			}
 			if err != nil {
-				return r, fmt.Errorf("evaluation: %w", err)
+				return r, &dataError{n, fmt.Errorf("evaluation: %w", err)}
 			}
 			windows = append(windows, w)
 			r.Tokens += w.Scored()

@@ -186,7 +186,7 @@ func (j *job) run(ctx context.Context, sum *Summary, progress io.Writer) (err er
 			return nil
 		}
 		start := time.Now()
-		e, err := j.evaluate(ctx)
+		e, err := j.evaluate(ctx, n)
 		if err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func (d *divergence) Error() string {
 	return fmt.Sprintf("step %d: the %s is %v: training has diverged (a lower train.lr or a longer warm-up may help)", d.step, d.what, d.v)
 }
 
-// dataError is a failure to read training data.
+// dataError is a failure to read training or evaluation data.
 type dataError struct {
 	step int
 	err  error

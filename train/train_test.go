@@ -523,6 +523,28 @@ func TestUnreadableShard(t *testing.T) {
 	sameTree(t, out, want)
 }
 
+// An unreadable evaluation shard costs no step either.
+func TestUnreadableEvaluationShard(t *testing.T) {
+	sets := []string{"init.tokenizer=" + vocabulary(t), "checkpoint.keep=1", "eval.max_documents=0"}
+	want := filepath.Dir(mustRun(t, options(), fullRecipe, sets...).Final)
+	out := filepath.Join(t.TempDir(), "out")
+	r := recipe(t, fullRecipe, append(sets, "out="+out)...)
+	o := options()
+	o.Eval = failing{documents(100, 8), 3}
+	_, err := Run(t.Context(), r, o)
+	if want := "step 4: evaluation: data: shard-3.parquet: page 7: checksum mismatch; the last checkpoint is " + out + "/checkpoint-4"; err == nil || err.Error() != want {
+		t.Fatalf("error %v, expected %s", err, want)
+	}
+	s, err := Run(t.Context(), r, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Resumed != 4 {
+		t.Errorf("resumed after step %d, expected 4", s.Resumed)
+	}
+	sameTree(t, out, want)
+}
+
 func TestDivergence(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	r := recipe(t, fullRecipe, "init.tokenizer="+vocabulary(t), "out="+out, "train.lr=1e38", "train.warmup_steps=0", "train.warmup_ratio=0", "train.clip=0", "checkpoint.every=1")
