@@ -127,8 +127,8 @@ func (d *demo) run(ctx context.Context, r configs.Recipe, progress io.Writer) (*
 }
 
 // calibrate takes a few steps to see how many fit the budget.
-func (d *demo) calibrate(ctx context.Context) error {
-	r, err := d.recipe("demo-full.yaml", "calibration", 0)
+func (d *demo) calibrate(ctx context.Context) (err error) {
+	r, err := d.recipe("demo-full.yaml", "", 0)
 	if err != nil {
 		return err
 	}
@@ -137,20 +137,25 @@ func (d *demo) calibrate(ctx context.Context) error {
 		d.steps = d.Steps
 		return nil
 	}
-	r, err = d.recipe("demo-full.yaml", "calibration", 4)
-	if err != nil {
+	if r, err = d.recipe("demo-full.yaml", "", 4); err != nil {
 		return err
 	}
+	// Its results are of no use, and must not be in the way of another demo in the same folder.
+	if r.Out, err = os.MkdirTemp("", "autodev-demo-calibration-"); err != nil {
+		return fmt.Errorf("demo folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.Out)) }()
 	sum, err := d.run(ctx, r, nil)
 	if err != nil {
 		return err
 	}
 	perStep := float64(sum.Tokens) / float64(sum.Steps) / sum.TokensPerSecond
 	if fit := int(d.Budget.Seconds() / 2 / perStep); fit < d.steps {
+		planned := d.steps
 		d.steps = max(10, fit)
-		d.say("   (This machine takes %.1f s a step: %d steps instead of %d, to be done in time.)\n", perStep, d.steps, r.Train.Steps)
+		d.say("   (This machine takes %.1f s a step: %d steps instead of %d, to be done in time.)\n", perStep, d.steps, planned)
 	}
-	return os.RemoveAll(r.Out)
+	return nil
 }
 
 func (d *demo) train(ctx context.Context) error {
