@@ -232,7 +232,7 @@ func (d *demo) table(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return t.Write(d.Out, "table")
+	return t.Write(ctx, d.Out, "table")
 }
 
 // prompts are what an editor would send: the text before and after the cursor.

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"context"
 	"slices"
 
 	"gonum.org/v1/gonum/stat"
@@ -19,13 +20,16 @@ type Interval struct {
 
 // Bootstrap resamples clusters with replacement (Efron 1979; percentile intervals) and returns the interval of each result's
 // perplexity and of its ratio to the first result's. The ratio is paired: each resample draws the same clusters for all
-// results, so all must have been scored on the same clusters.
-func Bootstrap(seed uint64, results []Result) (perplexities, ratios []Interval) {
+// results, so all must have been scored on the same clusters. The error is ctx's.
+func Bootstrap(ctx context.Context, seed uint64, results []Result) (perplexities, ratios []Interval, err error) {
 	n := len(results[0].Clusters)
 	ppl := make([][]float64, len(results))
 	ratio := make([][]float64, len(results))
 	weight := make([]int32, n)
 	for r := range Resamples {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
 		clear(weight)
 		g := rng.New(seed, "bootstrap", uint64(r))
 		for range n {
@@ -40,7 +44,7 @@ func Bootstrap(seed uint64, results []Result) (perplexities, ratios []Interval) 
 		perplexities = append(perplexities, percentiles(ppl[i]))
 		ratios = append(ratios, percentiles(ratio[i]))
 	}
-	return perplexities, ratios
+	return perplexities, ratios, nil
 }
 
 func percentiles(xs []float64) Interval {

@@ -110,8 +110,8 @@ type Result struct {
 	Tokens       int // tokens scored
 	NLL          float64
 	Bytes        int
-	Clusters     []Cluster
-	ClustersKind string // "documents" or "windows"
+	Clusters     []Cluster // one for every document, also without a scored token, or for every window
+	ClustersKind string    // "documents" or "windows"
 }
 
 // BitsPerByte is Σ nll / (ln 2 · bytes of the scored tokens): comparable across tokenizers.
@@ -208,9 +208,6 @@ func (s *scorer) cluster(ids []int32, nll []float64) Cluster {
 }
 
 func (res *Result) add(c Cluster) {
-	if c.Tokens == 0 {
-		return
-	}
 	res.Clusters = append(res.Clusters, c)
 	res.NLL += c.NLL
 	res.Tokens += c.Tokens
@@ -218,16 +215,17 @@ func (res *Result) add(c Cluster) {
 }
 
 func (s *scorer) exact(docs []Document, res *Result) error {
-	all := make([][]int32, len(docs))
-	for i, d := range docs {
+	// Encoding twice is cheap next to scoring, and no more than one document's ids are held.
+	for _, d := range docs {
 		if err := s.ctx.Err(); err != nil {
 			return err
 		}
-		all[i] = s.ids(d)
-		s.total += max(0, len(all[i])-1)
+		s.total += max(0, len(s.ids(d))-1)
 	}
-	for i, ids := range all {
+	for i, d := range docs {
+		ids := s.ids(d)
 		if len(ids) < 2 {
+			res.add(Cluster{})
 			continue
 		}
 		nll := make([]float64, 0, len(ids)-1)
@@ -275,28 +273,23 @@ func (s *scorer) stream(docs []Document, res *Result) error {
 			res.add(s.cluster(ids[w.Score:w.End], part))
 		}
 	}
-	for begin := 0; begin < len(ids); {
-		end := begin
-		for end < len(ids) && owner[end] == owner[begin] {
-			end++
-		}
+	begin := 0
+	for d := range docs {
 		var docIDs []int32
 		var docNLL []float64
-		for i := begin; i < end; i++ {
-			if scored[i] {
-				docIDs, docNLL = append(docIDs, ids[i]), append(docNLL, nll[i])
+		for ; begin < len(ids) && int(owner[begin]) == d; begin++ {
+			if scored[begin] {
+				docIDs, docNLL = append(docIDs, ids[begin]), append(docNLL, nll[begin])
 			}
 		}
 		if s.o.Protocol != Original {
 			res.add(s.cluster(docIDs, docNLL))
 		}
 		if s.o.PerToken != nil && len(docIDs) > 0 {
-			d := int(owner[begin])
 			if err := s.o.PerToken(d, docs[d].Name, docIDs, docNLL); err != nil {
 				return err
 			}
 		}
-		begin = end
 	}
 	return nil
 }

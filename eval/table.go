@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -52,7 +53,7 @@ type report struct {
 	Rows      []record `json:"rows"`
 }
 
-func (t Table) report() (report, error) {
+func (t Table) report(ctx context.Context) (report, error) {
 	if len(t.Rows) == 0 {
 		return report{}, fmt.Errorf("a table needs at least one row")
 	}
@@ -69,7 +70,10 @@ func (t Table) report() (report, error) {
 	for i, r := range t.Rows {
 		results[i] = r.Result
 	}
-	perplexities, ratios := Bootstrap(t.Seed, results)
+	perplexities, ratios, err := Bootstrap(ctx, t.Seed, results)
+	if err != nil {
+		return report{}, err
+	}
 	for i, r := range t.Rows {
 		rec := record{
 			Model: r.Name, Perplexity: r.Result.Perplexity, Percent: 100 * r.Result.Perplexity / first.Perplexity,
@@ -100,14 +104,14 @@ func (r record) percent() string {
 }
 
 // Write renders the table in one of Formats.
-func (t Table) Write(w io.Writer, format string) error {
-	rep, err := t.report()
+func (t Table) Write(ctx context.Context, w io.Writer, format string) error {
+	rep, err := t.report(ctx)
 	if err != nil {
 		return err
 	}
-	header := []string{"Model", "Perplexity", "95 % interval", "% of first"}
+	header := []string{"Model", "Perplexity", "% of first", "95 % interval", "Bits per byte"}
 	cells := func(r record) []string {
-		return []string{r.Model, fmt.Sprintf("%.2f", r.Perplexity), fmt.Sprintf("%.2f–%.2f", r.Interval.Low, r.Interval.High), r.percent()}
+		return []string{r.Model, fmt.Sprintf("%.2f", r.Perplexity), r.percent(), fmt.Sprintf("%.2f–%.2f", r.Interval.Low, r.Interval.High), fmt.Sprintf("%.3f", r.BitsPerByte)}
 	}
 	switch format {
 	case "table":
@@ -123,7 +127,7 @@ func (t Table) Write(w io.Writer, format string) error {
 		return err
 	case "markdown":
 		var b strings.Builder
-		b.WriteString("| " + strings.Join(header, " | ") + " |\n|---|---:|---:|---:|\n")
+		b.WriteString("| " + strings.Join(header, " | ") + " |\n|---|---:|---:|---:|---:|\n")
 		for _, r := range rep.Rows {
 			c := cells(r)
 			c[0] = strings.ReplaceAll(c[0], "|", `\|`)

@@ -20,6 +20,15 @@ func result(scale float64, n int) Result {
 	return r
 }
 
+func mustBootstrap(t *testing.T, rs ...Result) (perplexities, ratios []Interval) {
+	t.Helper()
+	perplexities, ratios, err := Bootstrap(t.Context(), 0, rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return perplexities, ratios
+}
+
 func TestBootstrapCoversTheNormalInterval(t *testing.T) {
 	const n = 400
 	var r Result
@@ -28,7 +37,7 @@ func TestBootstrapCoversTheNormalInterval(t *testing.T) {
 	for range n {
 		r.add(Cluster{NLL: 1 + .5*g.NormFloat64(), Tokens: 1, Bytes: 1})
 	}
-	ppl, ratio := Bootstrap(0, []Result{r, r})
+	ppl, ratio := mustBootstrap(t, r, r)
 	mean := r.NLL / n
 	half := 1.96 * .5 / math.Sqrt(n)
 	if lo, hi := math.Log(ppl[0].Low)-(mean-half), math.Log(ppl[0].High)-(mean+half); math.Abs(lo) > .01 || math.Abs(hi) > .01 {
@@ -44,14 +53,14 @@ func TestTableFormats(t *testing.T) {
 	out := map[string]string{}
 	for _, f := range Formats() {
 		var b strings.Builder
-		if err := table.Write(&b, f); err != nil {
+		if err := table.Write(t.Context(), &b, f); err != nil {
 			t.Fatal(err)
 		}
 		out[f] = b.String()
 	}
 	for f, want := range map[string]string{
-		"table":    "Model    Perplexity  95 % interval  % of first\nbase     ",
-		"markdown": "| Model | Perplexity | 95 % interval | % of first |\n|---|---:|---:|---:|\n| base |",
+		"table":    "Model    Perplexity  % of first        95 % interval  Bits per byte\nbase     ",
+		"markdown": "| Model | Perplexity | % of first | 95 % interval | Bits per byte |\n|---|---:|---:|---:|---:|\n| base |",
 		"csv":      "model,perplexity,percent_of_first,low_95,high_95,tokens,documents,nll_sum,bits_per_byte,protocol\nbase,",
 	} {
 		if !strings.HasPrefix(out[f], want) {
@@ -72,10 +81,10 @@ func TestTableFormats(t *testing.T) {
 	if want := a.NLL / math.Ln2 / float64(a.Bytes); a.BitsPerByte != want {
 		t.Errorf("bits per byte %v, expected %v", a.BitsPerByte, want)
 	}
-	if err := (Table{Rows: []Row{{"a", result(1, 5)}, {"b", result(1, 6)}}}).Write(&strings.Builder{}, "table"); err == nil {
+	if err := (Table{Rows: []Row{{"a", result(1, 5)}, {"b", result(1, 6)}}}).Write(t.Context(), &strings.Builder{}, "table"); err == nil {
 		t.Error("rows scored over 5 and 6 documents were put into one table")
 	}
-	if err := table.Write(&strings.Builder{}, "html"); err == nil || !strings.Contains(err.Error(), `format "html"`) {
+	if err := table.Write(t.Context(), &strings.Builder{}, "html"); err == nil || !strings.Contains(err.Error(), `format "html"`) {
 		t.Errorf("format html: %v", err)
 	}
 }

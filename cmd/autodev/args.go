@@ -37,10 +37,15 @@ func flagsFirst(a *cli.App, args []string) []string {
 			continue
 		}
 		options = append(options, arg)
-		if len(rest) > 0 && !strings.Contains(arg, "=") && takesValue(flags, strings.TrimLeft(arg, "-")) {
-			options = append(options, rest[0])
-			rest = rest[1:]
+		if strings.Contains(arg, "=") || !takesValue(flags, strings.TrimLeft(arg, "-")) {
+			continue
 		}
+		if len(rest) == 0 {
+			// Its value is missing. Without arguments behind it, urfave/cli sees that too.
+			return append(out, options...)
+		}
+		options = append(options, rest[0])
+		rest = rest[1:]
 	}
 	return append(append(out, options...), words...)
 }

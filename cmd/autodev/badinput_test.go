@@ -109,7 +109,7 @@ func TestBadInput(t *testing.T) {
 		{"adapter of another model", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--adapter", foreignDir}, 1, `DIR/foreign/adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_A.weight: shape [2 32], expected [2 48]: is this the adapter of another model?`},
 		{"no adapter", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--adapter", empty}, 1, `read adapter: stat DIR/empty/adapter_config.json: no such file or directory`},
 		{"bad JSON line", []string{"eval", "perplexity", "--data", badLine, "--model", small}, 1, `DIR/bad.jsonl: line 2: byte 13: invalid character '}' looking for beginning of value`},
-		{"per-token folder", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--per-token", filepath.Join(none, "tokens.jsonl")}, 1, `--per-token DIR/none/tokens.jsonl: no such file or directory`},
+		{"per-token folder", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--per-token", filepath.Join(none, "tokens.jsonl")}, 1, `--per-token: create DIR/none/tokens.jsonl: no such file or directory`},
 
 		{"merge of a foreign adapter", []string{"lora", "merge", "--model", small, "--adapter", foreignDir, "--out", out}, 1, `DIR/foreign/adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_A.weight: shape [2 32], expected [2 48]: is this the adapter of another model?`},
 		{"merge without adapter", []string{"lora", "merge", "--out", out}, 2, `--adapter is missing`},

@@ -18,7 +18,7 @@ import (
 	"autodev/data/fim"
 	"autodev/data/pack"
 	"autodev/data/source"
-	"autodev/tokenizer"
+	"autodev/models"
 )
 
 func dataCommand() *cli.Command {
@@ -49,7 +49,7 @@ func dataCommand() *cli.Command {
 				Usage:     "print the training windows that documents become, decoded",
 				ArgsUsage: "SRC…",
 				Flags: append(sourceFlags(),
-					&cli.StringFlag{Name: "tokenizer", Usage: "tokenizer at `PATH` (tokenizer.json or its folder)"},
+					&cli.StringFlag{Name: "tokenizer", Usage: "tokenizer at `PATH` (tokenizer.json or its folder)", Value: models.Tiny},
 					&cli.IntFlag{Name: "sequence", Value: 1024, Usage: "`TOKENS` in a window"},
 					&cli.IntFlag{Name: "count", Value: 2, Usage: "print `N` windows"},
 					&cli.Uint64Flag{Name: "seed", Usage: "random `SEED`"},
@@ -144,7 +144,7 @@ func dataStats(c *cli.Context) error {
 	}
 	var encode func(string) []int32
 	if name := c.String("tokenizer"); name != "" {
-		t, err := tokenizer.Load(name)
+		t, err := openTokenizer(name)
 		if err != nil {
 			return err
 		}
@@ -192,10 +192,7 @@ func printStats(w io.Writer, stats []data.LanguageStats, tokens bool) error {
 }
 
 func dataWindows(c *cli.Context) error {
-	if c.String("tokenizer") == "" {
-		return usageError("windows: no --tokenizer is given; see autodev data windows --help")
-	}
-	tok, err := tokenizer.Load(c.String("tokenizer"))
+	tok, err := openTokenizer(c.String("tokenizer"))
 	if err != nil {
 		return err
 	}
@@ -231,7 +228,11 @@ func dataWindows(c *cli.Context) error {
 			for end < len(w.IDs) && w.DocStart[end] == w.DocStart[start] {
 				end++
 			}
-			if _, err := fmt.Fprintf(c.App.Writer, "-- positions %d to %d\n%s\n", start, end-1, tok.Decode(w.IDs[start:end])); err != nil {
+			text := tok.Decode(w.IDs[start:end])
+			if !slices.ContainsFunc(w.Targets[start:end], func(t int32) bool { return t != pack.NotScored }) {
+				text = "(padding)"
+			}
+			if _, err := fmt.Fprintf(c.App.Writer, "-- positions %d to %d\n%s\n", start, end-1, text); err != nil {
 				return err
 			}
 			start = end

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v2"
 
 	"autodev/data/source"
 	"autodev/eval"
+	"autodev/internal/atomicfile"
 	"autodev/internal/progress"
 	"autodev/lora"
 	"autodev/models"
@@ -38,6 +37,7 @@ func perplexityCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "adapter", Usage: "folder of a PEFT LoRA adapter of the first model"},
 			&cli.StringSliceFlag{Name: "data", Usage: "documents: parquet or JSON-lines file, folder, glob or http(s) address"},
 			&cli.StringSliceFlag{Name: "language", Usage: "keep documents of this language"},
+			&cli.StringFlag{Name: "input", Usage: "what --data is, if its name does not say: `KIND` parquet, jsonl or folder", Value: source.FormatAuto},
 			&cli.StringFlag{Name: "column", Usage: "the text's column", Value: "content"},
 			&cli.StringFlag{Name: "protocol", Usage: "exact, strided or original", Value: string(eval.Exact)},
 			&cli.IntFlag{Name: "window", Usage: "tokens given to a model at once (default: the shortest context of the models)"},
@@ -54,7 +54,7 @@ func perplexityCommand() *cli.Command {
 			}
 			return perplexity(c.Context, perplexityFlags{
 				models: c.StringSlice("model"), adapters: c.StringSlice("adapter"), data: c.StringSlice("data"),
-				source:   source.Options{Column: c.String("column"), Languages: c.StringSlice("language")},
+				source:   source.Options{Column: c.String("column"), Format: c.String("input"), Languages: c.StringSlice("language")},
 				protocol: eval.Protocol(c.String("protocol")), window: c.Int("window"), stride: c.Int("stride"), maxDocs: c.Int("max-docs"),
 				format: c.String("format"), perToken: c.String("per-token"), seed: c.Uint64("seed"), threads: c.Int("threads"),
 			}, c.App.Writer, c.App.ErrWriter)
@@ -114,6 +114,7 @@ func perplexity(ctx context.Context, f perplexityFlags, out, errOut io.Writer) (
 	if err != nil {
 		return err
 	}
+	logSkipped(src)
 	candidates, err := f.candidates()
 	if err != nil {
 		return err
@@ -126,14 +127,9 @@ func perplexity(ctx context.Context, f perplexityFlags, out, errOut io.Writer) (
 		return bar.Set
 	}
 	if f.perToken != "" {
-		file, err := renameio.NewPendingFile(f.perToken, renameio.WithPermissions(0o644))
+		file, err := atomicfile.Create(f.perToken)
 		if err != nil {
-			// The path in the error is that of a temporary file.
-			var at *fs.PathError
-			if errors.As(err, &at) {
-				err = at.Err
-			}
-			return fmt.Errorf("--per-token %s: %w", f.perToken, err)
+			return fmt.Errorf("--per-token: %w", err)
 		}
 		defer func() {
 			if err == nil {
@@ -148,7 +144,7 @@ func perplexity(ctx context.Context, f perplexityFlags, out, errOut io.Writer) (
 	if err != nil {
 		return err
 	}
-	return table.Write(out, f.format)
+	return table.Write(ctx, out, f.format)
 }
 
 // candidates lists the rows: every model, then every adapter on the first model.

@@ -212,7 +212,7 @@ func TestPlatformEngineer(t *testing.T) {
 			return strings.HasPrefix(s, "Model ") && strings.Count(s, "\n") == 5 && strings.HasPrefix(lastLine(s), "exact protocol (window 64, stride 32), 6 documents, ")
 		},
 		"markdown": func(s string) bool {
-			return strings.HasPrefix(s, "| Model | Perplexity | 95 % interval | % of first |\n|---|---:|---:|---:|\n| "+base+" | ") && strings.Contains(s, " | 100 % |\n")
+			return strings.HasPrefix(s, "| Model | Perplexity | % of first | 95 % interval | Bits per byte |\n|---|---:|---:|---:|---:|\n| "+base+" | ") && strings.Contains(s, " | 100 % | ")
 		},
 		"csv": func(s string) bool {
 			rows, err := csv.NewReader(strings.NewReader(s)).ReadAll()

@@ -79,44 +79,12 @@ func modelCommand() *cli.Command {
 	}
 }
 
-// onePositional returns the command's only argument. Flags may also stand behind it, where urfave/cli takes them for
-// arguments.
+// onePositional returns the command's only argument.
 func onePositional(c *cli.Context, what string) (string, error) {
-	var found []string
-	args := c.Args().Slice()
-	for i := 0; i < len(args); i++ {
-		a := args[i]
-		if !strings.HasPrefix(a, "-") || a == "-" {
-			found = append(found, a)
-			continue
-		}
-		name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		var flag cli.Flag
-		for _, f := range c.Command.Flags {
-			if f.Names()[0] == name {
-				flag = f
-			}
-		}
-		switch _, boolean := flag.(*cli.BoolFlag); {
-		case flag == nil:
-			return "", usageError("flag provided but not defined: %s", a)
-		case given:
-		case boolean:
-			value = "true"
-		case i+1 == len(args):
-			return "", usageError("flag needs an argument: %s", a)
-		default:
-			i++
-			value = args[i]
-		}
-		if err := c.Set(name, value); err != nil {
-			return "", usageError("%s: %w", a, err)
-		}
+	if n := c.NArg(); n != 1 {
+		return "", usageError("%s: %d arguments, expected one: %s", c.Command.HelpName, n, what)
 	}
-	if len(found) != 1 {
-		return "", usageError("%s: %d arguments, expected one: %s", c.Command.HelpName, len(found), what)
-	}
-	return found[0], nil
+	return c.Args().First(), nil
 }
 
 // parseBytes reads a size: digits with an optional decimal unit.

@@ -2,22 +2,20 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/urfave/cli/v2"
 )
 
 // runModel runs "autodev model args…" and returns what it printed.
 func runModel(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	a := &cli.App{Name: "autodev", Writer: &out, ErrWriter: &out, Commands: []*cli.Command{modelCommand()}, ExitErrHandler: func(*cli.Context, error) {}}
-	err := a.RunContext(context.Background(), append([]string{"autodev", "model"}, args...))
+	a := app()
+	a.Writer, a.ErrWriter = &out, &out
+	err := a.RunContext(t.Context(), flagsFirst(a, append([]string{"autodev", "model"}, args...)))
 	return out.String(), err
 }
 
