@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"autodev/internal/atomicdir"
+	"autodev/internal/jsonfields"
 	"autodev/model"
 	"autodev/model/dtype"
 	"autodev/model/safetensors"
@@ -119,8 +120,8 @@ func parseConfig(b []byte) (*adapterConfig, error) {
 	if raw == nil {
 		return nil, errors.New("found null, expected a JSON object")
 	}
-	f := fields{raw: raw}
-	if kind := get(&f, "peft_type", ""); kind != "LORA" && f.err == nil {
+	f := fields{jsonfields.Object{Raw: raw}}
+	if kind := jsonfields.Get(&f.Object, "peft_type", ""); kind != "LORA" && f.Err == nil {
 		return nil, fmt.Errorf("peft_type: found %q, expected \"LORA\"", kind)
 	}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
@@ -129,27 +130,27 @@ func parseConfig(b []byte) (*adapterConfig, error) {
 		}
 	}
 	cfg := &adapterConfig{
-		r:       get(&f, "r", 8),
-		alpha:   get(&f, "lora_alpha", 8.0),
-		dropout: get(&f, "lora_dropout", 0.0),
-		rslora:  get(&f, "use_rslora", false),
-		base:    get(&f, "base_model_name_or_path", ""),
+		r:       jsonfields.Get(&f.Object, "r", 8),
+		alpha:   jsonfields.Get(&f.Object, "lora_alpha", 8.0),
+		dropout: jsonfields.Get(&f.Object, "lora_dropout", 0.0),
+		rslora:  jsonfields.Get(&f.Object, "use_rslora", false),
+		base:    jsonfields.Get(&f.Object, "base_model_name_or_path", ""),
 	}
 	// The tensors have the same shapes either way.
-	get(&f, "fan_in_fan_out", false)
+	jsonfields.Get(&f.Object, "fan_in_fan_out", false)
 	if layer, err := strconv.Atoi(string(raw["layers_to_transform"])); err == nil {
 		cfg.layers = []int{layer}
 	} else {
-		cfg.layers = get(&f, "layers_to_transform", []int(nil))
+		cfg.layers = jsonfields.Get(&f.Object, "layers_to_transform", []int(nil))
 	}
 	cfg.targets = f.matcher("target_modules")
 	cfg.exclude = f.matcher("exclude_modules")
 	cfg.rankPattern = f.patterns("rank_pattern")
 	cfg.alphaPattern = f.patterns("alpha_pattern")
 	switch {
-	case f.err != nil:
-		return nil, f.err
-	case f.absent("target_modules"):
+	case f.Err != nil:
+		return nil, f.Err
+	case f.Absent("target_modules"):
 		return nil, errors.New("target_modules: missing, expected a list of modules, a regular expression or \"all-linear\"")
 	case cfg.r < 1:
 		return nil, fmt.Errorf("r: found %d, expected at least 1", cfg.r)
@@ -164,40 +165,20 @@ func parseConfig(b []byte) (*adapterConfig, error) {
 	return cfg, nil
 }
 
-// fields reads typed values of a JSON object and remembers the first error. null counts as absent.
-type fields struct {
-	raw map[string]json.RawMessage
-	err error
-}
-
-func (f *fields) absent(key string) bool {
-	v, ok := f.raw[key]
-	return !ok || string(v) == "null"
-}
-
-func get[T any](f *fields, key string, or T) T {
-	if f.err != nil || f.absent(key) {
-		return or
-	}
-	var v T
-	if err := json.Unmarshal(f.raw[key], &v); err != nil {
-		f.err = fmt.Errorf("%s: found %.60s, expected a value of type %T", key, f.raw[key], v)
-		return or
-	}
-	return v
-}
+// fields is adapter_config.json being read.
+type fields struct{ jsonfields.Object }
 
 func (f *fields) matcher(key string) matcher {
-	if f.err != nil || f.absent(key) {
+	if f.Err != nil || f.Absent(key) {
 		return matcher{}
 	}
 	var list []string
-	if json.Unmarshal(f.raw[key], &list) == nil {
+	if json.Unmarshal(f.Raw[key], &list) == nil {
 		return matcher{names: list}
 	}
-	text := get(f, key, "")
-	if f.err != nil {
-		f.err = fmt.Errorf("%s: found %.60s, expected a list of names or a regular expression", key, f.raw[key])
+	text := jsonfields.Get(&f.Object, key, "")
+	if f.Err != nil {
+		f.Err = fmt.Errorf("%s: found %.60s, expected a list of names or a regular expression", key, f.Raw[key])
 		return matcher{}
 	}
 	if text == AllLinear {
@@ -205,7 +186,7 @@ func (f *fields) matcher(key string) matcher {
 	}
 	re, err := regexp.Compile("^(?:" + text + ")$")
 	if err != nil {
-		f.err = fmt.Errorf("%s: %w", key, err)
+		f.Err = fmt.Errorf("%s: %w", key, err)
 		return matcher{}
 	}
 	return matcher{re: re}
@@ -213,12 +194,12 @@ func (f *fields) matcher(key string) matcher {
 
 // patterns reads {regular expression: number} in the order of the file, in which PEFT tries them.
 func (f *fields) patterns(key string) []pattern {
-	values := get(f, key, map[string]float64(nil))
-	if f.err != nil || len(values) == 0 {
+	values := jsonfields.Get(&f.Object, key, map[string]float64(nil))
+	if f.Err != nil || len(values) == 0 {
 		return nil
 	}
 	var ps []pattern
-	dec := json.NewDecoder(bytes.NewReader(f.raw[key]))
+	dec := json.NewDecoder(bytes.NewReader(f.Raw[key]))
 	for {
 		tok, err := dec.Token()
 		if err != nil {
@@ -230,7 +211,7 @@ func (f *fields) patterns(key string) []pattern {
 		}
 		re, err := regexp.Compile(`^(?:.*\.)?(?:` + name + ")$")
 		if err != nil {
-			f.err = fmt.Errorf("%s: %w", key, err)
+			f.Err = fmt.Errorf("%s: %w", key, err)
 			return nil
 		}
 		ps = append(ps, pattern{re, values[name]})
@@ -248,7 +229,7 @@ var known = []string{
 
 // refuse reports a setting that changes what the adapter computes and is not supported here.
 func (f *fields) refuse(key string) error {
-	text := string(f.raw[key])
+	text := string(f.Raw[key])
 	bad := func(want string) error {
 		return fmt.Errorf("%s: found %.80s, expected %s: this kind of adapter is not supported", key, text, want)
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"autodev/compute"
+	"autodev/internal/jsonfields"
 	"autodev/model/dtype"
 )
 
@@ -197,15 +198,15 @@ func ParseConfig(b []byte, name string) (Config, error) {
 }
 
 func parseConfig(b []byte) (Config, error) {
-	f := fields{raw: map[string]json.RawMessage{}}
-	if err := json.Unmarshal(b, &f.raw); err != nil {
+	f := fields{jsonfields.Object{Raw: map[string]json.RawMessage{}}}
+	if err := json.Unmarshal(b, &f.Raw); err != nil {
 		return Config{}, jsonError(err)
 	}
-	if f.raw == nil {
+	if f.Raw == nil {
 		return Config{}, errors.New("found null, expected a JSON object")
 	}
-	kind := field(&f, "model_type", "")
-	class := field(&f, "architectures", []string(nil))
+	kind := jsonfields.Get(&f.Object, "model_type", "")
+	class := jsonfields.Get(&f.Object, "architectures", []string(nil))
 	var c Config
 	switch kind {
 	case "gpt_bigcode":
@@ -223,60 +224,60 @@ func parseConfig(b []byte) (Config, error) {
 	c.Layers = f.dimension("n_layer", "num_hidden_layers")
 	c.Heads = f.dimension("n_head", "num_attention_heads")
 	c.Vocab = c.VocabSize
-	c.Inner = field(&f, "n_inner", 0)
-	if f.absent("n_inner") {
+	c.Inner = jsonfields.Get(&f.Object, "n_inner", 0)
+	if f.Absent("n_inner") {
 		c.Inner = 4 * c.Embed
 	}
-	c.Epsilon = field(&f, "layer_norm_epsilon", 1e-5)
-	c.InitStd = field(&f, "initializer_range", 0.02)
-	c.EmbeddingDropout = field(&f, "embd_pdrop", 0.1)
-	c.AttentionDropout = field(&f, "attn_pdrop", 0.1)
-	c.ResidualDropout = field(&f, "resid_pdrop", 0.1)
-	c.Tied = field(&f, "tie_word_embeddings", true)
-	c.ScaleAttention = field(&f, "scale_attn_weights", true)
-	c.BOS = field(&f, "bos_token_id", -1)
+	c.Epsilon = jsonfields.Get(&f.Object, "layer_norm_epsilon", 1e-5)
+	c.InitStd = jsonfields.Get(&f.Object, "initializer_range", 0.02)
+	c.EmbeddingDropout = jsonfields.Get(&f.Object, "embd_pdrop", 0.1)
+	c.AttentionDropout = jsonfields.Get(&f.Object, "attn_pdrop", 0.1)
+	c.ResidualDropout = jsonfields.Get(&f.Object, "resid_pdrop", 0.1)
+	c.Tied = jsonfields.Get(&f.Object, "tie_word_embeddings", true)
+	c.ScaleAttention = jsonfields.Get(&f.Object, "scale_attn_weights", true)
+	c.BOS = jsonfields.Get(&f.Object, "bos_token_id", -1)
 	c.EOS = f.ids("eos_token_id")
-	act := field(&f, "activation_function", activationName(c.Architecture, compute.GELUTanh))
+	act := jsonfields.Get(&f.Object, "activation_function", activationName(c.Architecture, compute.GELUTanh))
 	var known bool
-	if c.Activation, known = parseActivation(act); !known && f.err == nil {
-		f.err = fmt.Errorf("activation_function: %q, expected gelu_new, gelu_fast, gelu_pytorch_tanh, gelu or relu", act)
+	if c.Activation, known = parseActivation(act); !known && f.Err == nil {
+		f.Err = fmt.Errorf("activation_function: %q, expected gelu_new, gelu_fast, gelu_pytorch_tanh, gelu or relu", act)
 	}
-	heads := field(&f, "attention_head_type", "")
+	heads := jsonfields.Get(&f.Object, "attention_head_type", "")
 	switch {
 	case c.Architecture == GPTBigCode:
 		c.KVHeads = 1
-		if !field(&f, "multi_query", true) {
+		if !jsonfields.Get(&f.Object, "multi_query", true) {
 			c.KVHeads = c.Heads
 		}
-		if heads != "" && f.err == nil {
-			f.err = fmt.Errorf("attention_head_type: %q, expected none for gpt_bigcode", heads)
+		if heads != "" && f.Err == nil {
+			f.Err = fmt.Errorf("attention_head_type: %q, expected none for gpt_bigcode", heads)
 		}
 	case heads == "multiquery":
 		// SantaCoder as first published: GPT-2's code with one key and value head, in today's terms a GPTBigCode.
 		c.Architecture, c.KVHeads, c.layout = GPTBigCode, 1, layoutSantaCoder
 	case heads == "multihead", heads == "" && !slices.Contains(class, "GPT2LMHeadCustomModel"):
 		c.KVHeads = c.Heads
-	case f.err == nil:
-		f.err = fmt.Errorf("attention_head_type: %q, expected multiquery or multihead", heads)
+	case f.Err == nil:
+		f.Err = fmt.Errorf("attention_head_type: %q, expected multiquery or multihead", heads)
 	}
-	kv := field(&f, "num_key_value_heads", c.KVHeads)
+	kv := jsonfields.Get(&f.Object, "num_key_value_heads", c.KVHeads)
 	for _, r := range []struct{ field, why string }{
 		{"add_cross_attention", "a decoder without an encoder"},
 		{"is_encoder_decoder", "a decoder without an encoder"},
 		{"scale_attn_by_inverse_layer_idx", "attention scaled alike in every layer"},
 	} {
-		if field(&f, r.field, false) && f.err == nil {
-			f.err = fmt.Errorf("%s: true, expected false: only %s is supported", r.field, r.why)
+		if jsonfields.Get(&f.Object, r.field, false) && f.Err == nil {
+			f.Err = fmt.Errorf("%s: true, expected false: only %s is supported", r.field, r.why)
 		}
 	}
-	if q, ok := f.raw["quantization_config"]; ok && !f.absent("quantization_config") && f.err == nil {
-		f.err = fmt.Errorf("quantization_config: %.60s, expected none: quantised weights are not supported", q)
+	if q, ok := f.Raw["quantization_config"]; ok && !f.Absent("quantization_config") && f.Err == nil {
+		f.Err = fmt.Errorf("quantization_config: %.60s, expected none: quantised weights are not supported", q)
 	}
-	if p := field(&f, "pruned_heads", map[string]any(nil)); len(p) > 0 && f.err == nil {
-		f.err = fmt.Errorf("pruned_heads: %d layers, expected none: pruned heads are not supported", len(p))
+	if p := jsonfields.Get(&f.Object, "pruned_heads", map[string]any(nil)); len(p) > 0 && f.Err == nil {
+		f.Err = fmt.Errorf("pruned_heads: %d layers, expected none: pruned heads are not supported", len(p))
 	}
-	if f.err != nil {
-		return Config{}, f.err
+	if f.Err != nil {
+		return Config{}, f.Err
 	}
 	for _, id := range append([]int{c.BOS}, c.EOS...) {
 		if id < -1 || id >= maxVocab {
@@ -289,7 +290,7 @@ func parseConfig(b []byte) (Config, error) {
 	if kv != c.KVHeads {
 		return Config{}, fmt.Errorf("num_key_value_heads: %d, expected %d", kv, c.KVHeads)
 	}
-	c.Extra = f.raw
+	c.Extra = f.Raw
 	for _, k := range ownFields {
 		delete(c.Extra, k)
 	}
@@ -373,51 +374,31 @@ func marshal(v any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// fields reads typed values from a JSON object and remembers the first error. null counts as absent.
-type fields struct {
-	raw map[string]json.RawMessage
-	err error
-}
-
-func (f *fields) absent(name string) bool {
-	v, ok := f.raw[name]
-	return !ok || string(v) == "null"
-}
-
-func field[T any](f *fields, name string, or T) T {
-	if f.err != nil || f.absent(name) {
-		return or
-	}
-	var v T
-	if err := json.Unmarshal(f.raw[name], &v); err != nil {
-		f.err = fmt.Errorf("%s: %.60s, expected a value of type %T", name, f.raw[name], v)
-		return or
-	}
-	return v
-}
+// fields is config.json being read.
+type fields struct{ jsonfields.Object }
 
 // dimension reads a required integer under the first of its names that is there.
 func (f *fields) dimension(names ...string) int {
 	for _, name := range names {
-		if !f.absent(name) {
-			return field(f, name, 0)
+		if !f.Absent(name) {
+			return jsonfields.Get(&f.Object, name, 0)
 		}
 	}
-	if f.err == nil {
-		f.err = fmt.Errorf("%s: missing, expected an integer", names[0])
+	if f.Err == nil {
+		f.Err = fmt.Errorf("%s: missing, expected an integer", names[0])
 	}
 	return 0
 }
 
 // ids reads one token id or a list of them.
 func (f *fields) ids(name string) []int {
-	if f.absent(name) {
+	if f.Absent(name) {
 		return nil
 	}
-	if v := bytes.TrimSpace(f.raw[name]); v[0] == '[' {
-		return field(f, name, []int(nil))
+	if v := bytes.TrimSpace(f.Raw[name]); v[0] == '[' {
+		return jsonfields.Get(&f.Object, name, []int(nil))
 	}
-	return []int{field(f, name, 0)}
+	return []int{jsonfields.Get(&f.Object, name, 0)}
 }
 
 // jsonError puts the offset into a syntax error.

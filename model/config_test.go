@@ -125,8 +125,8 @@ func TestBadConfigs(t *testing.T) {
 		{`{}`, "model_type: missing, expected gpt_bigcode or gpt2"},
 		{`{"model_type":7}`, "model_type: missing, expected gpt_bigcode or gpt2"},
 		{`{"model_type":"gpt2"}`, "vocab_size: missing, expected an integer"},
-		{`{"model_type":"gpt2","vocab_size":"10"}`, `vocab_size: "10", expected a value of type int`},
-		{`{"model_type":"gpt2","vocab_size":10.5}`, `vocab_size: 10.5, expected a value of type int`},
+		{`{"model_type":"gpt2","vocab_size":"10"}`, `vocab_size: found "10", expected a value of type int`},
+		{`{"model_type":"gpt2","vocab_size":10.5}`, `vocab_size: found 10.5, expected a value of type int`},
 		{`{"model_type":"gpt2",` + strings.Replace(dims, "10", "-1", 1) + `}`, "vocab_size: -1, expected 1 to 16777216"},
 		{`{"model_type":"gpt2",` + strings.Replace(dims, `"n_layer":1`, `"n_layer":99999999`, 1) + `}`, "n_layer: 99999999, expected 1 to 4096"},
 		{`{"model_type":"gpt2",` + strings.Replace(dims, `"n_embd":4`, `"n_embd":0`, 1) + `}`, "n_embd: 0, expected 1 to 131072"},
@@ -134,7 +134,7 @@ func TestBadConfigs(t *testing.T) {
 		{`{"model_type":"gpt2","n_inner":0,` + dims + `}`, "n_inner: 0, expected 1 to 1048576"},
 		{`{"model_type":"gpt2","layer_norm_epsilon":0,` + dims + `}`, "layer_norm_epsilon: 0, expected more than 0 and less than 1"},
 		{`{"model_type":"gpt2","attn_pdrop":1,` + dims + `}`, "attn_pdrop: 1, expected at least 0 and less than 1"},
-		{`{"model_type":"gpt2","tie_word_embeddings":"yes",` + dims + `}`, `tie_word_embeddings: "yes", expected a value of type bool`},
+		{`{"model_type":"gpt2","tie_word_embeddings":"yes",` + dims + `}`, `tie_word_embeddings: found "yes", expected a value of type bool`},
 		{`{"model_type":"gpt2","add_cross_attention":true,` + dims + `}`, "add_cross_attention: true, expected false: only a decoder without an encoder is supported"},
 		{`{"model_type":"gpt2","scale_attn_by_inverse_layer_idx":true,` + dims + `}`, "scale_attn_by_inverse_layer_idx: true, expected false: only attention scaled alike in every layer is supported"},
 		{`{"model_type":"gpt2","quantization_config":{"bits":4},` + dims + `}`, `quantization_config: {"bits":4}, expected none: quantised weights are not supported`},
@@ -143,7 +143,7 @@ func TestBadConfigs(t *testing.T) {
 		{`{"model_type":"gpt2","architectures":["GPT2LMHeadCustomModel"],` + dims + `}`, `attention_head_type: "", expected multiquery or multihead`},
 		{`{"model_type":"gpt_bigcode","attention_head_type":"multihead",` + dims + `}`, `attention_head_type: "multihead", expected none for gpt_bigcode`},
 		{`{"model_type":"gpt_bigcode","num_key_value_heads":2,` + dims + `}`, "num_key_value_heads: 2, expected 1"},
-		{`{"model_type":"gpt2","eos_token_id":[1,"a"],` + dims + `}`, `eos_token_id: [1,"a"], expected a value of type []int`},
+		{`{"model_type":"gpt2","eos_token_id":[1,"a"],` + dims + `}`, `eos_token_id: found [1,"a"], expected a value of type []int`},
 		{`{"model_type":"gpt2","bos_token_id":-5,` + dims + `}`, "bos_token_id, eos_token_id: -5, expected a token id"},
 	} {
 		_, err := ParseConfig([]byte(c.text), "config.json")
