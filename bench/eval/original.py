@@ -1,9 +1,9 @@
 """The published experiment's perplexity, computed independently with transformers, beside ours on the same files.
 
-Usage: original.py AUTODEV MODEL_DIR PARQUET_FILE...
-AUTODEV is the binary, MODEL_DIR a folder that both can load (autodev model convert --out DIR writes one). Prints both values and
-their relative difference; fails above 1e-4. The loop follows the published script: the first 100 files joined by a blank line, one
-stream, windows of n_positions with stride 512 (half a window where that is shorter), labels masked with -100, mean of window losses.
+Usage: original.py AUTODEV MODEL_DIR SOURCE...
+AUTODEV is the binary, MODEL_DIR a folder that both can load (autodev model convert --out DIR writes one); SOURCE is read by
+autodev data cat. Prints both values and their relative difference; fails above 1e-4. The loop follows the published script: the
+first 100 files joined by a blank line, one stream, windows of n_positions with stride 512 (half a window where that is shorter), labels masked with -100, mean of window losses.
 """
 
 import json
@@ -11,14 +11,12 @@ import math
 import subprocess
 import sys
 
-import pyarrow.parquet
 import torch
 import transformers
 
 autodev, folder, *files = sys.argv[1:]
-texts = []
-for f in sorted(files):
-    texts += [t for t in pyarrow.parquet.read_table(f, columns=["content"])["content"].to_pylist() if t is not None]
+lines = subprocess.run([autodev, "data", "cat", *files, "--format", "jsonl"], check=True, capture_output=True, text=True).stdout
+texts = [json.loads(line)["content"] for line in lines.splitlines()]
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 ids = tokenizer("\n\n".join(texts[:100]), return_tensors="pt", add_special_tokens=False).input_ids
