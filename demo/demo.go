@@ -235,11 +235,12 @@ func (d *demo) table(ctx context.Context) error {
 	return t.Write(ctx, d.Out, "table")
 }
 
-// prompts are what an editor would send: the text before and after the cursor.
+// prompts are what an editor would send: the text before and after the cursor. Tokens begin with a space, so a prompt does not
+// end with one.
 var prompts = []struct{ prefix, suffix string }{
-	{"package main\n\nimport (\n\t\"fmt\"\n\t\"os\"\n)\n\nfunc main() {\n\tf, err := os.Open(\"config\")\n\tif err != ", "\n\tdefer f.Close()\n}\n"},
-	{"package stack\n\n// Len returns the number of elements.\nfunc (s *Stack) Len() int {\n\treturn ", "\n}\n"},
-	{"package text\n\n// Count returns how often b occurs in s.\nfunc Count(s []byte, b byte) int {\n\tn := 0\n\tfor ", "\n\treturn n\n}\n"},
+	{"package main\n\nimport (\n\t\"fmt\"\n\t\"os\"\n)\n\nfunc main() {\n\tf, err := os.Open(\"config\")\n\tif err !=", "\n\tdefer f.Close()\n}\n"},
+	{"package stack\n\n// Len returns the number of elements.\nfunc (s *Stack) Len() int {\n\treturn", "\n}\n"},
+	{"package text\n\n// Count returns how often b occurs in s.\nfunc Count(s []byte, b byte) int {\n\tn := 0\n\tfor", "\n\treturn n\n}\n"},
 }
 
 // complete starts the server on the fully fine-tuned model, asks for completions as any client would and stops it.
@@ -279,9 +280,9 @@ func indent(code string) string {
 	return "   " + strings.ReplaceAll(strings.TrimRight(code, "\n"), "\n", "\n   ")
 }
 
-// request asks for one greedy completion and returns its text and how long it took.
+// request asks for one greedy completion of a line and returns its text and how long it took.
 func request(ctx context.Context, url, prefix, suffix string) (text string, ms int64, err error) {
-	body, err := json.Marshal(map[string]any{"model": "demo", "prompt": prefix, "suffix": suffix, "max_tokens": 24, "temperature": 0, "stop": []string{"\n\n"}})
+	body, err := json.Marshal(map[string]any{"model": "demo", "prompt": prefix, "suffix": suffix, "max_tokens": 24, "temperature": 0, "stop": []string{"\n"}})
 	if err != nil {
 		return "", 0, err
 	}
