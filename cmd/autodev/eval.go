@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -76,23 +77,18 @@ func (f *perplexityFlags) check() error {
 	if len(f.data) == 0 {
 		return usageError("--data is missing: a parquet or JSON-lines file, a folder, a glob or an http(s) address")
 	}
-	known := false
-	for _, p := range eval.Protocols() {
-		known = known || p == f.protocol
-	}
-	if !known {
+	if !slices.Contains(eval.Protocols(), f.protocol) {
 		return usageError("--protocol %s: expected one of %s", f.protocol, strings.Trim(strings.ReplaceAll(fmt.Sprint(eval.Protocols()), " ", ", "), "[]"))
 	}
-	known = false
-	for _, x := range eval.Formats() {
-		known = known || x == f.format
-	}
-	if !known {
+	if !slices.Contains(eval.Formats(), f.format) {
 		return usageError("--format %s: expected one of %s", f.format, strings.Join(eval.Formats(), ", "))
 	}
-	for name, v := range map[string]int{"window": f.window, "stride": f.stride, "max-docs": f.maxDocs, "threads": f.threads} {
-		if v < 0 {
-			return usageError("--%s %d: expected a positive number", name, v)
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{{"window", f.window}, {"stride", f.stride}, {"max-docs", f.maxDocs}, {"threads", f.threads}} {
+		if n.value < 0 {
+			return usageError("--%s %d: expected a positive number", n.flag, n.value)
 		}
 	}
 	if f.protocol == eval.Original && f.maxDocs == 0 {

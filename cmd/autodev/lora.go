@@ -7,9 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"autodev/lora"
 	"autodev/model"
-	"autodev/models"
 )
 
 func loraCommand() *cli.Command {
@@ -48,28 +46,13 @@ func mergeAdapter(ctx context.Context, name, adapter, out string, w io.Writer) e
 	if err != nil {
 		return err
 	}
-	a, err := lora.Load(adapter, ckpt.Config)
+	a, err := mergeInto(ckpt, name, adapter)
 	if err != nil {
 		return err
-	}
-	if err := a.Merge(ckpt.Weights); err != nil {
-		return fmt.Errorf("merge %s into %s: %w", adapter, modelLabel(name), err)
 	}
 	if err := model.Save(ctx, out, ckpt.Config, ckpt.Weights, model.SaveOptions{Assets: ckpt.FS}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(w, "%s: %d modules merged\n", out, len(a.Modules))
 	return err
-}
-
-// openWeights loads a model that need not have a tokenizer.
-func openWeights(ctx context.Context, name string) (*model.Checkpoint, error) {
-	fsys, embedded, err := models.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	if embedded {
-		return model.LoadFS(ctx, fsys, models.Tiny)
-	}
-	return model.Load(ctx, name)
 }

@@ -13,24 +13,36 @@ import (
 
 // openModel loads the checkpoint and the tokenizer of the model called name: a folder, or the embedded one for "" and its name.
 func openModel(ctx context.Context, name string) (*model.Checkpoint, *tokenizer.Tokenizer, error) {
+	ckpt, err := openWeights(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	tok, err := openTokenizer(name)
+	return ckpt, tok, err
+}
+
+// openWeights loads a model that need not have a tokenizer.
+func openWeights(ctx context.Context, name string) (*model.Checkpoint, error) {
 	fsys, embedded, err := models.Open(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if !embedded {
-		ckpt, err := model.Load(ctx, name)
-		if err != nil {
-			return nil, nil, err
-		}
-		tok, err := tokenizer.Load(name)
-		return ckpt, tok, err
+	if embedded {
+		return model.LoadFS(ctx, fsys, models.Tiny)
 	}
-	ckpt, err := model.LoadFS(ctx, fsys, models.Tiny)
+	return model.Load(ctx, name)
+}
+
+// mergeInto adds the adapter in a folder to the weights of ckpt, the model called name.
+func mergeInto(ckpt *model.Checkpoint, name, adapter string) (*lora.Adapter, error) {
+	a, err := lora.Load(adapter, ckpt.Config)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	tok, err := tokenizer.LoadFS(fsys, ".")
-	return ckpt, tok, err
+	if err := a.Merge(ckpt.Weights); err != nil {
+		return nil, fmt.Errorf("merge %s into %s: %w", adapter, modelLabel(name), err)
+	}
+	return a, nil
 }
 
 // openInference makes a model ready for inference, with an adapter merged into it unless adapter is "".
@@ -40,12 +52,8 @@ func openInference(ctx context.Context, name, adapter string, threads int) (*inf
 		return nil, nil, err
 	}
 	if adapter != "" {
-		a, err := lora.Load(adapter, ckpt.Config)
-		if err != nil {
+		if _, err := mergeInto(ckpt, name, adapter); err != nil {
 			return nil, nil, err
-		}
-		if err := a.Merge(ckpt.Weights); err != nil {
-			return nil, nil, fmt.Errorf("merge %s into %s: %w", adapter, name, err)
 		}
 	}
 	m, err := infer.New(ckpt, tok, infer.Options{Threads: threads})
