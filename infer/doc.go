@@ -3,6 +3,7 @@
 //
 //	model.go     a checkpoint made ready: weights packed once, the model's Forward traced once into a program
 //	program.go   the traced program: model.Builder recorded as steps over scratch registers
+//	step.go      one step of the program run for some tokens of a session
 //	session.go   one sequence and its key/value cache: Append, Truncate
 //	score.go     log-probabilities of given tokens, without generating
 //	prompt.go    prefix and suffix to token ids within an exact budget
