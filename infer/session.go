@@ -6,9 +6,10 @@ import (
 	"slices"
 )
 
-// Prompts are evaluated chunkTokens at a time and logits computed for headTokens at a time. Neither changes a result.
+// Prompts are evaluated chunkTokens at a time, so that scratch memory is bounded and weights are read from memory seldom, and
+// logits computed for headTokens at a time. Neither changes a result. The context is looked at before every kernel.
 const (
-	chunkTokens = 128
+	chunkTokens = 512
 	headTokens  = 32
 )
 
@@ -25,16 +26,20 @@ type Session struct {
 	m    *Model
 	k, v [][]float32 // by layer, [tokens, Model.program.kv]
 	n    int         // tokens
-	work *workspace
+	ids  []int32     // they
+	work *workspace  // nil between park and the next use
 }
 
 // NewSession returns an empty sequence.
 func (m *Model) NewSession() *Session {
-	return &Session{m: m, k: make([][]float32, m.program.layers), v: make([][]float32, m.program.layers), work: m.workspace()}
+	return &Session{m: m, k: make([][]float32, m.program.layers), v: make([][]float32, m.program.layers)}
 }
 
 // Close ends the session, which must not be used afterwards.
-func (s *Session) Close() {
+func (s *Session) Close() { s.park() }
+
+// park gives the scratch memory back; the tokens and their keys and values stay.
+func (s *Session) park() {
 	if s.work != nil {
 		s.m.release(s.work)
 		s.work = nil
@@ -45,17 +50,78 @@ func (s *Session) Close() {
 func (s *Session) Len() int { return s.n }
 
 // Truncate forgets all tokens from the n-th on.
-func (s *Session) Truncate(n int) { s.n = max(0, min(s.n, n)) }
+func (s *Session) Truncate(n int) {
+	s.n = max(0, min(s.n, n))
+	s.ids = s.ids[:s.n]
+}
+
+// copyPrefix makes s, which is empty, a sequence of the first n tokens of from, whose keys and values it copies. It only reads
+// those tokens' rows of from, which may meanwhile be appended to within what was reserved.
+func (s *Session) copyPrefix(from *Session, n int) {
+	s.reserve(n)
+	width := s.m.program.kv
+	for i := range s.k {
+		copy(s.k[i], from.k[i][:n*width])
+		copy(s.v[i], from.v[i][:n*width])
+	}
+	s.ids = append(s.ids[:0], from.ids[:n]...)
+	s.n = n
+}
+
+// bytes returns the memory that the session holds.
+func (s *Session) bytes() int64 {
+	n := int64(cap(s.ids))
+	for i := range s.k {
+		n += int64(cap(s.k[i]) + cap(s.v[i]))
+	}
+	return 4 * n
+}
+
+// cacheBytes returns the memory of the keys and values of n tokens.
+func (m *Model) cacheBytes(n int) int64 {
+	return int64(n) * int64(m.program.layers) * int64(m.program.kv) * 8
+}
 
 // Append adds ids to the sequence and returns the logits [vocabulary] after the last of them, which are valid until the next
-// call. When ctx ends it returns ctx's error within one kernel; the sequence then holds the chunks that were complete.
+// call and may be changed. When ctx ends it returns ctx's error within one kernel; the sequence then holds the chunks that
+// were complete.
 func (s *Session) Append(ctx context.Context, ids []int32) ([]float32, error) {
-	var last []float32
-	err := s.AppendAll(ctx, ids, len(ids)-1, func(_ int, logits []float32) error {
-		last = logits
-		return nil
-	})
-	return last, err
+	logits, err := s.appendRows(ctx, ids, len(ids)-1)
+	if err != nil {
+		return nil, err
+	}
+	return logits[:s.m.vocab:s.m.vocab], nil
+}
+
+// appendRows adds ids and returns the logits [len(ids)−from, Model.rows] after ids[from:], which are at most headTokens and all
+// in the last chunk. Otherwise it is Append.
+func (s *Session) appendRows(ctx context.Context, ids []int32, from int) ([]float32, error) {
+	if err := s.check(ids); err != nil {
+		return nil, err
+	}
+	for len(ids) > chunkTokens {
+		if _, err := s.forward(ctx, ids[:chunkTokens]); err != nil {
+			return nil, err
+		}
+		s.commit(ids[:chunkTokens])
+		ids, from = ids[chunkTokens:], from-chunkTokens
+	}
+	hidden, err := s.forward(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	logits := s.head(hidden, from, len(ids)-from)
+	s.commit(ids)
+	return logits, nil
+}
+
+// commit makes ids, which forward has evaluated, part of the sequence.
+func (s *Session) commit(ids []int32) {
+	s.ids = append(s.ids, ids...)
+	s.n = len(s.ids)
 }
 
 // AppendAll adds ids to the sequence and calls visit, in order, with the logits [vocabulary] after ids[i] for every i ≥ from.
@@ -75,18 +141,9 @@ func (s *Session) AppendAll(ctx context.Context, ids []int32, from int, visit fu
 // extend is AppendAll with several tokens' logits at a time: visit gets those after ids[first] … ids[first+n−1] as
 // [n, Model.rows], padding rows of the vocabulary included.
 func (s *Session) extend(ctx context.Context, ids []int32, from int, visit func(first, n int, logits []float32) error) error {
-	if len(ids) == 0 {
-		return fmt.Errorf("sequence: found no tokens, expected at least one")
+	if err := s.check(ids); err != nil {
+		return err
 	}
-	if total := s.n + len(ids); total > s.m.Context() {
-		return &ContextError{total, s.m.Context()}
-	}
-	for i, id := range ids {
-		if id < 0 || int(id) >= s.m.rows {
-			return fmt.Errorf("sequence: token %d: found id %d, expected 0 to %d", i, id, s.m.rows-1)
-		}
-	}
-	s.reserve(s.n + len(ids))
 	for begin := 0; begin < len(ids); begin += chunkTokens {
 		end := min(begin+chunkTokens, len(ids))
 		hidden, err := s.forward(ctx, ids[begin:end])
@@ -102,8 +159,25 @@ func (s *Session) extend(ctx context.Context, ids []int32, from int, visit func(
 				return err
 			}
 		}
-		s.n += end - begin
+		s.commit(ids[begin:end])
 	}
+	return nil
+}
+
+// check reports ids that cannot be added, and makes room for those that can.
+func (s *Session) check(ids []int32) error {
+	if len(ids) == 0 {
+		return fmt.Errorf("sequence: found no tokens, expected at least one")
+	}
+	if total := s.n + len(ids); total > s.m.Context() {
+		return &ContextError{total, s.m.Context()}
+	}
+	for i, id := range ids {
+		if id < 0 || int(id) >= s.m.rows {
+			return fmt.Errorf("sequence: token %d: found id %d, expected 0 to %d", i, id, s.m.rows-1)
+		}
+	}
+	s.reserve(s.n + len(ids))
 	return nil
 }
 
@@ -114,7 +188,8 @@ func (s *Session) reserve(n int) {
 		return
 	}
 	// Doubling keeps growing cheap; no sequence is longer than the context.
-	n = min(max(n, 2*s.n, chunkTokens), s.m.Context())
+	n = min(max(n, 2*s.n, 128), s.m.Context())
+	s.ids = slices.Grow(s.ids, n-s.n)
 	for i := range s.k {
 		s.k[i] = slices.Grow(s.k[i][:s.n*width], (n-s.n)*width)[:n*width]
 		s.v[i] = slices.Grow(s.v[i][:s.n*width], (n-s.n)*width)[:n*width]
@@ -125,23 +200,30 @@ func (s *Session) reserve(n int) {
 // the head reads. Keys and values are written behind those of the sequence, whose length it does not change.
 func (s *Session) forward(ctx context.Context, ids []int32) ([]float32, error) {
 	m, n := s.m, len(ids)
-	s.work.grow(m.program, n)
-	reg := func(r int) []float32 {
-		if r < 0 {
-			return nil
-		}
-		return s.work.registers[r][:n*m.program.widths[r]]
+	if s.work == nil {
+		s.work = m.workspace()
 	}
+	w, widths := s.work, m.program.widths
+	w.grow(m.program, n)
 	for i := range m.program.steps {
 		st := &m.program.steps[i]
+		var x, y, out []float32
+		if st.x >= 0 {
+			x = w.registers[st.x][:n*widths[st.x]]
+		}
 		if st.op == opHead {
-			return reg(st.x), nil
+			return x, nil
+		}
+		if st.y >= 0 {
+			y = w.registers[st.y][:n*widths[st.y]]
+		}
+		if st.out >= 0 {
+			out = w.registers[st.out][:n*widths[st.out]]
 		}
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		out, x := reg(st.out), reg(st.x)
-		if err := s.step(st, out, x, reg(st.y), ids); err != nil {
+		if err := s.step(st, out, x, y, ids); err != nil {
 			return nil, err
 		}
 	}

@@ -174,7 +174,7 @@ func (c *countdown) Done() <-chan struct{}       { return c.done }
 // TestCancelBetweenKernels: wherever a prompt is cancelled, no further kernel runs, and the session stays usable with the same
 // results.
 func TestCancelBetweenKernels(t *testing.T) {
-	m := randomModel(t, nil, 2)
+	m := randomModel(t, func(c *model.Config) { c.Positions = 3 * chunkTokens }, 2)
 	ids := randomIDs(rand.New(rand.NewPCG(5, 6)), m.vocab, 2*chunkTokens+20)
 	s := m.NewSession()
 	want, err := s.Append(t.Context(), ids)
