@@ -13,5 +13,7 @@
 //   - Same input, same bits: work is split over outputs only, never over a reduction, so that the number of threads
 //     changes nothing. Rows are independent: the bits of one row of a Linear, LayerNorm, Activation or Attention do not
 //     depend on how many other rows are in the call, so that a cached decode step equals an uncached one.
+//   - Attr.BF16 changes what enters a matrix product and nothing else: operands are rounded to bfloat16 on the way in, in
+//     memory everything stays float32, and sums are float32.
 //   - Reductions over tokens or the vocabulary that end in one number (loss, norms) accumulate in float64, in index order.
 package compute

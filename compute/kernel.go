@@ -118,4 +118,8 @@ type Attr struct {
 	Drop                         float64 // probability of dropping
 	Salt                         uint32  // distinguishes the call sites of dropout
 	Vocab                        int     // scored rows of the head's weight
+
+	// BF16 rounds the operands of the kernel's matrix products (Linear, LinearGradX, LinearGradW, CrossEntropy, TokenNLL,
+	// Attention, AttentionGrad) to bfloat16, nearest even; products are exact then, and everything else is as without.
+	BF16 bool
 }

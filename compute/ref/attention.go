@@ -7,19 +7,22 @@ import (
 )
 
 // Attention sets y [n,H·D] to causal soft-max attention over qkv [n,(H+2·KV)·D] (Vaswani et al. 2017; grouped key heads:
-// Ainslie et al. 2023). a gives heads, sequence length, scale and dropout; key is read when a.Drop > 0.
+// Ainslie et al. 2023). a gives heads, sequence length, scale and dropout; key is read when a.Drop > 0. With
+// a.BF16 what enters a product (queries and keys, dropped probabilities and values) is rounded.
 func Attention[T Float](y, qkv []T, docStart []int32, key [2]int32, a compute.Attr) error {
 	if err := compute.CheckDocStart(docStart, a.Seq); err != nil {
 		return err
 	}
 	d, width := a.HeadDim, (a.Heads+2*a.KVHeads)*a.HeadDim
+	qkv = operandsOf(qkv, a.BF16)
+	round := rounding(a.BF16)
 	for i := range docStart {
 		for h := range a.Heads {
 			p, keep := probabilities(qkv, docStart, key, a, i, h)
 			for j := range d {
 				sum := 0.0
 				for u := range p {
-					sum += p[u] * keep[u] * float64(qkv[(i/a.Seq*a.Seq+u)*width+valueColumn(a, h)+j])
+					sum += round(p[u]*keep[u]) * float64(qkv[(i/a.Seq*a.Seq+u)*width+valueColumn(a, h)+j])
 				}
 				y[(i*a.Heads+h)*d+j] = T(sum)
 			}
@@ -34,6 +37,8 @@ func AttentionGrad[T Float](dqkv, dy, qkv []T, docStart []int32, key [2]int32, a
 		return err
 	}
 	d, width := a.HeadDim, (a.Heads+2*a.KVHeads)*a.HeadDim
+	qkv, dy = operandsOf(qkv, a.BF16), operandsOf(dy, a.BF16)
+	round := rounding(a.BF16)
 	grad := make([]float64, len(dqkv))
 	for i := range docStart {
 		for h := range a.Heads {
@@ -45,12 +50,12 @@ func AttentionGrad[T Float](dqkv, dy, qkv []T, docStart []int32, key [2]int32, a
 				for j := range d {
 					g := float64(dy[(i*a.Heads+h)*d+j])
 					dp[u] += g * float64(qkv[value+j]) * keep[u]
-					grad[value+j] += p[u] * keep[u] * g
+					grad[value+j] += round(p[u]*keep[u]) * g
 				}
 				mean += p[u] * dp[u]
 			}
 			for u := range p {
-				ds := p[u] * (dp[u] - mean) * a.Scale
+				ds := round(p[u]*(dp[u]-mean)) * a.Scale
 				keyAt := (i/a.Seq*a.Seq+u)*width + keyColumn(a, h)
 				for j := range d {
 					grad[query+j] += ds * float64(qkv[keyAt+j])

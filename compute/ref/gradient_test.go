@@ -189,11 +189,11 @@ func TestCrossEntropyGradient(t *testing.T) {
 	x, w, targets := random(r, n*e), random(r, v*e), []int32{4, -100, 0, -1}
 	loss, dx, dw := make([]float64, 1), make([]float64, n*e), make([]float64, v*e)
 	const scale = 0.25
-	must(t, CrossEntropy(loss, dx, dw, x, w, targets, scale, e, vocab))
+	must(t, CrossEntropy(loss, dx, dw, x, w, targets, scale, e, compute.Attr{Vocab: vocab}))
 	scratch := make([]float64, n*e)
 	gradientCase{
 		value: func() float64 {
-			must(t, CrossEntropy(loss, scratch, nil, x, w, targets, scale, e, vocab))
+			must(t, CrossEntropy(loss, scratch, nil, x, w, targets, scale, e, compute.Attr{Vocab: vocab}))
 			return loss[0]
 		},
 		inputs: map[string][]float64{"x": x, "w": w},
@@ -205,13 +205,13 @@ func TestCrossEntropyGradient(t *testing.T) {
 		}
 	}
 	nll := make([]float64, n)
-	must(t, TokenNLL(nll, x, w, targets, e, vocab))
+	must(t, TokenNLL(nll, x, w, targets, e, compute.Attr{Vocab: vocab}))
 	if sum := scale * (nll[0] + nll[2]); math.Abs(sum-loss[0]) > 1e-12 || nll[1] != 0 || nll[3] != 0 {
 		t.Errorf("nll %v, loss %v", nll, loss[0])
 	}
-	must(t, CrossEntropy(loss, scratch, dw, x, w, targets, scale, e, vocab))
+	must(t, CrossEntropy(loss, scratch, dw, x, w, targets, scale, e, compute.Attr{Vocab: vocab}))
 	second := make([]float64, v*e)
-	must(t, CrossEntropy(loss, scratch, second, x, w, targets, scale, e, vocab))
+	must(t, CrossEntropy(loss, scratch, second, x, w, targets, scale, e, compute.Attr{Vocab: vocab}))
 	for i := range dw {
 		if math.Abs(dw[i]-2*second[i]) > 1e-12 {
 			t.Fatalf("dw[%d] = %v after two calls, expected %v", i, dw[i], 2*second[i])

@@ -49,11 +49,11 @@ func dispatch[T Float](c *compute.Call, in, out [4]compute.Host, f func(compute.
 	case compute.LayerNormGainGrad:
 		LayerNormGainGrad(f(out[0]), f(in[0]), f(in[1]), a.Epsilon)
 	case compute.Linear:
-		Linear(f(out[0]), f(in[0]), f(in[1]), f(in[2]), f(in[3]), c.In[0].Shape[0], columns(c.In[0]), columns(c.Out[0]), a.Alpha)
+		Linear(f(out[0]), operandsOf(f(in[0]), a.BF16), operandsOf(f(in[1]), a.BF16), f(in[2]), f(in[3]), c.In[0].Shape[0], columns(c.In[0]), columns(c.Out[0]), a.Alpha)
 	case compute.LinearGradX:
-		LinearGradX(f(out[0]), f(in[0]), f(in[1]), f(in[2]), c.In[0].Shape[0], columns(c.Out[0]), columns(c.In[0]), a.Alpha)
+		LinearGradX(f(out[0]), operandsOf(f(in[0]), a.BF16), operandsOf(f(in[1]), a.BF16), f(in[2]), c.In[0].Shape[0], columns(c.Out[0]), columns(c.In[0]), a.Alpha)
 	case compute.LinearGradW:
-		LinearGradW(f(out[0]), f(in[0]), f(in[1]), c.In[0].Shape[0], columns(c.In[1]), columns(c.In[0]), a.Alpha)
+		LinearGradW(f(out[0]), operandsOf(f(in[0]), a.BF16), operandsOf(f(in[1]), a.BF16), c.In[0].Shape[0], columns(c.In[1]), columns(c.In[0]), a.Alpha)
 	case compute.BiasGrad:
 		BiasGrad(f(out[0]), f(in[0]))
 	case compute.Attention:
@@ -69,9 +69,9 @@ func dispatch[T Float](c *compute.Call, in, out [4]compute.Host, f func(compute.
 	case compute.Dropout:
 		Dropout(f(out[0]), f(in[0]), keyOf(in[1]), a.Salt, a.Drop)
 	case compute.CrossEntropy:
-		return CrossEntropy(f(out[0]), f(out[1]), f(out[2]), f(in[0]), f(in[1]), in[2].I32, f(in[3])[0], columns(c.In[0]), a.Vocab)
+		return CrossEntropy(f(out[0]), f(out[1]), f(out[2]), f(in[0]), f(in[1]), in[2].I32, f(in[3])[0], columns(c.In[0]), a)
 	case compute.TokenNLL:
-		return TokenNLL(f(out[0]), f(in[0]), f(in[1]), in[2].I32, columns(c.In[0]), a.Vocab)
+		return TokenNLL(f(out[0]), f(in[0]), f(in[1]), in[2].I32, columns(c.In[0]), a)
 	case compute.SumSquares:
 		out[0].F64[0] = SumSquares(f(in[0]))
 	case compute.AdamW:

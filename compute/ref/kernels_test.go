@@ -71,7 +71,7 @@ func TestByHand(t *testing.T) {
 	// Equal logits over 4 scored rows of 5: nll ln 4, p 1/4 each.
 	loss, dx, head := make([]float64, 1), make([]float64, 2), []float64{1, 0, 0, 1, 0, 0, 0, 0, 100, 100}
 	dhead := make([]float64, len(head))
-	must(t, CrossEntropy(loss, dx, dhead, []float64{0, 0}, head, []int32{1}, 2, 2, 4))
+	must(t, CrossEntropy(loss, dx, dhead, []float64{0, 0}, head, []int32{1}, 2, 2, compute.Attr{Vocab: 4}))
 	near(t, "loss", loss, []float64{2 * math.Log(4)})
 	near(t, "dx", dx, []float64{0.5, -1.5})
 

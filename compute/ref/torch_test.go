@@ -78,8 +78,8 @@ func TestAgainstTorch(t *testing.T) {
 
 	l := golden.Loss
 	nll, loss, dx, dw := zeros(l.NLL), zeros(l.Loss), zeros(l.Dx), zeros(l.Dw)
-	must(t, TokenNLL(nll, l.X, l.W, l.Targets, 4, 7))
-	must(t, CrossEntropy(loss, dx, dw, l.X, l.W, l.Targets, 1./3, 4, 7)) // PyTorch's mean over the three scored tokens
+	must(t, TokenNLL(nll, l.X, l.W, l.Targets, 4, compute.Attr{Vocab: 7}))
+	must(t, CrossEntropy(loss, dx, dw, l.X, l.W, l.Targets, 1./3, 4, compute.Attr{Vocab: 7})) // PyTorch's mean over the three scored tokens
 	equal("TokenNLL", nll, l.NLL)
 	equal("CrossEntropy", loss, l.Loss)
 	equal("CrossEntropy's dx", dx, l.Dx)
