@@ -17,12 +17,35 @@ func (a *Adapter) Merge(w *model.Weights) error {
 		if t == nil {
 			return fmt.Errorf("merge adapter: the model has no tensor %s.weight", m.Name)
 		}
-		if len(t.Shape) != 2 || t.Shape[0] != m.Out || t.Shape[1] != m.In {
-			return fmt.Errorf("merge adapter: tensor %s: shape %v, expected [%d %d]", t.Name, t.Shape, m.Out, m.In)
+		if err := checkShape(t, m); err != nil {
+			return err
 		}
 	}
+	for t := range w.All() {
+		if err := a.MergeTensor(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MergeTensor is Merge for one parameter of the model, which stays as it is unless it is a module's weight.
+func (a *Adapter) MergeTensor(t *model.Tensor) error {
 	for _, m := range a.Modules {
-		addProduct(w.Data(m.Name+".weight"), a.tensors[m.B()], a.tensors[m.A()], m)
+		if t.Name != m.Name+".weight" {
+			continue
+		}
+		if err := checkShape(t, m); err != nil {
+			return err
+		}
+		addProduct(t.Data, a.tensors[m.B()], a.tensors[m.A()], m)
+	}
+	return nil
+}
+
+func checkShape(t *model.Tensor, m Module) error {
+	if len(t.Shape) != 2 || t.Shape[0] != m.Out || t.Shape[1] != m.In {
+		return fmt.Errorf("merge adapter: tensor %s: shape %v, expected [%d %d]", t.Name, t.Shape, m.Out, m.In)
 	}
 	return nil
 }

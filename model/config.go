@@ -306,8 +306,8 @@ var ownFields = []string{
 	"quantization_config", "pruned_heads", "use_cache", "torch_dtype", "dtype", "n_ctx",
 }
 
-// configJSON returns the config.json of c for weights of element type d.
-func (c Config) configJSON(d dtype.DType) ([]byte, error) {
+// configJSON returns the config.json of c for weights of element type d, with the fields of extra.
+func (c Config) configJSON(d dtype.DType, extra map[string]any) ([]byte, error) {
 	m := map[string]any{
 		"model_type":          c.Architecture,
 		"vocab_size":          c.VocabSize,
@@ -343,6 +343,7 @@ func (c Config) configJSON(d dtype.DType) ([]byte, error) {
 			m[k] = v
 		}
 	}
+	maps.Copy(m, extra)
 	return marshal(m)
 }
 

@@ -65,7 +65,7 @@ func TestSantaCoderConfig(t *testing.T) {
 		t.Errorf("config %+v", c)
 	}
 	// Written, it is today's GPTBigCode.
-	b, err := c.configJSON(dtype.BF16)
+	b, err := c.configJSON(dtype.BF16, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestConfigRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := c.configJSON(dtype.F32)
+		b, err := c.configJSON(dtype.F32, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func TestConfigRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b2, err := again.configJSON(dtype.F32)
+		b2, err := again.configJSON(dtype.F32, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +187,7 @@ func FuzzParseConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		out, err := c.configJSON(dtype.F32)
+		out, err := c.configJSON(dtype.F32, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

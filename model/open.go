@@ -368,6 +368,22 @@ func (f *Folder) Weights(ctx context.Context) (*Weights, error) {
 	return w, nil
 }
 
+// Read reads one parameter, so that a model can be used without ever being in memory as float32 as a whole. It may be called
+// by several goroutines at once.
+func (f *Folder) Read(name string) (*Tensor, error) {
+	i := slices.IndexFunc(f.specs, func(p ParamSpec) bool { return p.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("%s: tensor %s: no parameter of a %s model", f.label, name, f.Config.Architecture)
+	}
+	t := &Tensor{Name: name, Shape: f.specs[i].Shape, Data: make([]float32, f.specs[i].Len())}
+	for _, x := range f.plan[i] {
+		if err := f.read(t, x); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
 // read fills the rows of t that x holds.
 func (f *Folder) read(t *Tensor, x piece) error {
 	s := f.tensors[x.name]

@@ -2,6 +2,7 @@ package model
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,12 +32,22 @@ const (
 // Save writes the model as a folder that transformers loads: the folder appears whole or not at all, and a model folder
 // that was at dir is replaced. A folder of anything else is not: it is an error. Same model, same bytes.
 func Save(ctx context.Context, dir string, c Config, w *Weights, o SaveOptions) error {
+	return save(dir, func(tmp string) error { return SaveInto(ctx, tmp, c, w, o) })
+}
+
+// SaveFrom is Save for parameters that come from anywhere: each is read when its turn to be written comes, so that a model need
+// not fit into memory.
+func SaveFrom(ctx context.Context, dir string, c Config, src Source, o SaveOptions) error {
+	return save(dir, func(tmp string) error { return saveInto(ctx, tmp, c, src, o) })
+}
+
+func save(dir string, fill func(tmp string) error) error {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		if _, err := os.Stat(filepath.Join(dir, ConfigFile)); err != nil {
 			return fmt.Errorf("save %s: a folder without %s, expected none or a model's that may be replaced", dir, ConfigFile)
 		}
 	}
-	if err := atomicdir.Write(dir, func(tmp string) error { return SaveInto(ctx, tmp, c, w, o) }); err != nil {
+	if err := atomicdir.Write(dir, fill); err != nil {
 		return fmt.Errorf("save %s: %w", dir, err)
 	}
 	return nil
@@ -44,6 +55,15 @@ func Save(ctx context.Context, dir string, c Config, w *Weights, o SaveOptions) 
 
 // SaveInto writes the files of Save into the existing folder dir; the caller sees to it that dir appears whole.
 func SaveInto(ctx context.Context, dir string, c Config, w *Weights, o SaveOptions) error {
+	if converted, err := c.convert(cmp.Or(o.Layout, c.Architecture)); err == nil {
+		if err := w.Check(converted); err != nil {
+			return fmt.Errorf("save %s: %w", dir, err)
+		}
+	}
+	return saveInto(ctx, dir, c, w, o)
+}
+
+func saveInto(ctx context.Context, dir string, c Config, src Source, o SaveOptions) error {
 	if o.DType == "" {
 		o.DType = dtype.F32
 	}
@@ -63,23 +83,34 @@ func SaveInto(ctx context.Context, dir string, c Config, w *Weights, o SaveOptio
 	if err == nil {
 		err = c.Validate()
 	}
-	if err == nil {
-		err = w.Check(c)
-	}
 	if err != nil {
 		return fmt.Errorf("save %s: %w", dir, err)
 	}
-	config, err := c.configJSON(o.DType)
+	if err := saveConfig(dir, c, o.DType, nil, o.Assets); err != nil {
+		return err
+	}
+	return saveWeights(ctx, dir, c, src, o)
+}
+
+// SaveConfig writes what a folder of c holds beside its weights into the existing folder dir: config.json with the fields of
+// extra added, the files of assets that belong to the tokenizer, and generation_config.json.
+func SaveConfig(dir string, c Config, extra map[string]any, assets fs.FS) error {
+	c, err := c.convert(c.Architecture)
+	if err != nil {
+		return fmt.Errorf("save %s: %w", dir, err)
+	}
+	return saveConfig(dir, c, dtype.F32, extra, assets)
+}
+
+func saveConfig(dir string, c Config, d dtype.DType, extra map[string]any, assets fs.FS) error {
+	config, err := c.configJSON(d, extra)
 	if err != nil {
 		return fmt.Errorf("save %s: %s: %w", dir, ConfigFile, err)
 	}
 	if err := writeFile(filepath.Join(dir, ConfigFile), config); err != nil {
 		return err
 	}
-	if err := saveWeights(ctx, dir, c, w, o); err != nil {
-		return err
-	}
-	copied, err := copyAssets(dir, o.Assets)
+	copied, err := copyAssets(dir, assets)
 	if err != nil || copied {
 		return err
 	}
@@ -93,11 +124,11 @@ func SaveInto(ctx context.Context, dir string, c Config, w *Weights, o SaveOptio
 }
 
 // saveWeights writes model.safetensors, or shards and their index when one file would be too large.
-func saveWeights(ctx context.Context, dir string, c Config, w *Weights, o SaveOptions) error {
+func saveWeights(ctx context.Context, dir string, c Config, src Source, o SaveOptions) error {
 	var shards [][]safetensors.Tensor
 	var total, size int64
 	for _, p := range c.Params() {
-		t := c.fileTensor(p, w.Get(p.Name), o.DType)
+		t := c.fileTensor(p, src, o.DType)
 		n := t.Size()
 		if len(shards) == 0 || size+n > o.MaxShardBytes && size > 0 {
 			shards = append(shards, nil)
@@ -138,14 +169,17 @@ func saveWeights(ctx context.Context, dir string, c Config, w *Weights, o SaveOp
 	return writeFile(filepath.Join(dir, SafetensorsIndex), b)
 }
 
-// fileTensor returns parameter p as c's family keeps it. A rearranged copy exists only while it is written.
-func (c Config) fileTensor(p ParamSpec, t *Tensor, d dtype.DType) safetensors.Tensor {
+// fileTensor returns parameter p as c's family keeps it. It is read, and a rearranged copy exists, only while it is written.
+func (c Config) fileTensor(p ParamSpec, src Source, d dtype.DType) safetensors.Tensor {
 	x := c.pieces(layoutOf(c.Architecture), p)[0] // both families written keep a parameter in one tensor
-	out := safetensors.Float32(x.name, x.shape, t.Data, d)
-	if x.move == same {
-		return out
-	}
-	out.Data = func(w io.Writer) error {
+	return safetensors.Tensor{Name: x.name, DType: d, Shape: x.shape, Data: func(w io.Writer) error {
+		t, err := src.Read(p.Name)
+		if err != nil {
+			return err
+		}
+		if x.move == same {
+			return safetensors.Float32(x.name, x.shape, t.Data, d).Data(w)
+		}
 		tmp := make([]float32, len(t.Data))
 		if x.move == transpose {
 			transposeInto(tmp, t.Data, p.Shape[0], p.Shape[1])
@@ -154,8 +188,7 @@ func (c Config) fileTensor(p ParamSpec, t *Tensor, d dtype.DType) safetensors.Te
 			groupRows(tmp, t.Data, c.Heads, c.HeadDim(), width, true)
 		}
 		return safetensors.Float32(x.name, x.shape, tmp, d).Data(w)
-	}
-	return out
+	}}
 }
 
 func writeTensors(name string, ts []safetensors.Tensor) (err error) {

@@ -22,6 +22,12 @@ type Tensor struct {
 	Source dtype.DType // element type in the file it was read from; empty when it was not read
 }
 
+// Source gives the parameters of a model one at a time, in canonical layout: *Weights, *Folder, or Random. Read may be called
+// by several goroutines at once.
+type Source interface {
+	Read(name string) (*Tensor, error)
+}
+
 // Weights holds every parameter of a model in the order of Config.Params.
 type Weights struct {
 	tensors []*Tensor
@@ -45,27 +51,54 @@ func Init(c Config, seed uint64) *Weights {
 	specs := c.Params()
 	// No parameter fails, so there is no error to report.
 	_ = parallel(len(specs), func(i int) error {
-		p, data := specs[i], w.tensors[i].Data
-		if p.Std == 0 {
-			for j := range data {
-				data[j] = p.Fill
-			}
-			return nil
-		}
-		normal(data, seed, p.Name, p.Std)
+		specs[i].init(w.tensors[i].Data, 0, seed)
 		return nil
 	})
 	return w
 }
 
+// Random is the Source of Init's weights: they are never in memory together.
+func Random(c Config, seed uint64) Source { return random{c.Params(), seed} }
+
+type random struct {
+	specs []ParamSpec
+	seed  uint64
+}
+
+func (r random) Read(name string) (*Tensor, error) {
+	i := slices.IndexFunc(r.specs, func(p ParamSpec) bool { return p.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("tensor %s: missing", name)
+	}
+	p := r.specs[i]
+	t := &Tensor{Name: name, Shape: p.Shape, Data: make([]float32, p.Len())}
+	const block = 1 << 16
+	return t, parallel((len(t.Data)+block-1)/block, func(i int) error {
+		p.init(t.Data[i*block:min(len(t.Data), (i+1)*block)], i*block, r.seed)
+		return nil
+	})
+}
+
+// init fills data with the initial values of the elements from first, an even number, on.
+func (p ParamSpec) init(data []float32, first int, seed uint64) {
+	if p.Std == 0 {
+		for j := range data {
+			data[j] = p.Fill
+		}
+		return
+	}
+	normal(data, first, seed, p.Name, p.Std)
+}
+
 // normal fills data with normal numbers by the method of Box and Muller: one Philox block per pair of elements.
-func normal(data []float32, seed uint64, name string, std float64) {
+func normal(data []float32, first int, seed uint64, name string, std float64) {
 	h := fnv.New64a()
 	h.Write([]byte(name)) // never fails
 	key := rng.KeyOf(seed, "init")
 	id := h.Sum64()
 	for i := 0; i < len(data); i += 2 {
-		b := rng.Philox(key, rng.Counter{uint32(i >> 1), uint32(i >> 33), uint32(id), uint32(id >> 32)})
+		at := first + i
+		b := rng.Philox(key, rng.Counter{uint32(at >> 1), uint32(at >> 33), uint32(id), uint32(id >> 32)})
 		// u in (0, 1], v in [0, 1), 53 bits each.
 		u := (float64((uint64(b[0])|uint64(b[1])<<32)>>11) + 1) * 0x1p-53
 		v := float64((uint64(b[2])|uint64(b[3])<<32)>>11) * 0x1p-53
@@ -80,6 +113,14 @@ func normal(data []float32, seed uint64, name string, std float64) {
 
 // Get returns the parameter of that name, nil when the model has none.
 func (w *Weights) Get(name string) *Tensor { return w.byName[name] }
+
+// Read is Get for callers that take parameters from any source, a Folder too. The tensor is not copied.
+func (w *Weights) Read(name string) (*Tensor, error) {
+	if t := w.byName[name]; t != nil {
+		return t, nil
+	}
+	return nil, fmt.Errorf("tensor %s: missing", name)
+}
 
 // Data returns the elements of the parameter of that name, nil when the model has none.
 func (w *Weights) Data(name string) []float32 {

@@ -59,6 +59,25 @@ func Write(w io.Writer, tensors []Tensor, metadata map[string]string) error {
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
+	if err := WriteHeader(w, sorted, metadata, 8); err != nil {
+		return err
+	}
+	for _, t := range sorted {
+		c := &counter{w: w}
+		if err := t.Data(c); err != nil {
+			return fmt.Errorf("tensor %s: %w", t.Name, err)
+		}
+		if c.n != t.Size() {
+			return fmt.Errorf("tensor %s: %d bytes, expected %d for shape %v of %s", t.Name, c.n, t.Size(), t.Shape, t.DType)
+		}
+	}
+	return nil
+}
+
+// WriteHeader writes the header of a file of the tensors in the given order; the caller writes their elements behind it.
+// The first begins at a multiple of align bytes, a power of two of at least 8; those behind it are aligned as far as the
+// sizes before them are, since the format has no gaps.
+func WriteHeader(w io.Writer, tensors []Tensor, metadata map[string]string, align int) error {
 	var head bytes.Buffer
 	head.Write(make([]byte, 8))
 	head.WriteByte('{')
@@ -68,8 +87,8 @@ func Write(w io.Writer, tensors []Tensor, metadata map[string]string) error {
 		}
 	}
 	var at int64
-	seen := make(map[string]bool, len(sorted))
-	for _, t := range sorted {
+	seen := make(map[string]bool, len(tensors))
+	for _, t := range tensors {
 		size := t.Size()
 		switch {
 		case size < 0:
@@ -95,7 +114,7 @@ func Write(w io.Writer, tensors []Tensor, metadata map[string]string) error {
 		at += size
 	}
 	head.WriteByte('}')
-	for head.Len()%8 != 0 {
+	for head.Len()%align != 0 {
 		head.WriteByte(' ')
 	}
 	if head.Len()-8 > maxHeader {
@@ -103,19 +122,8 @@ func Write(w io.Writer, tensors []Tensor, metadata map[string]string) error {
 	}
 	b := head.Bytes()
 	binary.LittleEndian.PutUint64(b, uint64(len(b)-8))
-	if _, err := w.Write(b); err != nil {
-		return err
-	}
-	for _, t := range sorted {
-		c := &counter{w: w}
-		if err := t.Data(c); err != nil {
-			return fmt.Errorf("tensor %s: %w", t.Name, err)
-		}
-		if c.n != t.Size() {
-			return fmt.Errorf("tensor %s: %d bytes, expected %d for shape %v of %s", t.Name, c.n, t.Size(), t.Shape, t.DType)
-		}
-	}
-	return nil
+	_, err := w.Write(b)
+	return err
 }
 
 // rank orders element types as the reference implementation's enumeration does.
