@@ -1,0 +1,42 @@
+package quant
+
+import "unsafe"
+
+// kernel is a set of functions for one instruction set.
+type kernel struct {
+	level string
+	mr    int // most rows of a tile
+	// maxBits returns the largest of the bits of the magnitudes of x, whose length is a positive multiple of 64.
+	maxBits func(x []float32) uint32
+	// quantize writes the codes of x, 64, 128, 192 or 256 elements with |x·inv| < 127.5: x·inv rounded to the nearest, ties to even.
+	// The four codes of quad q go to dst[q·stride]. sums receives the sum of every 64.
+	quantize func(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32)
+	// multiply computes a tile of outputs for the given format, rows, at most mr, and panels, 1 or 2.
+	multiply func(t *tile, f Format, rows, panels int)
+}
+
+// tile names the operands of kernel.multiply, which sets
+//
+//	c[i·ldc+j] = acc of the package comment, for row i and output j of the panels
+//
+// Assembly knows the offsets of the fields.
+type tile struct {
+	codes, scales       *byte    // of the first panel
+	codeStep, scaleStep int      // bytes from one panel to the next
+	x                   *byte    // [in/4][rows][4]
+	sums                *int32   // [in/group][rows]: −zero·Σ of the codes
+	scale               *float32 // [in/256][rows], with scaleUnit
+	c                   *float32
+	ldc                 int // elements
+	in                  int // a multiple of 64
+}
+
+// Level names the instruction set that Mul uses here: "avx512", "avx2" or "generic".
+func Level() string { return best().level }
+
+func best() *kernel { return kernels()[0] }
+
+const maxPanels = 2
+
+// bytesAt returns n bytes from p on.
+func bytesAt(p *byte, n int) []byte { return unsafe.Slice(p, n) }

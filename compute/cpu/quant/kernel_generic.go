@@ -1,0 +1,78 @@
+package quant
+
+import (
+	"encoding/binary"
+	"math"
+	"unsafe"
+)
+
+func genericKernel() *kernel {
+	return &kernel{level: "generic", mr: 4, maxBits: maxBitsGeneric, quantize: quantizeGeneric, multiply: multiplyGeneric}
+}
+
+func maxBitsGeneric(x []float32) uint32 { return math.Float32bits(maxAbs(x)) }
+
+func quantizeGeneric(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32) {
+	for s := 0; s < len(x)/64; s++ {
+		sum := int32(0)
+		for i := range 16 {
+			to, from := dst[(s*16+i)*stride:][:quad:quad], x[s*64+i*quad:][:quad:quad]
+			for j := range quad {
+				c := int32(round(from[j], inv, -127, 127))
+				to[j] = byte(c)
+				sum += c
+			}
+		}
+		sums[s] = sum
+	}
+}
+
+func multiplyGeneric(t *tile, f Format, rows, panels int) {
+	group := f.Group()
+	for p := range panels {
+		codes := bytesAt((*byte)(unsafe.Add(unsafe.Pointer(t.codes), p*t.codeStep)), f.codeBytes(t.in))
+		groups := ceilDiv(t.in, group)
+		halves := bytesAt((*byte)(unsafe.Add(unsafe.Pointer(t.scales), p*t.scaleStep)), groups*panelOut*2)
+		x := bytesAt(t.x, t.in*rows)
+		sums := unsafe.Slice(t.sums, groups*rows)
+		scales := unsafe.Slice(t.scale, ceilDiv(t.in, ActGroup)*rows)
+		for i := range rows {
+			c := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(t.c), 4*(i*t.ldc+p*panelOut))), panelOut)
+			var acc [panelOut]float32
+			for g := range groups {
+				var sum [panelOut]int32
+				for o := range sum {
+					sum[o] = sums[g*rows+i]
+				}
+				first, last := g*group/quad, min((g+1)*group, t.in)/quad
+				for q := first; q < last; q++ {
+					a := x[(q*rows+i)*quad:][:quad:quad]
+					a0, a1, a2, a3 := int32(int8(a[0])), int32(int8(a[1])), int32(int8(a[2])), int32(int8(a[3]))
+					if f == Int4 {
+						w, shift := codes[q/2*64:][:64:64], q&1*4
+						for o := range sum {
+							sum[o] += int32(w[4*o]>>shift&15)*a0 + int32(w[4*o+1]>>shift&15)*a1 + int32(w[4*o+2]>>shift&15)*a2 + int32(w[4*o+3]>>shift&15)*a3
+						}
+						continue
+					}
+					w := codes[q*64:][:64:64]
+					for o := range sum {
+						sum[o] += int32(w[4*o])*a0 + int32(w[4*o+1])*a1 + int32(w[4*o+2])*a2 + int32(w[4*o+3])*a3
+					}
+				}
+				sa := scales[g*group/ActGroup*rows+i]
+				for o := range acc {
+					sw := fromHalf(binary.LittleEndian.Uint16(halves[(g*panelOut+o)*2:]))
+					acc[o] += float32(float32(float32(sum[o])*sw) * sa)
+				}
+			}
+			copy(c, acc[:])
+		}
+	}
+}
+
+// codeBytes returns the size of a panel's codes for in, a multiple of 64.
+func (f Format) codeBytes(in int) int {
+	n, _ := f.panelBytes(in)
+	return n
+}

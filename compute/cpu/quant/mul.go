@@ -1,0 +1,122 @@
+package quant
+
+import (
+	"fmt"
+	"sync"
+
+	"autodev/compute/cpu/par"
+	"autodev/compute/cpu/vec"
+)
+
+// Epilogue is what happens to a product: y = Then(x·Wᵀ + Bias) + Base. Zero fields are left out.
+type Epilogue struct {
+	Bias []float32            // [out]
+	Then func(y, x []float32) // element-wise, such as vec.GELUTanh; y and x are the same memory
+	Base []float32            // [n, out]; may be y
+}
+
+// Mul writes x·Wᵀ with its epilogue to y [n, out].
+func Mul(p *par.Pool, y []float32, x *Rows, w *Matrix, e Epilogue) {
+	if x.n == 0 {
+		return
+	}
+	if x.in != w.in || len(y) != x.n*w.out || e.Bias != nil && len(e.Bias) != w.out || e.Base != nil && len(e.Base) != len(y) {
+		panic(fmt.Sprintf("quant: y of %d, x [%d %d], w [%d %d], bias of %d, base of %d", len(y), x.n, x.in, w.out, w.in, len(e.Bias), len(e.Base)))
+	}
+	j := &job{y: y, x: x, w: w, e: e}
+	j.cut(p.Threads())
+	if p.Threads() == 1 || j.items() == 1 {
+		for i := range j.items() {
+			j.run(i)
+		}
+		return
+	}
+	p.Run(j.items(), j.run)
+}
+
+// job is one product. Its items are runs of neighbouring panels.
+type job struct {
+	y    []float32
+	x    *Rows
+	w    *Matrix
+	e    Epilogue
+	run1 int // panels of an item
+}
+
+func (j *job) panels() int { return ceilDiv(j.w.out, panelOut) }
+func (j *job) items() int  { return ceilDiv(j.panels(), j.run1) }
+
+// cut chooses the items. A batch's tiles pass over an item's weights one after the other, so these should stay in the
+// second-level cache; few rows only need items large enough to be one stream from memory. More items than threads, so
+// that a thread that is held up leaves its work to others.
+func (j *job) cut(threads int) {
+	codes, _ := j.w.format.panelBytes(j.w.in)
+	size := 256 << 10
+	if j.x.tiles() == 1 {
+		size = 512 << 10
+	}
+	run := max(size/codes, 1)
+	if threads > 1 {
+		run = min(run, ceilDiv(j.panels(), 4*threads))
+	}
+	j.run1 = min(roundUp(run, maxPanels), 64)
+}
+
+var scratch = sync.Pool{New: func() any { return new([]float32) }}
+
+// run computes an item.
+func (j *job) run(item int) {
+	first := item * j.run1
+	panels := min(j.run1, j.panels()-first)
+	// Rows of the tile do not start a power of two apart, which would put them on each other in the first-level cache.
+	ldc := panels*panelOut + panelOut
+	space := scratch.Get().(*[]float32)
+	defer scratch.Put(space)
+	*space = grow(*space, j.x.k.mr*ldc)
+	c := *space
+	f := j.w.format
+	codeStep, scaleStep := f.panelBytes(j.w.in)
+	padded := j.x.padded()
+	j.x.eachTile(func(row, rows int) {
+		t := tile{
+			codeStep: codeStep, scaleStep: scaleStep,
+			x: &j.x.codes[row*padded], scale: &j.x.scale[row*ceilDiv(j.x.in, ActGroup)],
+			ldc: ldc, in: padded,
+		}
+		if f == Int4 {
+			t.sums = &j.x.sum4[row*padded/64]
+		} else {
+			t.sums = &j.x.sum8[row*ceilDiv(j.x.in, ActGroup)]
+		}
+		for p := 0; p < panels; p += maxPanels {
+			t.codes, t.scales, t.c = &j.w.codes[(first+p)*codeStep], &j.w.scales[(first+p)*scaleStep], &c[p*panelOut]
+			j.x.k.multiply(&t, f, rows, min(maxPanels, panels-p))
+		}
+		for i := range rows {
+			j.finish(c[i*ldc:], row+i, first*panelOut, min(panels*panelOut, j.w.out-first*panelOut))
+		}
+	})
+}
+
+func (r *Rows) eachTile(f func(row, rows int)) {
+	for t := range r.tiles() {
+		f(r.tile(t))
+	}
+}
+
+// finish applies the epilogue to n outputs of a row from o on, which it may overwrite.
+func (j *job) finish(c []float32, row, o, n int) {
+	c = c[:n]
+	y := j.y[row*j.w.out+o:][:n]
+	if j.e.Bias != nil {
+		vec.Add(c, c, j.e.Bias[o:][:n])
+	}
+	if j.e.Then != nil {
+		j.e.Then(c, c)
+	}
+	if j.e.Base != nil {
+		vec.Add(y, c, j.e.Base[row*j.w.out+o:][:n])
+		return
+	}
+	copy(y, c)
+}

@@ -1,0 +1,190 @@
+package quant
+
+import (
+	"fmt"
+	"math"
+
+	"autodev/compute/cpu/par"
+)
+
+// Quantize rounds the weights w [out, in] to f, each group with the scale that Scale finds for it.
+func Quantize(p *par.Pool, f Format, w []float32, out, in int) *Matrix {
+	return quantize(p, f, w, out, in, func(group []float32) float32 { return f.Scale(group, nil) })
+}
+
+// QuantizeAbsMax rounds the weights w [out, in] to f with the scale of each group that maps its largest magnitude onto the
+// largest code: plain round-to-nearest, which others are compared with.
+func QuantizeAbsMax(p *par.Pool, f Format, w []float32, out, in int) *Matrix {
+	return quantize(p, f, w, out, in, func(group []float32) float32 { return f.absMaxScale(maxAbs(group)) })
+}
+
+func quantize(p *par.Pool, f Format, w []float32, out, in int, scale func(group []float32) float32) *Matrix {
+	m := alloc(f, out, in)
+	if len(w) != out*in {
+		panic(fmt.Sprintf("quant: %d weights for [%d %d]", len(w), out, in))
+	}
+	p.Run(ceilDiv(out, panelOut), func(panel int) {
+		codes, scales := make([]int8, in), make([]float32, f.Groups(in))
+		for o := panel * panelOut; o < min(out, (panel+1)*panelOut); o++ {
+			row := w[o*in:][:in]
+			for g := range scales {
+				k0, k1 := g*f.Group(), min(in, (g+1)*f.Group())
+				scales[g] = scale(row[k0:k1])
+				f.Round(codes[k0:k1], row[k0:k1], scales[g])
+			}
+			m.setRow(o, codes, scales)
+		}
+	})
+	return m
+}
+
+// Round writes the codes nearest to w/scale, ties to even, within Range. With the scale 0 or NaN all are 0.
+func (f Format) Round(codes []int8, w []float32, scale float32) {
+	lo, hi := f.bounds()
+	inv := inverse(scale)
+	if inv == 0 {
+		clear(codes[:len(w)])
+		return
+	}
+	for i, v := range w {
+		codes[i] = int8(round(v, inv, lo, hi))
+	}
+}
+
+// Scale returns the scale, one that can be stored, for a group of weights: of those tried the one with the least
+// Σ importance·(w − scale·code)², code being the nearest one. A nil importance is 1 everywhere. It is never worse than the scale of
+// QuantizeAbsMax. The scale of weights with a NaN or an infinity is NaN.
+func (f Format) Scale(w, importance []float32) float32 {
+	largest := maxAbs(w)
+	best := f.absMaxScale(largest)
+	if largest == 0 || best != best {
+		return best
+	}
+	least := f.loss(w, importance, best)
+	try := func(s float32) {
+		s = RoundScale(s)
+		if e := f.loss(w, importance, s); e < least {
+			least, best = e, s
+		}
+	}
+	// For given codes the best scale is Σwc/Σcc and the loss Σww − (Σwc)²/Σcc. Look for codes by scaling to where the largest
+	// magnitude gets between onto and past the end of the codes, then let codes and scale improve each other.
+	gain, start := 0.0, best
+	for _, top := range f.tops() {
+		wc, cc := f.project(w, importance, top/largest)
+		if cc > 0 && wc*wc/cc > gain {
+			gain, start = wc*wc/cc, float32(wc/cc)
+		}
+	}
+	try(start)
+	for range 3 {
+		wc, cc := f.project(w, importance, inverse(best))
+		if cc == 0 {
+			break
+		}
+		before := best
+		try(float32(wc / cc))
+		if best == before {
+			break
+		}
+	}
+	return best
+}
+
+// tops returns the codes that the largest magnitude of a group is tried to be scaled to. Codes of Int4 reach further down than up, so
+// that the sign of the scale matters.
+func (f Format) tops() []float32 {
+	if f == Int4 {
+		return int4Tops[:]
+	}
+	return int8Tops[:]
+}
+
+var (
+	int8Tops = [...]float32{127.49, 128, 129, 130, 132, 134, 137, 140}
+	int4Tops = [...]float32{
+		6, 6.4, 6.8, 7.2, 7.49, 7.8, 8.2, 8.5, 8.8, 9.2, 9.6, 10, 10.5,
+		-6, -6.4, -6.8, -7.2, -7.5, -7.8, -8.2, -8.5, -8.8, -9.2, -9.6, -10, -10.5,
+	}
+)
+
+// project returns Σ h·w·c and Σ h·c² for the codes c of w with the given inverse of a scale.
+func (f Format) project(w, h []float32, inv float32) (wc, cc float64) {
+	lo, hi := f.bounds()
+	var a, b float32
+	if h == nil {
+		for _, v := range w {
+			c := round(v, inv, lo, hi)
+			a += float32(v * c)
+			b += float32(c * c)
+		}
+		return float64(a), float64(b)
+	}
+	for i, v := range w {
+		c := round(v, inv, lo, hi)
+		a += float32(float32(h[i]*v) * c)
+		b += float32(float32(h[i]*c) * c)
+	}
+	return float64(a), float64(b)
+}
+
+// loss returns Σ h·(w − s·c)².
+func (f Format) loss(w, h []float32, s float32) float64 {
+	lo, hi := f.bounds()
+	inv := inverse(s)
+	var sum float64
+	for i, v := range w {
+		d := float64(v) - float64(s)*float64(round(v, inv, lo, hi))
+		if h != nil {
+			d *= d * float64(h[i])
+		} else {
+			d *= d
+		}
+		sum += d
+	}
+	return sum
+}
+
+// absMaxScale returns the scale that maps the given magnitude onto the largest code, NaN if it is not finite.
+func (f Format) absMaxScale(largest float32) float32 {
+	if largest-largest != 0 {
+		return float32(math.NaN())
+	}
+	_, hi := f.bounds()
+	return RoundScale(largest / hi)
+}
+
+func (f Format) bounds() (lo, hi float32) {
+	l, h := f.Range()
+	return float32(l), float32(h)
+}
+
+// round returns the integer nearest to v·inv, ties to even, between lo and hi; NaN becomes lo.
+func round(v, inv, lo, hi float32) float32 {
+	const magic = 3 << 22 // at this size floats are integers
+	t := float32(v * inv)
+	if !(t > lo) {
+		return lo
+	}
+	if t > hi {
+		return hi
+	}
+	return float32(t+magic) - magic
+}
+
+// inverse returns 1/s, 0 for 0 and NaN. Scales that can be stored are far from where it overflows.
+func inverse(s float32) float32 {
+	if s == 0 || s != s {
+		return 0
+	}
+	return 1 / s
+}
+
+// maxAbs returns the largest magnitude; NaN if there is a NaN.
+func maxAbs(w []float32) float32 {
+	var m uint32
+	for _, v := range w {
+		m = max(m, math.Float32bits(v)&0x7fffffff)
+	}
+	return math.Float32frombits(m)
+}
