@@ -51,7 +51,7 @@ func (t *Tokenizer) resolveControls() {
 	for _, name := range separatorSpellings {
 		mark(name)
 	}
-	t.bos, t.eos, t.pad = -1, end, -1
+	t.bos, t.eos, t.pad, t.unk = -1, end, -1, -1
 	t.fim = FIM{-1, -1, -1, -1, -1}
 	for _, s := range fimSpellings {
 		f := FIM{Prefix: mark(s.prefix), Middle: mark(s.middle), Suffix: mark(s.suffix), Pad: mark(s.pad), EndOfText: end}

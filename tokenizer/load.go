@@ -21,7 +21,7 @@ const maxID = 1<<22 - 1
 const maxNesting = 4
 
 // Load reads a vocabulary: a tokenizer.json, or a folder that holds tokenizer.json or else vocab.json and merges.txt.
-// The files special_tokens_map.json and tokenizer_config.json beside them name BOS, EOS and PAD.
+// The files special_tokens_map.json and tokenizer_config.json beside them name BOS, EOS, PAD and UNK.
 //
 // vocab.json and merges.txt do not say how text is split. Load takes the pattern of GPT-2, or Qwen's when
 // tokenizer_config.json names the class Qwen2Tokenizer, and adds the Digits step of the StarCoder family when no merge
@@ -88,7 +88,7 @@ func load(fsys fs.FS, name, shown string) (*Tokenizer, error) {
 	for _, c := range []struct {
 		name string
 		id   *int32
-	}{{side.bos, &t.bos}, {side.eos, &t.eos}, {side.pad, &t.pad}} {
+	}{{side.bos, &t.bos}, {side.eos, &t.eos}, {side.pad, &t.pad}, {side.unk, &t.unk}} {
 		if id, ok := t.ids[c.name]; ok && c.name != "" {
 			*c.id = id
 		}
@@ -518,10 +518,10 @@ func (t *Tokenizer) assembleMerges(vocab map[string]int64, merges [][2]string) e
 
 // companions is what the files beside a vocabulary say.
 type companions struct {
-	class         string // tokenizer_class
-	bos, eos, pad string
-	added         []addedToken // with ids, from added_tokens_decoder
-	named         []string     // special tokens named without an id
+	class              string // tokenizer_class
+	bos, eos, pad, unk string
+	added              []addedToken // with ids, from added_tokens_decoder
+	named              []string     // special tokens named without an id
 }
 
 // specialName is a token in special_tokens_map.json and tokenizer_config.json: a string or an object with its content.
@@ -558,6 +558,7 @@ func readCompanions(fsys fs.FS, dir, shown string) (companions, error) {
 			BOS        specialName           `json:"bos_token"`
 			EOS        specialName           `json:"eos_token"`
 			PAD        specialName           `json:"pad_token"`
+			UNK        specialName           `json:"unk_token"`
 			Additional []specialName         `json:"additional_special_tokens"`
 			Decoder    map[string]addedToken `json:"added_tokens_decoder"`
 		}
@@ -567,7 +568,7 @@ func readCompanions(fsys fs.FS, dir, shown string) (companions, error) {
 		for _, to := range []struct {
 			to   *string
 			from string
-		}{{&c.class, f.Class}, {&c.bos, string(f.BOS)}, {&c.eos, string(f.EOS)}, {&c.pad, string(f.PAD)}} {
+		}{{&c.class, f.Class}, {&c.bos, string(f.BOS)}, {&c.eos, string(f.EOS)}, {&c.pad, string(f.PAD)}, {&c.unk, string(f.UNK)}} {
 			if to.from != "" {
 				*to.to = to.from
 			}

@@ -25,8 +25,8 @@ type Tokenizer struct {
 	raw        matcher // added tokens that are searched before normalisation
 	normalized matcher // added tokens that are searched after it
 
-	fim           FIM
-	bos, eos, pad int32
+	fim                FIM
+	bos, eos, pad, unk int32
 
 	encoders sync.Pool // of *encoder
 }
@@ -197,7 +197,7 @@ func (t *Tokenizer) Specials() []int32 {
 	return ids
 }
 
-// BOS returns the beginning-of-sequence token. BOS, EOS and PAD are those that special_tokens_map.json or
+// BOS returns the beginning-of-sequence token. BOS, EOS, PAD and UNK are those that special_tokens_map.json or
 // tokenizer_config.json beside the vocabulary name; without them EOS is the vocabulary's end-of-text token.
 func (t *Tokenizer) BOS() (int32, bool) { return t.bos, t.bos >= 0 }
 
@@ -206,6 +206,9 @@ func (t *Tokenizer) EOS() (int32, bool) { return t.eos, t.eos >= 0 }
 
 // PAD returns the padding token; see BOS.
 func (t *Tokenizer) PAD() (int32, bool) { return t.pad, t.pad >= 0 }
+
+// UNK returns the token for what the vocabulary lacks, which Encode never produces; see BOS.
+func (t *Tokenizer) UNK() (int32, bool) { return t.unk, t.unk >= 0 }
 
 func (t *Tokenizer) has(id int32) bool {
 	return id >= 0 && int(id) < len(t.tokens) && t.tokens[id].used

@@ -16,7 +16,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"autodev/model"
-	"autodev/model/dtype"
 	"autodev/models"
 	"autodev/tokenizer"
 )
@@ -28,9 +27,9 @@ func modelCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name:        "info",
-				Usage:       "say what a model folder holds; all headers are checked, no weights are read",
+				Usage:       "say what a model folder or a GGUF file holds; all headers are checked, no weights are read",
 				ArgsUsage:   "DIR",
-				Description: "DIR is a folder of Hugging Face transformers, or " + models.Tiny + ", the embedded model.",
+				Description: "DIR is a folder of Hugging Face transformers, or " + models.Tiny + ", the embedded model, or a file FILE.gguf.",
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "format", Usage: "table or json", Value: "table"},
 					&cli.BoolFlag{Name: "tensors", Usage: "list the tensors of the weight files"},
@@ -40,41 +39,13 @@ func modelCommand() *cli.Command {
 					if err != nil {
 						return err
 					}
+					if isGGUF(dir) {
+						return ggufInfo(dir, c.String("format"), c.Bool("tensors"), c.App.Writer)
+					}
 					return modelInfo(dir, c.String("format"), c.Bool("tensors"), c.App.Writer)
 				},
 			},
-			{
-				Name:        "convert",
-				Usage:       "write a model folder in today's format: model.safetensors with config.json and tokenizer",
-				ArgsUsage:   "DIR",
-				Description: "DIR is a folder of Hugging Face transformers, or " + models.Tiny + ", the embedded model.",
-				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "out", Usage: "`FOLDER` to write; it must not hold anything yet"},
-					&cli.StringFlag{Name: "dtype", Usage: "f32, bf16 or f16", Value: "f32"},
-					&cli.StringFlag{Name: "layout", Usage: "gpt_bigcode or gpt2 (default: the model's own family)"},
-					&cli.StringFlag{Name: "max-shard-size", Usage: "of a weight file: bytes, or a number with KB, MB or GB", Value: "5GB"},
-				},
-				Action: func(c *cli.Context) error {
-					dir, err := onePositional(c, "DIR")
-					if err != nil {
-						return err
-					}
-					if c.String("out") == "" {
-						return usageError("model convert: --out is missing, expected the folder to write")
-					}
-					o := model.SaveOptions{Layout: model.Architecture(c.String("layout"))}
-					if o.Layout != "" && o.Layout != model.GPTBigCode && o.Layout != model.GPT2 {
-						return usageError("--layout %s: expected %s or %s", o.Layout, model.GPTBigCode, model.GPT2)
-					}
-					if o.DType, err = dtype.ParseFloat(c.String("dtype")); err != nil {
-						return usageError("--dtype: %w", err)
-					}
-					if o.MaxShardBytes, err = parseBytes(c.String("max-shard-size")); err != nil {
-						return usageError("--max-shard-size: %w", err)
-					}
-					return modelConvert(c.Context, dir, c.String("out"), o, c.App.Writer)
-				},
-			},
+			convertCommand(),
 		},
 	}
 }
