@@ -87,7 +87,8 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 	queued := time.Since(arrived)
 	results := make([]Result, 0, len(jobs))
 	for i, j := range jobs {
-		res, err := e.m.run(ctx, j, func(c Chunk) error {
+		s := e.m.NewSession()
+		res, err := e.m.run(ctx, j, s, func(c Chunk) error {
 			if emit == nil {
 				return nil
 			}
@@ -96,6 +97,7 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 			}
 			return nil
 		})
+		s.Close()
 		res.Timings.Queue = queued
 		results = append(results, res)
 		if err != nil {

@@ -22,6 +22,11 @@ type Request struct {
 	Top      int
 	// PromptLogprobs asks for the log-probabilities of the prompt's tokens too.
 	PromptLogprobs bool
+	// Speculate changes the time that a completion takes and nothing else.
+	Speculate Speculate
+	// Replay are token ids to follow in place of the model's choices: a measurement of what a completion of just these tokens
+	// would cost, stop tokens and stop texts included. It bounds MaxTokens.
+	Replay []int32
 }
 
 // FinishReason says why a completion ended.
@@ -52,6 +57,7 @@ type Chunk struct {
 	Text         string
 	Tokens       []Token
 	FinishReason FinishReason // "" but for the last
+	Shortened    bool         // Result.Shortened, in the last
 }
 
 // Result is a completion.
@@ -64,6 +70,9 @@ type Result struct {
 	PromptIDs    []int32
 	PromptTokens []Token // when Request.PromptLogprobs
 	Shortened    bool    // the prompt was cut to fit the context
+	Cached       int     // tokens of the prompt that a call before had evaluated
+	Drafted      int     // tokens that were evaluated as guesses
+	Accepted     int     // guesses that were right
 	Timings      Timings
 }
 
@@ -93,8 +102,11 @@ const maxTop = 20
 // job is a request that has been checked and whose prompt has been fitted into the context.
 type job struct {
 	Request
-	prompt budgeted
-	stops  []int32
+	prompt   budgeted
+	stops    []int32
+	recent   [][]int32 // texts that the completion may repeat
+	prefill  bool      // evaluate the prompt even when no token is asked for
+	prompted func()    // called when the session holds the prompt; may be nil
 }
 
 // prepare checks everything about a request that can be checked without running the model.
@@ -123,6 +135,14 @@ func (m *Model) prepare(r Request) (*job, error) {
 	if len(r.Stop) > 0 && m.tok == nil {
 		return nil, &OptionError{"stop", "the model has no tokenizer"}
 	}
+	for i, id := range r.Replay {
+		if id < 0 || int(id) >= m.vocab {
+			return nil, &OptionError{"replay", fmt.Sprintf("token %d: found id %d, expected 0 to %d", i, id, m.vocab-1)}
+		}
+	}
+	if r.Replay != nil {
+		r.MaxTokens = min(r.MaxTokens, len(r.Replay))
+	}
 	p, err := r.Prompt.budget(m.tok, m.vocab, m.Context(), r.MaxTokens)
 	if err != nil {
 		return nil, err
@@ -138,38 +158,60 @@ func (m *Model) Generate(ctx context.Context, r Request, emit func(Chunk) error)
 	if err != nil {
 		return Result{}, err
 	}
-	return m.run(ctx, j, emit)
-}
-
-func (m *Model) run(ctx context.Context, j *job, emit func(Chunk) error) (res Result, err error) {
-	res = Result{PromptIDs: j.prompt.ids, Shortened: j.prompt.shortened, FinishReason: FinishLength}
 	s := m.NewSession()
 	defer s.Close()
+	return m.run(ctx, j, s, emit)
+}
+
+// run completes the prompt of j with s, which may hold a beginning of it, but not all. Afterwards s holds the prompt and the
+// completion as far as they were evaluated.
+func (m *Model) run(ctx context.Context, j *job, s *Session, emit func(Chunk) error) (res Result, err error) {
+	res = Result{PromptIDs: j.prompt.ids, Shortened: j.prompt.shortened, FinishReason: FinishLength, Cached: s.Len()}
 	defer func() {
 		if err != nil {
 			res.FinishReason = FinishCancel
 		}
 	}()
 	began := time.Now()
+	s.reserve(min(len(j.prompt.ids)+j.prompt.maxNew, m.Context()))
 	var logits []float32
 	switch {
 	case j.PromptLogprobs:
 		if res.PromptTokens, logits, err = m.scorePrompt(ctx, s, j); err != nil {
 			return res, err
 		}
-	case j.prompt.maxNew > 0:
-		if logits, err = s.Append(ctx, j.prompt.ids); err != nil {
+	case j.prompt.maxNew > 0 || j.prefill:
+		if logits, err = s.Append(ctx, j.prompt.ids[s.Len():]); err != nil {
 			return res, err
 		}
+	}
+	if j.prompted != nil {
+		j.prompted()
 	}
 	decode := time.Now()
 	res.Timings.Prompt = decode.Sub(began)
 	defer func() { res.Timings.Decode = time.Since(decode) }()
+	err = m.decode(ctx, j, s, logits, emit, &res)
+	return res, err
+}
 
-	w := newWriter(m.tok, j, emit, &res)
+// decode generates tokens into res, from the logits after the prompt on.
+func (m *Model) decode(ctx context.Context, j *job, s *Session, logits []float32, emit func(Chunk) error, res *Result) error {
+	w := newWriter(m.tok, j, emit, res)
 	defer func() { res.Text = w.text.String() }()
 	pick := newSampler(j.Sampling, m.masked)
+	var guess *drafter
+	if j.Speculate != SpeculateOff && j.prompt.maxNew > 2 {
+		guess = newDrafter(&m.drafts, j.recent, j.prompt.ids, j.prompt.maxNew, j.Speculate == SpeculateAlways)
+	}
+	// A pass evaluates the last token and a draft. Its logits are used row by row as long as the draft is what is chosen.
+	var pass [headTokens]int32
+	var draft []int32
+	rows, row := logits, 0 // [1+len(draft), Model.rows]; the one that decides next
+	forget := func() { s.Truncate(s.Len() - (len(draft) - row)) }
+	defer forget()
 	for i := range j.prompt.maxNew {
+		logits := rows[row*m.rows:][:m.vocab]
 		t := Token{scored: j.Logprobs}
 		var z float64
 		if j.Logprobs {
@@ -178,7 +220,9 @@ func (m *Model) run(ctx context.Context, j *job, emit func(Chunk) error) (res Re
 			w.keep(logits)
 		}
 		t.ID = pick.next(logits, i)
-		if slices.Contains(j.stops, t.ID) {
+		if j.Replay != nil {
+			t.ID = j.Replay[i]
+		} else if slices.Contains(j.stops, t.ID) {
 			res.FinishReason = FinishStop
 			break
 		}
@@ -186,15 +230,43 @@ func (m *Model) run(ctx context.Context, j *job, emit func(Chunk) error) (res Re
 			t.LogProb = float64(w.raw[t.ID]) - z
 		}
 		if err := w.token(t); err != nil || w.stop.hit != "" {
-			return res, err
+			return err
 		}
-		if i+1 < j.prompt.maxNew {
-			if logits, err = s.Append(ctx, res.IDs[i:i+1]); err != nil {
-				return res, err
+		if i+1 == j.prompt.maxNew {
+			break
+		}
+		if row < len(draft) && draft[row] == t.ID {
+			row++
+			res.Accepted++
+			continue
+		}
+		forget()
+		pass[0] = t.ID
+		if guess != nil {
+			if len(draft) > 0 {
+				guess.judged(len(draft), row)
 			}
+			for _, id := range res.IDs[i-row:] {
+				guess.push(id)
+			}
+			// The pass gives one choice more than it has guesses.
+			draft = guess.draft(j.prompt.maxNew - i - 2)
+			copy(pass[1:], draft)
+		}
+		before := time.Now()
+		n := 1 + len(draft)
+		row = 0
+		var err error
+		if rows, err = s.appendRows(ctx, pass[:n], 0); err != nil {
+			draft = nil
+			return err
+		}
+		res.Drafted += len(draft)
+		if guess != nil {
+			m.drafts.timed(n, time.Since(before))
 		}
 	}
-	return res, w.end()
+	return w.end()
 }
 
 // scorePrompt evaluates the prompt and returns its tokens with their log-probabilities, and the logits after it.
@@ -303,7 +375,7 @@ func (w *writer) show(text string, reason FinishReason) error {
 	for n < len(w.held) && (w.ends[n] <= shown || reason != "" && (!stopped || w.held[n].Start < shown)) {
 		n++
 	}
-	c := Chunk{Text: text, Tokens: slices.Clone(w.held[:n]), FinishReason: reason}
+	c := Chunk{Text: text, Tokens: slices.Clone(w.held[:n]), FinishReason: reason, Shortened: reason != "" && w.res.Shortened}
 	w.held, w.ends = w.held[n:], w.ends[n:]
 	if w.keepAll {
 		w.res.Tokens = append(w.res.Tokens, c.Tokens...)

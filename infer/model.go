@@ -38,6 +38,8 @@ type Model struct {
 	stops   []int32 // end a completion: end of text, fill-in-the-middle and separator tokens
 	masked  []int32 // never generated: control tokens that do not end a text, ids without a token
 
+	drafts speculation // what speculative decoding has learnt
+
 	mu   sync.Mutex
 	idle []*workspace
 }

@@ -174,13 +174,19 @@ func (s *sampler) nucleus(sum float64) float64 {
 
 // argmax returns the index of the largest element, the first of equal ones.
 func argmax(x []float32) int32 {
-	best := 0
-	for i, v := range x {
-		if v > x[best] {
-			best = i
+	const block = 512
+	best, top := 0, float32(math.Inf(-1))
+	for i := 0; i < len(x); i += block {
+		if v := vec.Max(x[i:min(i+block, len(x))]); v > top {
+			best, top = i, v
 		}
 	}
-	return int32(best)
+	for i, v := range x[best:min(best+block, len(x))] {
+		if v == top {
+			return int32(best + i)
+		}
+	}
+	return 0 // nothing above −∞
 }
 
 // largest appends to dst the indexes of the k largest elements of x, largest first, lower index first among equal ones.
