@@ -21,7 +21,9 @@ type Recipe struct {
 	Threads int `yaml:"threads"`
 	// Device is auto (the default) or cpu.
 	Device string `yaml:"device"`
-	// Precision of weights, activations and optimiser: float32, the default.
+	// Precision of training's matrix products: float32 (the default) or bf16, which rounds what enters them to bfloat16 and is
+	// faster on processors that have it (AVX512_BF16); others compute the same by emulation, slower than float32. Weights,
+	// gradients, the optimiser and evaluations are float32 with either.
 	Precision string `yaml:"precision"`
 	// Out is the folder for checkpoints, records and the finished model or adapter. No default; the --out flag overrides it.
 	Out string `yaml:"out"`

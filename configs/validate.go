@@ -103,7 +103,7 @@ func (v *validator) recipe(r *Recipe) error {
 	v.atLeast("checkpoint.keep", r.Checkpoint.Keep, 0)
 	v.atLeast("threads", r.Threads, 0)
 	v.choice("device", r.Device, "auto", "cpu")
-	v.choice("precision", r.Precision, "float32")
+	v.choice("precision", r.Precision, "float32", "bf16")
 	return v.err
 }
 

@@ -357,7 +357,7 @@ func (j *job) plan(base *model.Weights) error {
 	}
 	cfg := graph.Config{
 		Model: j.config, Batch: t.MicroBatch, Seq: j.sequence,
-		ModelDropout: t.Dropout == "model", Checkpointing: t.GradientCheckpointing,
+		ModelDropout: t.Dropout == "model", Checkpointing: t.GradientCheckpointing, Precision: graph.Precision(j.recipe.Precision),
 		Group: func(param string, _ []int) int {
 			if adapted := strings.HasSuffix(param, ".lora_A") || strings.HasSuffix(param, ".lora_B"); adapted || decays[param] || t.DecayAll {
 				return 0
@@ -371,6 +371,9 @@ func (j *job) plan(base *model.Weights) error {
 		}
 	}
 	j.device = cpu.New(cpu.Options{Threads: j.recipe.Threads})
+	if cfg.Precision == graph.BF16 && !cpu.HasBF16() {
+		j.log.Warn("this processor has no bfloat16 arithmetic: precision bf16 is emulated, which is slower than float32", "device", j.device.Name())
+	}
 	plans, err := graph.Build(cfg, j.device)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ type builder struct {
 	n     int // tokens in a micro-batch
 	seq   int
 	vocab int
+	bf16  bool // what enters products is rounded
 	eval  bool // per-token losses without dropout instead of a loss to differentiate
 
 	modelDropout bool
@@ -49,7 +50,7 @@ const (
 
 func newBuilder(cfg *Config, net network, eval bool) *builder {
 	b := &builder{
-		g: G.NewGraph(), dtype: cfg.DType, n: cfg.Batch * cfg.Seq, seq: cfg.Seq, vocab: net.vocab, eval: eval,
+		g: G.NewGraph(), dtype: cfg.DType, n: cfg.Batch * cfg.Seq, seq: cfg.Seq, vocab: net.vocab, eval: eval, bf16: cfg.Precision == BF16 && !eval,
 		modelDropout: cfg.ModelDropout && !eval, adapters: map[string]Adapter{}, adapted: map[string]bool{}, params: map[string]*G.Node{},
 		inputs: map[string]*G.Node{}, needs: map[*G.Node]bool{}, source: map[*op]*op{}, block: -1,
 	}
@@ -121,12 +122,12 @@ func (b *builder) linear(x, w, bias, base *G.Node, name string, alpha float64) *
 	if b.err != nil {
 		return nil
 	}
-	return b.apply(compute.Linear, compute.Attr{Alpha: alpha}, name, []int{b.n, w.Shape()[0]}, x, w, bias, base)
+	return b.apply(compute.Linear, compute.Attr{Alpha: alpha, BF16: b.bf16}, name, []int{b.n, w.Shape()[0]}, x, w, bias, base)
 }
 
 func (b *builder) Attention(qkv *G.Node, layer int, spec model.AttentionSpec) *G.Node {
 	b.salt++
-	attr := compute.Attr{Heads: spec.Heads, KVHeads: spec.KVHeads, HeadDim: spec.HeadDim, Seq: b.seq, Scale: spec.Scale}
+	attr := compute.Attr{Heads: spec.Heads, KVHeads: spec.KVHeads, HeadDim: spec.HeadDim, Seq: b.seq, Scale: spec.Scale, BF16: b.bf16}
 	var key *G.Node
 	if b.modelDropout && spec.Drop > 0 {
 		attr.Drop, attr.Salt, key = spec.Drop, b.salt, b.inputs[inKey]
@@ -167,7 +168,7 @@ func (b *builder) dropout(x *G.Node, p float64, name string) *G.Node {
 
 func (b *builder) Head(x *G.Node, weight string) {
 	w := b.param(weight)
-	attr := compute.Attr{Vocab: b.vocab}
+	attr := compute.Attr{Vocab: b.vocab, BF16: b.bf16}
 	switch {
 	case b.err != nil:
 	case b.result != nil:

@@ -27,9 +27,23 @@ type Config struct {
 	// memory for a third more work, the same bits.
 	Checkpointing bool
 
+	// Precision says what enters the matrix products of a training step. Evaluation is in float32 either way, so that its
+	// figures mean the same.
+	Precision Precision
+
 	// DType is the type of all floats: compute.F32 (also when zero), or compute.F64 to judge kernels.
 	DType compute.DType
 }
+
+// Precision is the type of a training step's matrix products. Weights, gradients, moments and activations are float32 in memory.
+type Precision string
+
+const (
+	// Float32 is the precision when none is given.
+	Float32 Precision = "float32"
+	// BF16 rounds the operands of the products to bfloat16 and sums in float32.
+	BF16 Precision = "bf16"
+)
 
 // Adapter is a low-rank adapter of one linear module (Hu et al. 2021): y = W·x + b + Scale·B·A·dropout(x). Its parameters are
 // Module+".lora_A" [Rank, in] and Module+".lora_B" [out, Rank].
@@ -120,6 +134,12 @@ func (cfg *Config) check() error {
 	}
 	if cfg.Seq > cfg.Model.Positions {
 		return fmt.Errorf("sequences of %d tokens, expected at most the model's %d positions", cfg.Seq, cfg.Model.Positions)
+	}
+	if cfg.Precision != Float32 && cfg.Precision != BF16 {
+		return fmt.Errorf("precision %q, expected %s or %s", cfg.Precision, Float32, BF16)
+	}
+	if cfg.DType == compute.F64 && cfg.Precision != Float32 {
+		return fmt.Errorf("precision %s with floats of type %v, expected %v", cfg.Precision, cfg.DType, compute.F32)
 	}
 	if cfg.DType != compute.F32 && cfg.DType != compute.F64 {
 		return fmt.Errorf("floats of type %v, expected %v or %v", cfg.DType, compute.F32, compute.F64)

@@ -183,5 +183,17 @@ func attributes(c *compute.Call) string {
 	case compute.CrossEntropy, compute.TokenNLL:
 		s = fmt.Sprintf(" vocab=%d", a.Vocab)
 	}
+	if a.BF16 && multiplies(c.Kernel) {
+		s += " bf16"
+	}
 	return s
+}
+
+// multiplies reports whether a kernel has matrix products, to which Attr.BF16 applies.
+func multiplies(k compute.Kernel) bool {
+	switch k {
+	case compute.Linear, compute.LinearGradX, compute.LinearGradW, compute.Attention, compute.AttentionGrad, compute.CrossEntropy, compute.TokenNLL:
+		return true
+	}
+	return false
 }

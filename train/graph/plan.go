@@ -56,6 +56,9 @@ func Build(cfg Config, dev compute.Device) (*Training, error) {
 	if cfg.DType == 0 {
 		cfg.DType = compute.F32
 	}
+	if cfg.Precision == "" {
+		cfg.Precision = Float32
+	}
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("graph: %w", err)
 	}
