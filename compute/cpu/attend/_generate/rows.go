@@ -1,0 +1,129 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// transpose512 writes dst[x·32+r] = src[r·ld+x] for r < 16 and x < n, n a multiple of four. Vector q collects four columns of
+// rows q, q+4, q+8, q+12 in its 128-bit lanes; a 4×4 transposition inside the lanes leaves one column in each vector.
+func transpose512() {
+	function("transpose512", "func(n int, src *uint32, ld int, dst *uint32)",
+		"transpose512 writes dst[x·32+r] = src[r·ld+x] for r < 16 and x < n, n a multiple of four.")
+	n, src, ld, dst := param("n"), param("src"), words("ld"), param("dst")
+	ld3 := GP64()
+	LEAQ(operand.Mem{Base: ld, Index: ld, Scale: 2}, ld3)
+	bases := []reg.GPVirtual{src}
+	for range 3 {
+		p := GP64()
+		LEAQ(operand.Mem{Base: bases[len(bases)-1], Index: ld, Scale: 4}, p)
+		bases = append(bases, p)
+	}
+	masks := []reg.OpmaskPhysical{nil, reg.K1, reg.K2, reg.K3}
+	for l := 1; l < 4; l++ {
+		m := GP32()
+		MOVL(operand.U32(0xf<<(4*l)), m)
+		KMOVW(m, masks[l])
+	}
+	in, mid, out := zmm[0:4], zmm[4:8], zmm[8:12]
+	Label("loop")
+	for q := range 4 {
+		at := func(base reg.GPVirtual) operand.Mem {
+			switch q {
+			case 1, 2:
+				return operand.Mem{Base: base, Index: ld, Scale: uint8(q)}
+			case 3:
+				return operand.Mem{Base: base, Index: ld3, Scale: 1}
+			}
+			return operand.Mem{Base: base}
+		}
+		VMOVUPS(at(bases[0]), in[q].AsX())
+		for l := 1; l < 4; l++ {
+			VBROADCASTF32X4(at(bases[l]), masks[l], in[q])
+		}
+	}
+	VUNPCKLPS(in[1], in[0], mid[0])
+	VUNPCKHPS(in[1], in[0], mid[1])
+	VUNPCKLPS(in[3], in[2], mid[2])
+	VUNPCKHPS(in[3], in[2], mid[3])
+	VUNPCKLPD(mid[2], mid[0], out[0])
+	VUNPCKHPD(mid[2], mid[0], out[1])
+	VUNPCKLPD(mid[3], mid[1], out[2])
+	VUNPCKHPD(mid[3], mid[1], out[3])
+	for x := range 4 {
+		VMOVUPS(out[x], operand.Mem{Base: dst, Disp: 128 * x})
+	}
+	for _, p := range bases {
+		ADDQ(operand.Imm(16), p)
+	}
+	ADDQ(operand.U32(512), dst)
+	SUBQ(operand.Imm(4), n)
+	JNZ(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// loop runs body for each 16 of n elements and advances the pointers by the given bytes.
+func loop(n reg.GPVirtual, body func(), pointers []reg.GPVirtual, bytes []int) {
+	Label("loop")
+	body()
+	for i, p := range pointers {
+		ADDQ(operand.Imm(uint64(bytes[i])), p)
+	}
+	SUBQ(operand.Imm(16), n)
+	JG(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+func round512() {
+	function("round512", "func(n int, dst *uint32, src *float32)", "round512 rounds n floats, a multiple of 16, to bfloat16.")
+	n, dst, src := param("n"), param("dst"), param("src")
+	loop(n, func() {
+		VMOVUPS(operand.Mem{Base: src}, zmm[1])
+		vcvtneps2bf16(zmm[1], zmm[2])
+		VMOVUPS(zmm[2].AsY(), operand.Mem{Base: dst})
+	}, []reg.GPVirtual{dst, src}, []int{32, 64})
+}
+
+func interleave512() {
+	function("interleave512", "func(n int, dst *uint32, a, b *float32)",
+		"interleave512 rounds n floats, a multiple of 16, of a and of b to the lower and upper halves of dst's words.")
+	n, dst, a, b := param("n"), param("dst"), param("a"), param("b")
+	loop(n, func() {
+		VMOVUPS(operand.Mem{Base: a}, zmm[1])
+		VMOVUPS(operand.Mem{Base: b}, zmm[2])
+		vcvtneps2bf16(zmm[1], zmm[3])
+		vcvtneps2bf16(zmm[2], zmm[4])
+		VPMOVZXWD(zmm[3].AsY(), zmm[5])
+		VPMOVZXWD(zmm[4].AsY(), zmm[6])
+		VPSLLD(operand.Imm(16), zmm[6], zmm[6])
+		VPORD(zmm[5], zmm[6], zmm[6])
+		VMOVUPS(zmm[6], operand.Mem{Base: dst})
+	}, []reg.GPVirtual{dst, a, b}, []int{64, 64, 64})
+}
+
+func widen512() {
+	function("widen512", "func(n int, dst *uint32, src *int8)", "widen512 converts n integers, a multiple of 16, to bfloat16.")
+	n, dst, src := param("n"), param("dst"), param("src")
+	loop(n, func() {
+		VPMOVSXBD(operand.Mem{Base: src}, zmm[1])
+		VCVTDQ2PS(zmm[1], zmm[1])
+		vcvtneps2bf16(zmm[1], zmm[2])
+		VMOVUPS(zmm[2].AsY(), operand.Mem{Base: dst})
+	}, []reg.GPVirtual{dst, src}, []int{32, 16})
+}
+
+func merge512() {
+	function("merge512", "func(n int, y, x *float32, a, b float32)", "merge512 sets y = a·y + b·x for n floats, a multiple of 16.")
+	n, y, x := param("n"), param("y"), param("x")
+	VBROADCASTSS(operand.NewParamAddr("a", 24), zmm[1])
+	VBROADCASTSS(operand.NewParamAddr("b", 28), zmm[2])
+	loop(n, func() {
+		VMULPS(operand.Mem{Base: x}, zmm[2], zmm[3])
+		VMULPS(operand.Mem{Base: y}, zmm[1], zmm[4])
+		VADDPS(zmm[3], zmm[4], zmm[4])
+		VMOVUPS(zmm[4], operand.Mem{Base: y})
+	}, []reg.GPVirtual{y, x}, []int{64, 64})
+}
