@@ -36,3 +36,5 @@
 // (Of a NaN only that it is one.) A group of activations with a NaN or an infinity has the scale NaN, one with max|x| below
 // 2⁻¹⁰⁰ has the scale 0.
 package quant
+
+//go:generate sh -c "cd _generate && go run . -pkg quant -out ../kernel_amd64.s -stubs ../kernel_stubs_amd64.go"

@@ -2,7 +2,77 @@
 
 package quant
 
-import "sync"
+import (
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
 
 // kernels returns the kernels that this machine can run, best first.
-var kernels = sync.OnceValue(func() []*kernel { return []*kernel{genericKernel()} })
+var kernels = sync.OnceValue(func() []*kernel {
+	var ks []*kernel
+	x := &cpu.X86
+	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI {
+		ks = append(ks, &kernel{level: "avx512", mr: 14, maxBits: maxBitsWith(maxBits512), quantize: quantizeWith(quantize512), multiply: multiply512})
+	}
+	if x.HasAVX2 && x.HasFMA { // every such processor converts float16 too
+		ks = append(ks, &kernel{level: "avx2", mr: 2, maxBits: maxBitsWith(maxBits2), quantize: quantizeWith(quantize2), multiply: multiply2})
+	}
+	return append(ks, genericKernel())
+})
+
+func maxBitsWith(f func(n int, x *float32) uint32) func([]float32) uint32 {
+	return func(x []float32) uint32 { return f(len(x)&^63, &x[0]) }
+}
+
+func quantizeWith(f func(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)) func([]byte, int, []float32, float32, *[ActGroup / 64]int32) {
+	return func(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32) {
+		// f is assembly: what it writes must exist.
+		n := len(x) &^ 63
+		_, _ = dst[(n/quad-1)*stride+quad-1], sums[n/64-1]
+		f(n, &x[0], inv, &dst[0], stride, &sums[0])
+	}
+}
+
+// tileFunc takes the address of a tile.
+type tileFunc func(t *byte)
+
+var (
+	multiply512Int8 = [maxPanels][14]tileFunc{
+		{multiply512Int8x1x1, multiply512Int8x2x1, multiply512Int8x3x1, multiply512Int8x4x1, multiply512Int8x5x1, multiply512Int8x6x1, multiply512Int8x7x1,
+			multiply512Int8x8x1, multiply512Int8x9x1, multiply512Int8x10x1, multiply512Int8x11x1, multiply512Int8x12x1, multiply512Int8x13x1, multiply512Int8x14x1},
+		{multiply512Int8x1x2, multiply512Int8x2x2, multiply512Int8x3x2, multiply512Int8x4x2, multiply512Int8x5x2, multiply512Int8x6x2, multiply512Int8x7x2,
+			multiply512Int8x8x2, multiply512Int8x9x2, multiply512Int8x10x2, multiply512Int8x11x2, multiply512Int8x12x2, multiply512Int8x13x2, multiply512Int8x14x2},
+	}
+	multiply512Int4 = [maxPanels][14]tileFunc{
+		{multiply512Int4x1x1, multiply512Int4x2x1, multiply512Int4x3x1, multiply512Int4x4x1, multiply512Int4x5x1, multiply512Int4x6x1, multiply512Int4x7x1,
+			multiply512Int4x8x1, multiply512Int4x9x1, multiply512Int4x10x1, multiply512Int4x11x1, multiply512Int4x12x1, multiply512Int4x13x1, multiply512Int4x14x1},
+		{multiply512Int4x1x2, multiply512Int4x2x2, multiply512Int4x3x2, multiply512Int4x4x2, multiply512Int4x5x2, multiply512Int4x6x2, multiply512Int4x7x2,
+			multiply512Int4x8x2, multiply512Int4x9x2, multiply512Int4x10x2, multiply512Int4x11x2, multiply512Int4x12x2, multiply512Int4x13x2, multiply512Int4x14x2},
+	}
+	multiply2Int8 = [2]tileFunc{multiply2Int8x1, multiply2Int8x2}
+	multiply2Int4 = [2]tileFunc{multiply2Int4x1, multiply2Int4x2}
+)
+
+func multiply512(t *tile, f Format, rows, panels int) {
+	if f == Int4 {
+		multiply512Int4[panels-1][rows-1]((*byte)(unsafe.Pointer(t)))
+	} else {
+		multiply512Int8[panels-1][rows-1]((*byte)(unsafe.Pointer(t)))
+	}
+}
+
+func multiply2(t *tile, f Format, rows, panels int) {
+	multiply := multiply2Int8[rows-1]
+	if f == Int4 {
+		multiply = multiply2Int4[rows-1]
+	}
+	for p := range panels {
+		part := *t
+		part.codes = (*byte)(unsafe.Add(unsafe.Pointer(t.codes), p*t.codeStep))
+		part.scales = (*byte)(unsafe.Add(unsafe.Pointer(t.scales), p*t.scaleStep))
+		part.c = (*float32)(unsafe.Add(unsafe.Pointer(t.c), 4*p*panelOut))
+		multiply((*byte)(unsafe.Pointer(&part)))
+	}
+}

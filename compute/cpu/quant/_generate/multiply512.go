@@ -1,0 +1,237 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// kernel512 emits one tile function: 16 outputs of a panel in the lanes of a register, rows broadcast.
+type kernel512 struct {
+	rows, panels int
+	int4         bool
+	splits       int  // integer accumulators of each row and panel, to hide latency where there are few
+	floats       bool // float32 accumulators in registers, else in C
+
+	codes, scales          [2]reg.GPVirtual
+	x, sums, scale, c, ldc reg.GPVirtual
+	mask                   reg.VecPhysical
+	w                      []reg.VecPhysical // a vector of codes for each panel
+	broadcast              []reg.VecPhysical
+}
+
+func (k *kernel512) sum(row, panel, split int) reg.VecPhysical {
+	return zmm[(row*k.panels+panel)*k.splits+split]
+}
+
+func (k *kernel512) acc(row, panel int) reg.VecPhysical {
+	return zmm[k.rows*k.panels*k.splits+row*k.panels+panel]
+}
+
+func (k *kernel512) name() string {
+	format := "Int8"
+	if k.int4 {
+		format = "Int4"
+	}
+	return fmt.Sprintf("multiply512%sx%dx%d", format, k.rows, k.panels)
+}
+
+// eachVector calls f for every row and panel.
+func (k *kernel512) eachVector(f func(row, panel int)) {
+	for i := range k.rows {
+		for p := range k.panels {
+			f(i, p)
+		}
+	}
+}
+
+// ahead is how far before their use codes are asked for, in bytes. Up to 14 rows alone are fed from memory.
+const ahead = 2048
+
+func multiply512(rows, panels int, int4 bool) {
+	k := &kernel512{rows: rows, panels: panels, int4: int4, splits: 1}
+	vectors := rows * panels
+	if vectors < 4 {
+		k.splits = 4 / vectors
+	}
+	// Codes of the panels, one broadcast and the mask of nibbles need room as well.
+	k.floats = vectors <= 14
+	free := zmm[vectors*k.splits:]
+	if k.floats {
+		free = free[vectors:]
+	}
+	k.w, free = free[:panels], free[panels:]
+	if int4 {
+		k.mask, free = free[0], free[1:]
+	}
+	k.broadcast = free[:min(2, len(free))]
+
+	TEXT(k.name(), NOSPLIT, "func(t *byte)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s computes %d rows and %d panels, see kernel.multiply.", k.name(), rows, panels))
+	t := param("t")
+	k.codes[0], k.scales[0] = field(t, tileCodes), field(t, tileScales)
+	if panels == 2 {
+		k.codes[1], k.scales[1] = field(t, tileCodeStep), field(t, tileScaleStep)
+		ADDQ(k.codes[0], k.codes[1])
+		ADDQ(k.scales[0], k.scales[1])
+	}
+	k.x, k.sums, k.scale, k.c, k.ldc = field(t, tileX), field(t, tileSums), field(t, tileScale), field(t, tileC), field(t, tileLDC)
+	SHLQ(operand.Imm(2), k.ldc)
+	rest := field(t, tileIn)
+	SHRQ(operand.Imm(2), rest) // quads
+	if int4 {
+		broadcast32(0x0f0f0f0f, k.mask)
+	}
+	if k.floats {
+		k.eachVector(func(i, p int) { VPXORD(k.acc(i, p), k.acc(i, p), k.acc(i, p)) })
+	} else {
+		VPXORD(k.w[0], k.w[0], k.w[0])
+		k.eachC(func(i, p int, c operand.Mem) { VMOVUPS(k.w[0], c) })
+	}
+	count, fours := GP64(), reg.GPVirtual(nil)
+	if int4 {
+		fours = GP64()
+		MOVQ(operand.U32(4), fours)
+	}
+
+	Label("group")
+	for i := range rows {
+		VPBROADCASTD(at(k.sums, 4*i), k.sum(i, 0, 0))
+		for p := range panels {
+			if p > 0 {
+				VMOVDQA32(k.sum(i, 0, 0), k.sum(i, p, 0))
+			}
+			for s := 1; s < k.splits; s++ {
+				VPXORD(k.sum(i, p, s), k.sum(i, p, s), k.sum(i, p, s))
+			}
+		}
+	}
+	ADDQ(operand.Imm(uint64(4*rows)), k.sums)
+	if int4 {
+		MOVQ(operand.U32(16/4), count)
+		SUBQ(operand.Imm(16), rest)
+	} else {
+		MOVQ(operand.U32(64), count)
+		CMPQ(rest, count)
+		CMOVQLT(rest, count)
+		SUBQ(count, rest)
+		SHRQ(operand.Imm(2), count)
+	}
+	alignLoop()
+	Label("loop")
+	if int4 {
+		k.lines4()
+	} else {
+		k.lines8()
+	}
+	ADDQ(operand.Imm(uint64(4*4*rows)), k.x)
+	DECQ(count)
+	JNZ(operand.LabelRef("loop"))
+
+	for p := range panels {
+		VCVTPH2PS(at(k.scales[p], 0), k.w[p])
+		ADDQ(operand.Imm(32), k.scales[p])
+	}
+	finish := func(i, p int) reg.VecPhysical {
+		s := k.sum(i, p, 0)
+		for step := 1; step < k.splits; step *= 2 {
+			for from := 0; from+step < k.splits; from += 2 * step {
+				VPADDD(k.sum(i, p, from+step), k.sum(i, p, from), k.sum(i, p, from))
+			}
+		}
+		VCVTDQ2PS(s, s)
+		VMULPS(k.w[p], s, s)
+		VMULPS_BCST(at(k.scale, 4*i), s, s)
+		return s
+	}
+	if k.floats {
+		k.eachVector(func(i, p int) { VADDPS(finish(i, p), k.acc(i, p), k.acc(i, p)) })
+	} else {
+		k.eachC(func(i, p int, c operand.Mem) {
+			s := finish(i, p)
+			VADDPS(c, s, s)
+			VMOVUPS(s, c)
+		})
+	}
+	if int4 {
+		DECQ(fours)
+		JNZ(operand.LabelRef("same"))
+		MOVQ(operand.U32(4), fours)
+		ADDQ(operand.Imm(uint64(4*rows)), k.scale)
+		Label("same")
+	} else {
+		ADDQ(operand.Imm(uint64(4*rows)), k.scale)
+	}
+	TESTQ(rest, rest)
+	JNZ(operand.LabelRef("group"))
+	if k.floats {
+		k.eachC(func(i, p int, c operand.Mem) { VMOVUPS(k.acc(i, p), c) })
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// eachC calls f with the address of every vector of C.
+func (k *kernel512) eachC(f func(row, panel int, c operand.Mem)) {
+	c := copyOf(k.c)
+	for i := range k.rows {
+		for p := range k.panels {
+			f(i, p, at(c, 64*p))
+		}
+		if i < k.rows-1 {
+			ADDQ(k.ldc, c)
+		}
+	}
+}
+
+// lines8 adds four quads, a line of each panel at a time.
+func (k *kernel512) lines8() {
+	for q := range 4 {
+		for p := range k.panels {
+			VMOVDQU32(at(k.codes[p], 64*q), k.w[p])
+			PREFETCHT0(at(k.codes[p], 64*q+ahead))
+		}
+		k.dot(q)
+	}
+	for p := range k.panels {
+		ADDQ(operand.U32(4*64), k.codes[p])
+	}
+}
+
+// lines4 adds four quads, two from a line.
+func (k *kernel512) lines4() {
+	for line := range 2 {
+		for p := range k.panels {
+			VPANDD(at(k.codes[p], 64*line), k.mask, k.w[p])
+			PREFETCHT0(at(k.codes[p], 64*line+ahead))
+		}
+		k.dot(2 * line)
+		for p := range k.panels {
+			VPSRLW(operand.Imm(4), at(k.codes[p], 64*line), k.w[p])
+			VPANDD(k.mask, k.w[p], k.w[p])
+		}
+		k.dot(2*line + 1)
+	}
+	for p := range k.panels {
+		ADDQ(operand.U32(2*64), k.codes[p])
+	}
+}
+
+// dot adds the products of quad q of the rows with the codes in w.
+func (k *kernel512) dot(q int) {
+	for i := range k.rows {
+		x := at(k.x, 4*(q*k.rows+i))
+		if k.panels == 1 {
+			VPDPBUSD_BCST(x, k.w[0], k.sum(i, 0, q%k.splits))
+			continue
+		}
+		b := k.broadcast[i%len(k.broadcast)]
+		VPBROADCASTD(x, b)
+		for p := range k.panels {
+			VPDPBUSD(b, k.w[p], k.sum(i, p, q%k.splits))
+		}
+	}
+}
