@@ -50,52 +50,37 @@ func (m Mat) check(name string) {
 	}
 }
 
-// Options says what the product is added to. The zero value overwrites C without reading it.
+// Options says what the product is added to, how, and what becomes of it. The zero value overwrites C without reading it.
 type Options struct {
+	BF16       bool      // round both operands to bf16 first, see the package comment
 	Accumulate bool      // add to the old C
 	Base       Mat       // add to this matrix of C's size instead (absent: Data nil); it may be C's memory. Not transposed
 	Bias       []float32 // [C.Cols], also added to every row
-	Work       []float32 // packing space of at least WorkFloats elements, contents undefined after; nil: the package finds some
+	// Then is applied in place (y and x are the same slice) to pieces of rows of alpha·A·B + Bias while they are in cache:
+	// an element-wise function, called from several goroutines. A Base is added afterwards then, and must not be C's memory;
+	// Accumulate is not possible.
+	Then func(y, x []float32)
+	Work []float32 // packing space of at least WorkFloats elements, contents undefined after; nil: the package finds some
 }
 
 // Mul computes c = init + alpha·a·b, where init is what o says. c must not be transposed nor overlap a or b.
 // Work is shared with the pool's other workers; a nil pool computes on the caller's goroutine and, with o.Work given,
 // allocates nothing. Operands that do not fit each other are a programmer's error and panic.
 func Mul(p *par.Pool, c Mat, alpha float32, a, b Mat, o Options) {
-	best().mul(p, c, alpha, a, b, nil, o)
+	k := best()
+	if o.BF16 {
+		k = k.bf16
+	}
+	k.mul(p, c, alpha, a, b, nil, o)
 }
 
-// MulPacked is Mul with b packed beforehand. The bits are the same.
+// MulPacked is Mul with b packed beforehand. The bits are the same; whether the product is one of bf16 is b's affair, not o's.
 func MulPacked(p *par.Pool, c Mat, alpha float32, a Mat, b *Packed, o Options) {
 	b.k.mul(p, c, alpha, a, Mat{Rows: b.Rows, Cols: b.Cols}, b.data, o)
 }
 
-// Packed is a matrix in the order in which the kernels read it: panels of consecutive columns, each stored row after row
-// from top to bottom, so that a product with one row of activations reads it as one stream.
-type Packed struct {
-	Rows, Cols int
-	k          *kernel
-	data       []float32
-}
-
-// Bytes returns the memory the matrix takes.
-func (b *Packed) Bytes() int { return 4 * len(b.data) }
-
-// Pack packs b for MulPacked. It is immutable and may be used by any number of goroutines.
-func Pack(p *par.Pool, b Mat) *Packed { return best().packed(p, b) }
-
-func (k *kernel) packed(p *par.Pool, b Mat) *Packed {
-	b.check("B")
-	out := &Packed{Rows: b.Rows, Cols: b.Cols, k: k, data: make([]float32, roundUp(b.Cols, k.nr)*b.Rows)}
-	hugePages(out.data)
-	if b.Rows > 0 {
-		p.Run(ceilDiv(b.Cols, k.nr), func(j int) { k.packPanel(out.data[j*k.nr*b.Rows:], b, 0, b.Rows, j*k.nr) })
-	}
-	return out
-}
-
-// Limits of the packed parts of A and B in elements (8 MiB each), and of their rows and columns. They only bound memory and
-// are chosen so that both stay in the last-level cache.
+// Limits of the packed parts of A and B in words (8 MiB each), and of their rows and columns. They only bound memory and are
+// chosen so that both stay in the last-level cache.
 const (
 	maxPacked = 2 << 20
 	maxPart   = 4096
@@ -106,47 +91,48 @@ type shape struct {
 	mb, nb, kb   int
 	directA      bool // A's rows are read where they are
 	directB      bool // B is packed beforehand, or its full panels are read where they are
-	aSize, bSize int  // elements of the packed parts
+	aSize, bSize int  // words of the packed parts
 }
 
 func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool) shape {
 	s := shape{mb: m, nb: n, kb: kk}
-	s.directA = m == 1 && !a.T
-	s.directB = packed || !b.T && m <= k.mr
+	s.directA = m == 1 && !a.T && k.unit == 1
+	s.directB = packed || !b.T && m <= k.mr && k.unit == 1
 	if m > k.mr || !s.directB {
 		s.mb = min(m, maxPart/k.mr*k.mr)
+		long := roundUp(s.mb, k.mr) * k.aWords
 		if !s.directB {
-			s.nb = min(n, maxPart/k.nr*k.nr)
+			s.nb = min(n, maxPart)
+			long = max(long, roundUp(s.nb, k.width))
 		}
-		long := roundUp(s.mb, k.mr)
-		if !s.directB {
-			long = max(long, roundUp(s.nb, k.nr))
-		}
-		if long*kk > maxPacked {
-			s.kb = min(kk, max(1, maxPacked/long/KC)*KC)
+		if long*k.units(kk) > maxPacked {
+			s.kb = min(kk, max(1, maxPacked/long/k.units(KC))*KC)
 		}
 	}
 	if !s.directA {
-		s.aSize = roundUp(s.mb, k.mr) * s.kb
+		s.aSize = roundUp(s.mb, k.mr) * k.aWords * k.units(s.kb)
 	}
 	switch {
 	case packed:
 	case s.directB:
-		s.bSize = min(1, s.nb%k.nr) * k.nr * s.kb
+		s.bSize = min(1, s.nb%k.width) * k.width * s.kb
 	default:
-		s.bSize = roundUp(s.nb, k.nr) * s.kb
+		s.bSize = roundUp(s.nb, k.width) * k.units(s.kb)
 	}
 	return s
 }
 
-// WorkFloats returns a length of Options.Work that is enough for any product of an m×k by a k×n matrix, and for all smaller
-// ones.
+// WorkFloats returns a length of Options.Work that is enough for any product of an m×k by a k×n matrix, of float32 or bf16, and
+// for all smaller ones.
 func WorkFloats(m, n, k int) int {
 	work := 0
 	for _, kern := range kernels() {
-		packed := min(maxPacked, roundUp(m, kern.mr)*k) + min(maxPacked, roundUp(n, kern.nr)*k)
-		direct := (kern.mr + kern.nr) * k
-		work = max(work, packed, direct)
+		for _, kern := range []*kernel{kern, kern.bf16} {
+			units := kern.units(k)
+			packed := min(maxPacked, roundUp(m, kern.mr)*kern.aWords*units) + min(maxPacked, roundUp(n, kern.width)*units)
+			direct := (kern.mr*kern.aWords + kern.width) * units
+			work = max(work, packed, direct)
+		}
 	}
 	return work
 }
@@ -157,7 +143,10 @@ type job struct {
 	a, b, c  Mat
 	panels   []float32 // B packed beforehand, or nil
 	alpha    float32
-	init     Mat // what the first block of K adds to, with Stride 0 for a bias; Data nil for nothing
+	init     Mat       // what the first block of K adds to, with Stride 0 for a bias; Data nil for nothing
+	bias     []float32 // also added to init, or nil
+	then     func(y, x []float32)
+	last     Mat // added after then; Data nil for nothing
 	s        shape
 	ap, bp   []float32
 	cut      [3]int // origin of the present part in M, N and K
@@ -194,6 +183,17 @@ func (k *kernel) mul(p *par.Pool, c Mat, alpha float32, a, b Mat, panels []float
 		}
 		init.check("base")
 	}
+	last := Mat{}
+	if o.Then != nil {
+		if o.Accumulate {
+			panic("gemm: both Accumulate and Then")
+		}
+		if last = init; last.Data != nil && m > 0 && n > 0 && &last.Data[0] == &c.Data[0] {
+			panic("gemm: Then with C itself as base")
+		}
+		init = Mat{}
+	}
+	var bias []float32
 	if o.Bias != nil {
 		if len(o.Bias) != n {
 			panic(fmt.Sprintf("gemm: bias has %d elements, expected %d", len(o.Bias), n))
@@ -201,18 +201,17 @@ func (k *kernel) mul(p *par.Pool, c Mat, alpha float32, a, b Mat, panels []float
 		if init.Data == nil {
 			init = Mat{Data: o.Bias, Rows: m, Cols: n}
 		} else {
-			addBias(p, c, init, o.Bias)
-			init = c
+			bias = o.Bias
 		}
 	}
 	if m == 0 || n == 0 {
 		return
 	}
+	j := job{k: k, a: a, b: b, c: c, panels: panels, alpha: alpha, init: init, bias: bias, then: o.Then, last: last}
 	if kk == 0 {
-		fill(c, init)
+		j.empty()
 		return
 	}
-	j := job{k: k, a: a, b: b, c: c, panels: panels, alpha: alpha, init: init}
 	j.s = k.shape(m, n, kk, a, b, panels != nil)
 	size := j.s.aSize + j.s.bSize
 	work := o.Work

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"autodev/compute/cpu/par"
+	"autodev/compute/cpu/vec"
 )
 
 // product is a drawn problem with operands inside larger buffers whose size is exact.
@@ -104,17 +105,26 @@ func (p product) run(k *kernel, pool *par.Pool, packed bool) Mat {
 	return c
 }
 
-// checkReference compares got with the product in float64 and requires that nothing outside of C has changed.
+// operand is what kernel k makes of element (i, j) of an operand.
+func (k *kernel) operand(m Mat, i, j int) float32 {
+	if k.unit == 2 {
+		return fromBF16(toBF16(m.at(i, j)))
+	}
+	return m.at(i, j)
+}
+
+// checkReference compares what kernel k has made of p with the product in float64 and requires that nothing outside of C has
+// changed.
 func (p product) checkReference(t interface {
 	Helper()
 	Fatalf(string, ...any)
-}, got Mat) {
+}, k *kernel, got Mat) {
 	t.Helper()
 	for i := range p.c.Rows {
 		for j := range p.c.Cols {
 			sum, size := 0.0, 0.0
 			for x := range p.a.Cols {
-				v := float64(p.a.at(i, x)) * float64(p.b.at(x, j))
+				v := float64(k.operand(p.a, i, x)) * float64(k.operand(p.b, x, j))
 				sum += v
 				size += math.Abs(v)
 			}
@@ -155,8 +165,13 @@ func sameBits(a, b Mat) error {
 }
 
 func eachKernel(t *testing.T, f func(t *testing.T, k *kernel)) {
+	level := ""
 	for _, k := range kernels() {
-		t.Run(k.level, func(t *testing.T) { f(t, k) })
+		if k.level != level { // two kernels may differ in bf16 only
+			t.Run(k.level+"/float32", func(t *testing.T) { f(t, k) })
+		}
+		level = k.level
+		t.Run(k.level+"/bf16", func(t *testing.T) { f(t, k.bf16) })
 	}
 }
 
@@ -179,7 +194,7 @@ func TestAgainstFloat64(t *testing.T) {
 	eachKernel(t, func(t *testing.T, k *kernel) {
 		rapid.Check(t, func(t *rapid.T) {
 			p := draw(t, 150, 150, 1100)
-			p.checkReference(t, p.run(k, pool, rapid.Bool().Draw(t, "packed")))
+			p.checkReference(t, k, p.run(k, pool, rapid.Bool().Draw(t, "packed")))
 		})
 	})
 }
@@ -189,7 +204,7 @@ func TestEveryEdge(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	eachKernel(t, func(t *testing.T, k *kernel) {
 		for m := 1; m <= k.mr+2; m++ {
-			for n := 1; n <= k.nr+2; n++ {
+			for n := 1; n <= k.width+2; n++ {
 				for _, kk := range []int{1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 37} {
 					for bits := range 8 {
 						p := product{
@@ -199,7 +214,7 @@ func TestEveryEdge(t *testing.T) {
 							alpha: 1,
 							o:     Options{Accumulate: bits>>2&1 != 0},
 						}
-						p.checkReference(t, p.run(k, nil, n%2 == 0))
+						p.checkReference(t, k, p.run(k, nil, n%2 == 0))
 					}
 				}
 			}
@@ -292,8 +307,12 @@ func TestParts(t *testing.T) {
 	pool := par.New(2)
 	defer pool.Close()
 	r := rand.New(rand.NewPCG(5, 6))
-	k := kernels()[0]
-	for _, s := range [][3]int{{maxPart + 40, 20, 700}, {20, maxPart + 40, 700}, {5, 9000, 600}, {maxPart + 3, maxPart + 5, 40}} {
+	for i, s := range [][3]int{{maxPart + 40, 20, 700}, {20, maxPart + 40, 700}, {5, 9000, 600}, {maxPart + 3, maxPart + 5, 40},
+		{20, maxPart + 40, 1100}, {maxPart + 3, 5, 1030}} {
+		k := kernels()[0]
+		if i > 3 {
+			k = k.bf16
+		}
 		p := product{a: matrix(r, s[0], s[2], 0, false), b: matrix(r, s[2], s[1], 0, true), c: matrix(r, s[0], s[1], 0, false), alpha: 0.5, o: Options{Accumulate: true}}
 		want := p.run(k, pool, false)
 		if err := sameBits(want, p.run(k, nil, true)); err != nil {
@@ -302,7 +321,7 @@ func TestParts(t *testing.T) {
 		for range 20 {
 			i, j := r.IntN(s[0]), r.IntN(s[1])
 			one := product{a: p.a.rowsFrom(i, 1), b: p.b.colsFrom(j, 1), c: p.c.rowsFrom(i, 1).colsFrom(j, 1), alpha: p.alpha, o: p.o}
-			one.checkReference(t, want.rowsFrom(i, 1).colsFrom(j, 1))
+			one.checkReference(t, k, want.rowsFrom(i, 1).colsFrom(j, 1))
 		}
 	}
 }
@@ -369,7 +388,15 @@ func TestMisuse(t *testing.T) {
 		"but its data has only 4": func() {
 			Mul(nil, Mat{Rows: 1 << 62, Cols: 1}, 1, Mat{make([]float32, 4), 1 << 62, 4, 4, false}, d(4, 1), Options{})
 		},
-		"into 1×1 matrix": func() { MulPacked(nil, d(1, 1), 1, d(2, 3), Pack(nil, d(3, 1)), Options{}) },
+		"both Accumulate and Then": func() {
+			Mul(nil, d(2, 2), 1, d(2, 3), d(3, 2), Options{Accumulate: true, Then: func(y, x []float32) {}})
+		},
+		"Then with C itself": func() {
+			c := d(2, 2)
+			Mul(nil, c, 1, d(2, 3), d(3, 2), Options{Base: c, Then: func(y, x []float32) {}})
+		},
+		"column 2 of a 3×2": func() { Pack(nil, d(3, 2)).Column(make([]float32, 3), 2) },
+		"into 1×1 matrix":   func() { MulPacked(nil, d(1, 1), 1, d(2, 3), Pack(nil, d(3, 1)), Options{}) },
 	} {
 		func() {
 			defer func() {
@@ -389,58 +416,11 @@ func TestSerialDoesNotAllocate(t *testing.T) {
 	const m, n, kk = 64, 300, 128
 	a, b, c := matrix(r, m, kk, 4, false), matrix(r, kk, n, 4, true), matrix(r, m, n, 4, false)
 	work := make([]float32, WorkFloats(m, n, kk))
-	if allocs := testing.AllocsPerRun(10, func() { Mul(nil, c, 0.1, a, b, Options{Work: work}) }); allocs != 0 {
-		t.Fatalf("%v allocations", allocs)
-	}
-}
-
-func BenchmarkMul(b *testing.B) {
-	for _, s := range [][3]int{{2048, 2048, 2048}, {512, 8192, 2048}, {512, 2048, 8192}, {128, 8192, 2048}, {4096, 1024, 256}} {
-		benchmark(b, s, false, 0)
-	}
-	benchmark(b, [3]int{64, 512, 128}, false, 1)
-	benchmark(b, [3]int{64, 128, 512}, false, 1)
-}
-
-func BenchmarkMulPacked(b *testing.B) {
-	for _, s := range [][3]int{{512, 8192, 2048}, {128, 8192, 2048}, {8, 8192, 2048}, {1, 8192, 2048}} {
-		benchmark(b, s, true, 0)
-	}
-}
-
-func benchmark(b *testing.B, s [3]int, packed bool, threads int) {
-	m, n, kk := s[0], s[1], s[2]
-	r := rand.New(rand.NewPCG(1, 1))
-	p := product{a: matrix(r, m, kk, 0, false), b: matrix(r, kk, n, 0, true), c: matrix(r, m, n, 0, false), alpha: 1}
-	pool := par.New(threads)
-	defer pool.Close()
-	for _, k := range kernels() {
-		if k.level == "generic" && m*n*kk > 1<<28 {
-			continue // seconds each
+	base, bias := matrix(r, m, n, 0, false), matrix(r, 1, n, 0, false).Data
+	for _, o := range []Options{{}, {BF16: true}, {Base: base, Bias: bias}, {Base: base, Bias: bias, Then: vec.GELUTanh}} {
+		o.Work = work
+		if allocs := testing.AllocsPerRun(10, func() { Mul(nil, c, 0.1, a, b, o) }); allocs != 0 {
+			t.Fatalf("%v allocations", allocs)
 		}
-		b.Run(fmt.Sprintf("%dx%dx%d/%s/%dT", m, n, kk, k.level, pool.Threads()), func(b *testing.B) {
-			var pb []*Packed
-			if packed { // enough of them to come from memory
-				for range max(1, 256<<20/(4*n*kk)/max(1, m/8)) {
-					pb = append(pb, k.packed(pool, p.b))
-				}
-			}
-			work := make([]float32, WorkFloats(m, n, kk))
-			i := 0
-			for b.Loop() {
-				if packed {
-					pb := pb[i%len(pb)]
-					i++
-					k.mul(pool, p.c, 1, p.a, Mat{Rows: kk, Cols: n}, pb.data, Options{Work: work})
-				} else {
-					k.mul(pool, p.c, 1, p.a, p.b, nil, Options{Work: work})
-				}
-			}
-			seconds := b.Elapsed().Seconds() / float64(b.N)
-			b.ReportMetric(2*float64(m)*float64(n)*float64(kk)/seconds/1e9, "GFLOP/s")
-			if packed {
-				b.ReportMetric(4*float64(n)*float64(kk)/seconds/1e9, "GB/s")
-			}
-		})
 	}
 }

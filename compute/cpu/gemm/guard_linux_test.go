@@ -39,7 +39,7 @@ func TestNothingOutsideIsTouched(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	eachKernel(t, func(t *testing.T, k *kernel) {
 		for _, front := range []bool{false, true} {
-			for _, s := range [][3]int{{1, 1, 1}, {1, k.nr + 1, 3}, {k.mr - 1, k.nr - 1, 5}, {k.mr + 1, 2*k.nr + 3, 17}, {2 * k.mr, k.nr, 16}, {3, 70, KC + 1}, {37, 2, 30}} {
+			for _, s := range [][3]int{{1, 1, 1}, {1, k.nr + 1, 3}, {k.mr - 1, k.nr - 1, 5}, {k.mr + 1, k.width + k.nr + 3, 17}, {2 * k.mr, k.nr, 16}, {3, 70, KC + 1}, {37, 2, 30}} {
 				for flags := range 8 {
 					guard := func(m Mat) Mat {
 						d := guarded(t, len(m.Data), front)
@@ -62,11 +62,11 @@ func TestNothingOutsideIsTouched(t *testing.T) {
 					p.o.Work = guarded(t, WorkFloats(s[0], s[1], s[2]), front)
 					got := guard(p.c)
 					k.mul(nil, got, 1, p.a, p.b, nil, p.o)
-					p.checkReference(t, got)
+					p.checkReference(t, k, got)
 					b := k.packed(nil, p.b)
 					b.data = guard(Mat{Data: b.data}).Data
 					k.mul(nil, got, 1, p.a, Mat{Rows: b.Rows, Cols: b.Cols}, b.data, p.o)
-					p.checkReference(t, got)
+					p.checkReference(t, k, got)
 				}
 			}
 		}

@@ -1,20 +1,30 @@
 package gemm
 
-// kernel is a set of functions for one instruction set.
+// kernel is a set of functions for one instruction set and one type of operands.
+//
+// A packed operand consists of words of 32 bits. A word holds one float32 or, for products of bf16, two elements that follow
+// each other in K, the first in the upper half; unit is their number.
 type kernel struct {
 	level  string
-	mr, nr int
-	// tile[r], 1 ≤ r ≤ mr, computes r rows and n ≤ nr columns of C over kc of K:
+	unit   int // 1 or 2
+	mr, nr int // rows and columns of a tile
+	width  int // columns of a packed panel of B, a multiple of nr
+	aWords int // words of a packed tile of A for each of its rows and units: 2 if its bf16 are stored as float32, else 1
+	// tile[r], 1 ≤ r ≤ mr, computes r rows and n ≤ nr columns of C over kc units of K:
 	//
 	//	c[i·ldc+j] = init[i·ldinit+j] + alpha·Σ_k a[k·r+i]·b[k·ldb+j]
 	//
-	// without the first term when init is nil. Strides are in elements. nr columns of b are read whatever n is; of init and c
+	// without the first term when init is nil. Strides are in words. nr columns of b are read whatever n is; of init and c
 	// only what is named is touched.
 	tile [maxMR + 1]tileFunc
-	// transpose writes dst[x·width+r] = src[r·ld+x] for x < n and r < rows, and leaves the rest of dst alone.
+	// transpose writes dst[x·width+r] = src[r·ld+x] for x < n and r < rows, and leaves the rest of dst alone. For bf16 the word
+	// dst[x·width+r] holds src[r·ld+2x] and src[r·ld+2x+1] for 2x < n, 0 in place of what is beyond n.
 	transpose func(dst, src []float32, ld, rows, n, width int)
-	// copyRows writes dst[x·width+c] = src[x·ld+c] for x < n, n at least 1, and c < cols, and leaves the rest of dst alone.
+	// copyRows writes dst[x·width+c] = src[x·ld+c] for x < n, n at least 1, and c < cols, and leaves the rest of dst alone. For
+	// bf16 the word dst[x·width+c] holds src[2x·ld+c] and src[(2x+1)·ld+c] for 2x < n.
 	copyRows func(dst, src []float32, ld, n, cols, width int)
+	bf16     *kernel // of a float32 kernel: that for products of bf16
+	float32s *kernel // of a bf16 kernel that stores A as float32: the one that packs it
 }
 
 type tileFunc func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, alpha float32)
@@ -24,26 +34,39 @@ const maxMR = 14
 // Level names the instruction set that Mul uses here: "avx512", "avx2" or "generic".
 func Level() string { return best().level }
 
+// LevelBF16 names the instruction set that products of bf16 use here: "avx512_bf16", or Level's where they are emulated.
+func LevelBF16() string { return best().bf16.level }
+
 func best() *kernel { return kernels()[0] }
+
+// units is the number of words that n elements along K take.
+func (k *kernel) units(n int) int { return ceilDiv(n, k.unit) }
 
 // packTile packs rows row … row+rows-1 and columns k0 … k0+kc-1 of a: dst[x·rows+r] = a[row+r, k0+x].
 func (k *kernel) packTile(dst []float32, a Mat, row, rows, k0, kc int) {
-	if a.T {
+	switch {
+	case k.float32s != nil:
+		k.float32s.packTile(dst, a, row, rows, k0, kc)
+		roundBF16(dst[:kc*rows])
+		if kc%2 != 0 {
+			clear(dst[kc*rows:][:rows])
+		}
+	case a.T:
 		k.copyRows(dst, a.Data[k0*a.Stride+row:], a.Stride, kc, rows, rows)
-		return
+	default:
+		k.transpose(dst, a.Data[row*a.Stride+k0:], a.Stride, rows, kc, rows)
 	}
-	k.transpose(dst, a.Data[row*a.Stride+k0:], a.Stride, rows, kc, rows)
 }
 
-// packPanel packs rows k0 … k0+kc-1 and columns col … of b: dst[x·nr+c] = b[k0+x, col+c], 0 beyond the last column.
+// packPanel packs rows k0 … k0+kc-1 and columns col … of b: dst[x·width+c] = b[k0+x, col+c], 0 beyond the last column.
 func (k *kernel) packPanel(dst []float32, b Mat, k0, kc, col int) {
-	cols := min(k.nr, b.Cols-col)
-	if cols < k.nr {
-		clear(dst[:kc*k.nr])
+	cols := min(k.width, b.Cols-col)
+	if cols < k.width {
+		clear(dst[:k.units(kc)*k.width])
 	}
 	if b.T {
-		k.transpose(dst, b.Data[col*b.Stride+k0:], b.Stride, cols, kc, k.nr)
+		k.transpose(dst, b.Data[col*b.Stride+k0:], b.Stride, cols, kc, k.width)
 		return
 	}
-	k.copyRows(dst, b.Data[k0*b.Stride+col:], b.Stride, kc, cols, k.nr)
+	k.copyRows(dst, b.Data[k0*b.Stride+col:], b.Stride, kc, cols, k.width)
 }

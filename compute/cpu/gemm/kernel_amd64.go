@@ -13,13 +13,30 @@ var kernels = sync.OnceValue(func() []*kernel {
 	var ks []*kernel
 	x := &cpu.X86
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI2 {
-		ks = append(ks, &kernel{level: "avx512", mr: 14, nr: 32, transpose: transpose512, copyRows: copyRows512,
+		k := &kernel{level: "avx512", unit: 1, mr: 14, nr: 32, width: 32, aWords: 1, transpose: transpose512, copyRows: copyRows512,
 			tile: [maxMR + 1]tileFunc{1: tile512x1, 2: tile512x2, 3: tile512x3, 4: tile512x4, 5: tile512x5, 6: tile512x6, 7: tile512x7,
-				8: tile512x8, 9: tile512x9, 10: tile512x10, 11: tile512x11, 12: tile512x12, 13: tile512x13, 14: tile512x14}})
+				8: tile512x8, 9: tile512x9, 10: tile512x10, 11: tile512x11, 12: tile512x12, 13: tile512x13, 14: tile512x14}}
+		k.bf16 = spreadKernel(k)
+		k.bf16.tile = [maxMR + 1]tileFunc{1: tileSpread512x1, 2: tileSpread512x2, 3: tileSpread512x3, 4: tileSpread512x4,
+			5: tileSpread512x5, 6: tileSpread512x6, 7: tileSpread512x7, 8: tileSpread512x8, 9: tileSpread512x9, 10: tileSpread512x10,
+			11: tileSpread512x11, 12: tileSpread512x12, 13: tileSpread512x13, 14: tileSpread512x14}
+		if x.HasAVX512BF16 {
+			native := *k
+			native.bf16 = &kernel{level: "avx512_bf16", unit: 2, mr: 14, nr: 32, width: panelBF16, aWords: 1, transpose: transposeBF16,
+				copyRows: copyRowsBF16, tile: [maxMR + 1]tileFunc{1: tileBF16x1, 2: tileBF16x2, 3: tileBF16x3, 4: tileBF16x4, 5: tileBF16x5,
+					6: tileBF16x6, 7: tileBF16x7, 8: tileBF16x8, 9: tileBF16x9, 10: tileBF16x10, 11: tileBF16x11, 12: tileBF16x12,
+					13: tileBF16x13, 14: tileBF16x14}}
+			ks = append(ks, &native)
+		}
+		ks = append(ks, k)
 	}
 	if x.HasAVX2 && x.HasFMA {
-		ks = append(ks, &kernel{level: "avx2", mr: 6, nr: 16, transpose: transpose2, copyRows: copyRows2,
-			tile: [maxMR + 1]tileFunc{1: tile2x1, 2: tile2x2, 3: tile2x3, 4: tile2x4, 5: tile2x5, 6: tile2x6}})
+		k := &kernel{level: "avx2", unit: 1, mr: 6, nr: 16, width: 16, aWords: 1, transpose: transpose2, copyRows: copyRows2,
+			tile: [maxMR + 1]tileFunc{1: tile2x1, 2: tile2x2, 3: tile2x3, 4: tile2x4, 5: tile2x5, 6: tile2x6}}
+		k.bf16 = spreadKernel(k)
+		k.bf16.tile = [maxMR + 1]tileFunc{1: tileSpread2x1, 2: tileSpread2x2, 3: tileSpread2x3, 4: tileSpread2x4, 5: tileSpread2x5,
+			6: tileSpread2x6}
+		ks = append(ks, k)
 	}
 	return append(ks, genericKernel())
 })
@@ -29,6 +46,26 @@ func transpose512(dst, src []float32, ld, rows, n, width int) {
 		part := min(16, rows-r)
 		transposeWith(transpose512Rows(part), dst[r:], src[r*ld:], ld, part, n, width)
 	}
+}
+
+func transposeBF16(dst, src []float32, ld, rows, n, width int) {
+	n8 := n &^ 7
+	for r := 0; r < rows; r += 16 {
+		part := min(16, rows-r)
+		if n8 > 0 {
+			_, _ = src[(r+part-1)*ld+n8-1], dst[(n8/2-1)*width+r+part-1]
+			transposeBF16Rows(part)(n8/2, &src[r*ld], ld, &dst[r], width)
+		}
+		if n8 < n {
+			transposeBF16Generic(dst[n8/2*width+r:], src[r*ld+n8:], ld, part, n-n8, width)
+		}
+	}
+}
+
+func transposeBF16Rows(rows int) packFunc {
+	return [...]packFunc{transposeBF16x1, transposeBF16x2, transposeBF16x3, transposeBF16x4, transposeBF16x5, transposeBF16x6, transposeBF16x7,
+		transposeBF16x8, transposeBF16x9, transposeBF16x10, transposeBF16x11, transposeBF16x12, transposeBF16x13, transposeBF16x14,
+		transposeBF16x15, transposeBF16x16}[rows-1]
 }
 
 func transpose512Rows(rows int) packFunc {
@@ -72,6 +109,20 @@ func copyRows512(dst, src []float32, ld, n, cols, width int) {
 		part := min(32, cols-c)
 		_, _ = src[(n-1)*ld+c+part-1], dst[(n-1)*width+c+part-1]
 		copy512(n, &src[c], ld, &dst[c], width, part)
+	}
+}
+
+func copyRowsBF16(dst, src []float32, ld, n, cols, width int) {
+	pairs := n / 2
+	if pairs > 0 {
+		for c := 0; c < cols; c += 32 {
+			part := min(32, cols-c)
+			_, _ = src[(2*pairs-1)*ld+c+part-1], dst[(pairs-1)*width+c+part-1]
+			pairBF16(pairs, &src[c], ld, &dst[c], width, part)
+		}
+	}
+	if n%2 != 0 {
+		copyRowsBF16Generic(dst[pairs*width:], src[2*pairs*ld:], ld, 1, cols, width)
 	}
 }
 

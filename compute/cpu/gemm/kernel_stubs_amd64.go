@@ -9,180 +9,430 @@ package gemm
 //go:noescape
 func tile512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileBF16x1 computes a tile of 1 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x1 computes a tile of 1 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile512x2 computes a tile of 2 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileBF16x2 computes a tile of 2 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x2 computes a tile of 2 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile512x3 computes a tile of 3 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileBF16x3 computes a tile of 3 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x3 computes a tile of 3 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile512x4 computes a tile of 4 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileBF16x4 computes a tile of 4 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x4 computes a tile of 4 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile512x5 computes a tile of 5 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileBF16x5 computes a tile of 5 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x5 computes a tile of 5 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile512x6 computes a tile of 6 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileBF16x6 computes a tile of 6 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x6 computes a tile of 6 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile512x7 computes a tile of 7 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileBF16x7 computes a tile of 7 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x7 computes a tile of 7 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile512x8 computes a tile of 8 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileBF16x8 computes a tile of 8 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x8 computes a tile of 8 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile512x9 computes a tile of 9 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileBF16x9 computes a tile of 9 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x9 computes a tile of 9 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile512x10 computes a tile of 10 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileBF16x10 computes a tile of 10 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x10 computes a tile of 10 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile512x11 computes a tile of 11 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileBF16x11 computes a tile of 11 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x11 computes a tile of 11 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile512x12 computes a tile of 12 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileBF16x12 computes a tile of 12 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x12 computes a tile of 12 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile512x13 computes a tile of 13 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileBF16x13 computes a tile of 13 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x13 computes a tile of 13 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile512x14 computes a tile of 14 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
 func tile512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileBF16x14 computes a tile of 14 rows and up to 32 columns of pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileBF16x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread512x14 computes a tile of 14 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile2x1 computes a tile of 1 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
 func tile2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileSpread2x1 computes a tile of 1 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile2x2 computes a tile of 2 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
 func tile2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread2x2 computes a tile of 2 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile2x3 computes a tile of 3 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
 func tile2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileSpread2x3 computes a tile of 3 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile2x4 computes a tile of 4 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
 func tile2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread2x4 computes a tile of 4 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // tile2x5 computes a tile of 5 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
 func tile2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
+// tileSpread2x5 computes a tile of 5 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
 // tile2x6 computes a tile of 6 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
 func tile2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+
+// tileSpread2x6 computes a tile of 6 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
+//
+//go:noescape
+func tileSpread2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
 
 // transpose512x1 transposes 1 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x1(n int, src *float32, ld int, dst *float32, width int)
 
+// transposeBF16x1 transposes 1 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x1(n int, src *float32, ld int, dst *float32, width int)
+
 // transpose512x2 transposes 2 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x2(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeBF16x2 transposes 2 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x2(n int, src *float32, ld int, dst *float32, width int)
 
 // transpose512x3 transposes 3 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x3(n int, src *float32, ld int, dst *float32, width int)
 
+// transposeBF16x3 transposes 3 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x3(n int, src *float32, ld int, dst *float32, width int)
+
 // transpose512x4 transposes 4 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x4(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeBF16x4 transposes 4 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x4(n int, src *float32, ld int, dst *float32, width int)
 
 // transpose512x5 transposes 5 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x5(n int, src *float32, ld int, dst *float32, width int)
 
+// transposeBF16x5 transposes 5 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x5(n int, src *float32, ld int, dst *float32, width int)
+
 // transpose512x6 transposes 6 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x6(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeBF16x6 transposes 6 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x6(n int, src *float32, ld int, dst *float32, width int)
 
 // transpose512x7 transposes 7 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x7(n int, src *float32, ld int, dst *float32, width int)
 
+// transposeBF16x7 transposes 7 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x7(n int, src *float32, ld int, dst *float32, width int)
+
 // transpose512x8 transposes 8 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x8(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeBF16x8 transposes 8 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x8(n int, src *float32, ld int, dst *float32, width int)
 
 // transpose512x9 transposes 9 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x9(n int, src *float32, ld int, dst *float32, width int)
 
+// transposeBF16x9 transposes 9 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x9(n int, src *float32, ld int, dst *float32, width int)
+
 // transpose512x10 transposes 10 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x10(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeBF16x10 transposes 10 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x10(n int, src *float32, ld int, dst *float32, width int)
 
 // transpose512x11 transposes 11 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x11(n int, src *float32, ld int, dst *float32, width int)
 
+// transposeBF16x11 transposes 11 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x11(n int, src *float32, ld int, dst *float32, width int)
+
 // transpose512x12 transposes 12 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x12(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeBF16x12 transposes 12 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x12(n int, src *float32, ld int, dst *float32, width int)
 
 // transpose512x13 transposes 13 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x13(n int, src *float32, ld int, dst *float32, width int)
 
+// transposeBF16x13 transposes 13 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x13(n int, src *float32, ld int, dst *float32, width int)
+
 // transpose512x14 transposes 14 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x14(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeBF16x14 transposes 14 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x14(n int, src *float32, ld int, dst *float32, width int)
 
 // transpose512x15 transposes 15 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x15(n int, src *float32, ld int, dst *float32, width int)
 
+// transposeBF16x15 transposes 15 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x15(n int, src *float32, ld int, dst *float32, width int)
+
 // transpose512x16 transposes 16 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape
 func transpose512x16(n int, src *float32, ld int, dst *float32, width int)
+
+// transposeBF16x16 transposes 16 rows of n pairs of columns, n a multiple of four, see transposeBF16.
+//
+//go:noescape
+func transposeBF16x16(n int, src *float32, ld int, dst *float32, width int)
 
 // transpose2x6 transposes 6 rows of n columns, n a multiple of four, see kernel.transpose.
 //
@@ -198,6 +448,11 @@ func transpose2x8(n int, src *float32, ld int, dst *float32, width int)
 //
 //go:noescape
 func copy512(n int, src *float32, ld int, dst *float32, width int, cols int)
+
+// pairBF16 packs n pairs of rows, at least one, of up to 32 columns, see packBF16.
+//
+//go:noescape
+func pairBF16(n int, src *float32, ld int, dst *float32, width int, cols int)
 
 // copy2 copies n rows, at least one, of 16 columns, see kernel.copyRows.
 //

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"autodev/compute/cpu/par"
+	"autodev/compute/cpu/vec"
 )
 
 // workPool holds packing space of callers that bring none.
@@ -44,7 +45,7 @@ func (j *job) runShared(p *par.Pool, packs, groups int) {
 
 // tiles and panels count the present part's row tiles and column panels.
 func (j *job) tiles() int  { return ceilDiv(j.m, j.k.mr) }
-func (j *job) panelN() int { return ceilDiv(j.n, j.k.nr) }
+func (j *job) panelN() int { return ceilDiv(j.n, j.k.width) }
 
 // packs returns the number of packing items: A's tiles first, then B's panels.
 func (j *job) packs() int {
@@ -55,7 +56,7 @@ func (j *job) packs() int {
 	switch {
 	case j.panels != nil:
 	case j.s.directB:
-		items += min(1, j.n%j.k.nr)
+		items += min(1, j.n%j.k.width)
 	default:
 		items += j.panelN()
 	}
@@ -69,15 +70,15 @@ func (j *job) pack(item int) {
 			item -= tiles
 		} else {
 			rows := min(k.mr, j.m-item*k.mr)
-			k.packTile(j.ap[item*k.mr*j.kb:], j.a, j.cut[0]+item*k.mr, rows, j.cut[2], j.kb)
+			k.packTile(j.ap[item*k.mr*k.aWords*k.units(j.kb):], j.a, j.cut[0]+item*k.mr, rows, j.cut[2], j.kb)
 			return
 		}
 	}
 	if j.s.directB {
-		k.packPanel(j.bp, j.b, j.cut[2], j.kb, j.cut[1]+j.n/k.nr*k.nr)
+		k.packPanel(j.bp, j.b, j.cut[2], j.kb, j.cut[1]+j.n/k.width*k.width)
 		return
 	}
-	k.packPanel(j.bp[item*k.nr*j.kb:], j.b, j.cut[2], j.kb, j.cut[1]+item*k.nr)
+	k.packPanel(j.bp[item*k.width*k.units(j.kb):], j.b, j.cut[2], j.kb, j.cut[1]+item*k.width)
 }
 
 // group chooses mt and nt: a group's A should stay in the second-level cache while panels of B pass by, and there should be
@@ -87,10 +88,10 @@ func (j *job) group(threads int) {
 	if threads == 1 {
 		return
 	}
-	work := func() int { return j.mt * j.k.mr * j.nt * j.k.nr * j.kb }
+	work := func() int { return j.mt * j.k.mr * j.nt * j.k.width * j.kb }
 	for j.groups() < 4*threads && work() > 1<<19 {
 		switch {
-		case j.nt > 1 && (j.nt*j.k.nr >= j.mt*j.k.mr || j.mt == 1):
+		case j.nt > 1 && (j.nt*j.k.width >= j.mt*j.k.mr || j.mt == 1):
 			j.nt = ceilDiv(j.nt, 2)
 		case j.mt > 1:
 			j.mt = ceilDiv(j.mt, 2)
@@ -108,28 +109,40 @@ func (j *job) multiply(item int) {
 	across := ceilDiv(j.tiles(), j.mt)
 	t0, p0 := item%across*j.mt, item/across*j.nt
 	t1, p1 := min(t0+j.mt, j.tiles()), min(p0+j.nt, j.panelN())
+	// The group's part of C.
+	row0, row1 := j.cut[0]+t0*k.mr, j.cut[0]+min(t1*k.mr, j.m)
+	col0, col1 := j.cut[1]+p0*k.width, j.cut[1]+min(p1*k.width, j.n)
+	init := j.init
+	if j.cut[2] > 0 {
+		init = j.c
+	} else if j.bias != nil {
+		j.addBias(row0, row1, col0, col1)
+		init = j.c
+	}
 	for kc0 := 0; kc0 < j.kb; kc0 += KC {
-		kc := min(KC, j.kb-kc0)
-		init := j.init
-		if j.cut[2]+kc0 > 0 {
-			init = j.c
-		}
+		kc := k.units(min(KC, j.kb-kc0))
 		for panel := p0; panel < p1; panel++ {
-			col := j.cut[1] + panel*k.nr
-			cols := min(k.nr, j.n-panel*k.nr)
-			b, ldb := j.panel(panel, kc0, cols)
-			for tile := t0; tile < t1; tile++ {
-				row := j.cut[0] + tile*k.mr
-				rows := min(k.mr, j.m-tile*k.mr)
-				a := j.tile(tile, kc0, rows)
-				c := &j.c.Data[row*j.c.Stride+col]
-				var from *float32
-				if init.Data != nil {
-					from = &init.Data[row*init.Stride+col]
+			b, ldb := j.panel(panel, kc0)
+			for at := 0; at < k.width && panel*k.width+at < j.n; at += k.nr {
+				col := j.cut[1] + panel*k.width + at
+				cols := min(k.nr, j.n-panel*k.width-at)
+				for tile := t0; tile < t1; tile++ {
+					row := j.cut[0] + tile*k.mr
+					rows := min(k.mr, j.m-tile*k.mr)
+					a := j.tile(tile, kc0, rows)
+					c := &j.c.Data[row*j.c.Stride+col]
+					var from *float32
+					if init.Data != nil {
+						from = &init.Data[row*init.Stride+col]
+					}
+					k.tile[rows](kc, a, &b[at], ldb, c, j.c.Stride, from, init.Stride, cols, j.alpha)
 				}
-				k.tile[rows](kc, a, b, ldb, c, j.c.Stride, from, init.Stride, cols, j.alpha)
 			}
 		}
+		init = j.c
+	}
+	if j.cut[2]+j.kb == j.a.Cols {
+		j.finish(row0, row1, col0, col1)
 	}
 }
 
@@ -138,44 +151,62 @@ func (j *job) tile(tile, kc0, rows int) *float32 {
 	if j.s.directA {
 		return &j.a.Data[j.cut[2]+kc0]
 	}
-	return &j.ap[tile*j.k.mr*j.kb+kc0*rows]
+	k := j.k
+	return &j.ap[(tile*k.mr*k.units(j.kb)+k.units(kc0)*rows)*k.aWords]
 }
 
-// panel returns the address and the row stride of a panel of B, from row kc0 of the present part of K on.
-func (j *job) panel(panel, kc0, cols int) (*float32, int) {
-	nr := j.k.nr
+// panel returns a panel of B from row kc0 of the present part of K on, and the stride of its rows.
+func (j *job) panel(panel, kc0 int) ([]float32, int) {
+	k := j.k
+	width := k.width
 	switch {
 	case j.panels != nil:
-		return &j.panels[(j.cut[1]/nr+panel)*nr*j.b.Rows+(j.cut[2]+kc0)*nr], nr
+		return j.panels[(j.cut[1]/width+panel)*width*k.units(j.b.Rows)+k.units(j.cut[2]+kc0)*width:], width
 	case !j.s.directB:
-		return &j.bp[panel*nr*j.kb+kc0*nr], nr
-	case cols == nr:
-		return &j.b.Data[(j.cut[2]+kc0)*j.b.Stride+j.cut[1]+panel*nr], j.b.Stride
+		return j.bp[panel*width*k.units(j.kb)+k.units(kc0)*width:], width
+	case (panel+1)*width <= j.n:
+		return j.b.Data[(j.cut[2]+kc0)*j.b.Stride+j.cut[1]+panel*width:], j.b.Stride
 	}
-	return &j.bp[kc0*nr], nr
+	return j.bp[kc0*width:], width
 }
 
-// addBias sets c = base + bias.
-func addBias(p *par.Pool, c, base Mat, bias []float32) {
-	p.Run(c.Rows, func(i int) {
-		dst := c.Data[i*c.Stride:][:c.Cols]
-		src := base.Data[i*base.Stride:][:c.Cols]
-		for j, v := range bias {
-			dst[j] = src[j] + v
-		}
-	})
+// addBias sets a part of C to init + bias.
+func (j *job) addBias(row0, row1, col0, col1 int) {
+	for i := row0; i < row1; i++ {
+		vec.Add(j.c.Data[i*j.c.Stride+col0:i*j.c.Stride+col1], j.init.Data[i*j.init.Stride+col0:i*j.init.Stride+col1], j.bias[col0:col1])
+	}
 }
 
-// fill sets c to what a product over nothing is added to.
-func fill(c, init Mat) {
-	for i := range c.Rows {
-		dst := c.Data[i*c.Stride:][:c.Cols]
-		if init.Data == nil {
-			clear(dst)
-		} else {
-			copy(dst, init.Data[i*init.Stride:])
+// finish does to a part of C what comes after the product.
+func (j *job) finish(row0, row1, col0, col1 int) {
+	if j.then == nil {
+		return
+	}
+	for i := row0; i < row1; i++ {
+		c := j.c.Data[i*j.c.Stride+col0 : i*j.c.Stride+col1]
+		j.then(c, c)
+		if j.last.Data != nil {
+			vec.Add(c, c, j.last.Data[i*j.last.Stride+col0:i*j.last.Stride+col1])
 		}
 	}
+}
+
+// empty sets C to what a product over nothing is.
+func (j *job) empty() {
+	rows, cols := j.c.Rows, j.c.Cols
+	switch {
+	case j.bias != nil:
+		j.addBias(0, rows, 0, cols)
+	case j.init.Data != nil:
+		for i := range rows {
+			copy(j.c.Data[i*j.c.Stride:][:cols], j.init.Data[i*j.init.Stride:])
+		}
+	default:
+		for i := range rows {
+			clear(j.c.Data[i*j.c.Stride:][:cols])
+		}
+	}
+	j.finish(0, rows, 0, cols)
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -13,18 +13,23 @@ import (
 func main() {
 	ConstraintExpr("!noasm")
 	for rows := 1; rows <= 14; rows++ {
-		tile512(rows)
+		tile512("tile512", float32s, rows)
+		tile512("tileBF16", bf16Dot, rows)
+		tile512("tileSpread512", bf16Spread, rows)
 	}
 	for rows := 1; rows <= 6; rows++ {
-		tile2(rows)
+		tile2("tile2", float32s, rows)
+		tile2("tileSpread2", bf16Spread, rows)
 	}
 	for rows := 1; rows <= 16; rows++ {
 		transpose512(rows)
+		transposeBF16(rows)
 	}
 	for _, rows := range []int{6, 8} {
 		transpose2(rows)
 	}
 	copy512()
+	pairBF16()
 	copy2()
 	Generate()
 }

@@ -71,6 +71,63 @@ func transpose512(rows int) {
 	RET()
 }
 
+// transposeBF16 writes the words dst[x·width+r] = (src[r·ld+2x], src[r·ld+2x+1]) rounded to bf16, the first in the upper half,
+// for r < rows and x < n, n a multiple of four. It is transpose512 with words instead of floats: vector q collects eight floats
+// of rows q and q+4 and eight of rows q+8 and q+12, which rounding packs into the four lanes.
+func transposeBF16(rows int) {
+	name := fmt.Sprintf("transposeBF16x%d", rows)
+	TEXT(name, NOSPLIT, packSignature)
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s transposes %d rows of n pairs of columns, n a multiple of four, see transposeBF16.", name, rows))
+	n, src, ld, dst, width := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width")
+	ld3, width3 := times3(ld), times3(width)
+	bases := []reg.GPVirtual{src}
+	for r := 4; r < rows; r += 4 {
+		p := GP64()
+		LEAQ(operand.Mem{Base: bases[len(bases)-1], Index: ld, Scale: 4}, p)
+		bases = append(bases, p)
+	}
+	store, m := reg.K4, GP32()
+	MOVL(operand.U32(1<<rows-1), m)
+	KMOVW(m, store)
+	in, mid, out, second := zmm[0:4], zmm[4:8], zmm[8:12], zmm[12:16]
+	Label("loop")
+	for q := range 4 {
+		// load puts rows q+4l and q+4l+4 into v, zeros for those that are not there.
+		load := func(l int, v reg.VecPhysical) {
+			if 4*l+q >= rows {
+				VPXORD(v, v, v)
+				return
+			}
+			VMOVUPS(row(bases[l], ld, ld3, q, 0), v.AsY())
+			if 4*l+4+q < rows {
+				VINSERTF64X4(operand.Imm(1), row(bases[l+1], ld, ld3, q, 0), v, v)
+			}
+		}
+		load(0, in[q])
+		load(2, second[q])
+		vcvtne2ps2bf16(in[q], second[q], in[q])
+		VPRORD(operand.Imm(16), in[q], in[q])
+	}
+	transpose4x4(in, mid, out)
+	for x := range 4 {
+		to := row(dst, width, width3, x, 0)
+		if rows == 16 {
+			VMOVUPS(out[x], to)
+		} else {
+			VMOVUPS(out[x], store, to)
+		}
+	}
+	for _, p := range bases {
+		ADDQ(operand.Imm(32), p)
+	}
+	LEAQ(operand.Mem{Base: dst, Index: width, Scale: 4}, dst)
+	SUBQ(operand.Imm(4), n)
+	JNZ(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
 // transpose4x4 transposes the 4×4 matrices that stand in the 128-bit lanes of in.
 func transpose4x4(in, mid, out []reg.VecPhysical) {
 	VUNPCKLPS(in[1], in[0], mid[0])
@@ -126,6 +183,22 @@ func copy512() {
 	Pragma("noescape")
 	Doc("copy512 copies n rows, at least one, of up to 32 columns, see kernel.copyRows.")
 	n, src, ld, dst, width, cols := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width"), param("cols")
+	columnMasks(cols)
+	Label("loop")
+	VMOVUPS_Z(operand.Mem{Base: src}, reg.K1, zmm[0])
+	VMOVUPS_Z(operand.Mem{Base: src, Disp: 64}, reg.K2, zmm[1])
+	VMOVUPS(zmm[0], reg.K1, operand.Mem{Base: dst})
+	VMOVUPS(zmm[1], reg.K2, operand.Mem{Base: dst, Disp: 64})
+	ADDQ(ld, src)
+	ADDQ(width, dst)
+	DECQ(n)
+	JNZ(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// columnMasks sets K1 and K2 to the low and the high 16 of cols ones.
+func columnMasks(cols reg.GPVirtual) {
 	lower, upper := GP32(), GP32()
 	MOVL(operand.U32(0xffffffff), lower)
 	BZHIL(cols.As32(), lower, lower)
@@ -133,12 +206,34 @@ func copy512() {
 	SHRL(operand.Imm(16), upper)
 	KMOVW(lower, reg.K1)
 	KMOVW(upper, reg.K2)
+}
+
+// pairBF16 writes the words dst[x·width+c] = (src[2x·ld+c], src[(2x+1)·ld+c]) rounded to bf16, the first in the upper half, for
+// c < cols ≤ 32 and x < n, n at least one.
+func pairBF16() {
+	TEXT("pairBF16", NOSPLIT, "func(n int, src *float32, ld int, dst *float32, width int, cols int)")
+	Pragma("noescape")
+	Doc("pairBF16 packs n pairs of rows, at least one, of up to 32 columns, see packBF16.")
+	order := GLOBL("interleave", RODATA|NOPTR)
+	for i := range 16 {
+		DATA(4*i, operand.U32(uint32(16+i)<<16|uint32(i)))
+	}
+	index := zmm[8]
+	VMOVDQU32(order, index)
+	n, src, ld, dst, width, cols := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width"), param("cols")
+	columnMasks(cols)
+	mask := []reg.OpmaskPhysical{reg.K1, reg.K2}
 	Label("loop")
-	VMOVUPS_Z(operand.Mem{Base: src}, reg.K1, zmm[0])
-	VMOVUPS_Z(operand.Mem{Base: src, Disp: 64}, reg.K2, zmm[1])
-	VMOVUPS(zmm[0], reg.K1, operand.Mem{Base: dst})
-	VMOVUPS(zmm[1], reg.K2, operand.Mem{Base: dst, Disp: 64})
-	ADDQ(ld, src)
+	for v := range 2 {
+		VMOVUPS_Z(operand.Mem{Base: src, Disp: 64 * v}, mask[v], zmm[2*v])
+		VMOVUPS_Z(operand.Mem{Base: src, Index: ld, Scale: 1, Disp: 64 * v}, mask[v], zmm[2*v+1])
+	}
+	for v := range 2 {
+		vcvtne2ps2bf16(zmm[2*v+1], zmm[2*v], zmm[4+v])
+		VPERMW(zmm[4+v], index, zmm[4+v])
+		VMOVUPS(zmm[4+v], mask[v], operand.Mem{Base: dst, Disp: 64 * v})
+	}
+	LEAQ(operand.Mem{Base: src, Index: ld, Scale: 2}, src)
 	ADDQ(width, dst)
 	DECQ(n)
 	JNZ(operand.LabelRef("loop"))

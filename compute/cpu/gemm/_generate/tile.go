@@ -10,16 +10,36 @@ import (
 
 const tileSignature = "func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)"
 
+// product is how a word of A and a word of B are multiplied and added.
+type product int
+
+const (
+	float32s   product = iota // one element of each, float32
+	bf16Dot                   // a pair of bf16 of each, by AVX512_BF16
+	bf16Spread                // two float32 of A and a pair of bf16 of B, which is spread over two registers
+)
+
+// doc is the rest of a kernel's documentation.
+func (p product) doc() string {
+	switch p {
+	case bf16Dot:
+		return " of pairs of bf16, see kernel.tile."
+	case bf16Spread:
+		return " of float32 and pairs of bf16, see kernel.tile."
+	}
+	return ", see kernel.tile."
+}
+
 // tile512 multiplies a tile of rows by a panel of 32 columns: two vectors of B, one broadcast of A at a time, sums in
 // registers. Columns beyond n are masked out where C is touched.
-func tile512(rows int) {
-	name := fmt.Sprintf("tile512x%d", rows)
+func tile512(prefix string, kind product, rows int) {
+	name := fmt.Sprintf("%sx%d", prefix, rows)
 	TEXT(name, NOSPLIT, tileSignature)
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 32 columns, see kernel.tile.", name, rows))
+	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 32 columns%s", name, rows, kind.doc()))
 	acc := func(i, v int) reg.VecPhysical { return zmm[2*i+v] }
 	c, ldc := prefetchC(rows, 2)
-	sums(rows, 2, 64, zmm, zmm[28:30], zmm[30:32], name)
+	sums(kind, rows, 64, zmm, zmm[28:32])
 
 	n, full, upper := param("n"), GP32(), GP32()
 	MOVL(operand.U32(0xffffffff), full)
@@ -68,14 +88,14 @@ func tile512(rows int) {
 const alphaOffset = 9 * 8
 
 // tile2 is tile512 for AVX2: panels of 16 columns.
-func tile2(rows int) {
-	name := fmt.Sprintf("tile2x%d", rows)
+func tile2(prefix string, kind product, rows int) {
+	name := fmt.Sprintf("%sx%d", prefix, rows)
 	TEXT(name, NOSPLIT, tileSignature)
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 16 columns, see kernel.tile.", name, rows))
+	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 16 columns%s", name, rows, kind.doc()))
 	acc := func(i, v int) reg.VecPhysical { return ymm[2*i+v] }
 	c, ldc := prefetchC(rows, 1)
-	sums(rows, 2, 32, ymm, ymm[12:14], ymm[14:16], name)
+	sums(kind, rows, 32, ymm, ymm[12:16])
 
 	alpha, value := ymm[12], ymm[14]
 	mask := []reg.VecPhysical{ymm[13], ymm[15]}
@@ -165,9 +185,10 @@ func prefetchC(rows, lines int) (c, ldc reg.GPVirtual) {
 	return c, ldc
 }
 
-// sums leaves Σ_k a[k·rows+i]·b[k·ldb+…] in acc[vectors·i+v], each one chain of fused multiply-adds from zero.
-func sums(rows, vectors, width int, acc, b, broadcast []reg.VecPhysical, name string) {
-	const unroll = 4
+// sums leaves Σ_k a[k·rows+i]·b[k·ldb+…] in acc[2·i+v], each one chain of fused multiply-adds from zero. The four registers
+// of temp are free.
+func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
+	const unroll, vectors = 4, 2
 	kc, pa, pb, ldb := param("kc"), param("a"), param("b"), bytes("ldb")
 	ldb3 := times3(ldb)
 	for i := range rows * vectors {
@@ -177,25 +198,66 @@ func sums(rows, vectors, width int, acc, b, broadcast []reg.VecPhysical, name st
 			VXORPS(acc[i], acc[i], acc[i])
 		}
 	}
+	b, broadcast, upper := temp[:2], temp[2:], temp[3]
+	aStep := 4 * rows
+	if kind == bf16Spread {
+		aStep = 8 * rows
+		broadcast = temp[2:3]
+		if width == 64 {
+			VPTERNLOGD(operand.Imm(0xff), upper, upper, upper)
+		} else {
+			VPCMPEQD(upper, upper, upper)
+		}
+		VPSLLD(operand.Imm(16), upper, upper)
+	}
 	// Few rows are fed from memory at full speed: look further ahead there.
 	ahead := 1024
 	if rows <= 4 {
 		ahead = 2048
 	}
-	step := func(x int) {
-		for v := range vectors {
-			VMOVUPS(row(pb, ldb, ldb3, x, width*v), b[v])
+	multiply := func(a int, mac func(b, a, sum reg.VecPhysical)) {
+		for i := range rows {
+			w := broadcast[i%len(broadcast)]
+			VBROADCASTSS(operand.Mem{Base: pa, Disp: a + 4*i}, w)
+			for v := range vectors {
+				mac(b[v], w, acc[vectors*i+v])
+			}
 		}
+	}
+	fma := func(b, a, sum reg.VecPhysical) { VFMADD231PS(b, a, sum) }
+	step := func(x int) {
 		for l := 0; l < width*vectors; l += 64 {
 			PREFETCHT0(row(pb, ldb, ldb3, x, ahead+l))
 		}
-		for i := range rows {
-			w := broadcast[i%len(broadcast)]
-			VBROADCASTSS(operand.Mem{Base: pa, Disp: 4 * (x*rows + i)}, w)
+		if kind != bf16Spread {
 			for v := range vectors {
-				VFMADD231PS(b[v], w, acc[vectors*i+v])
+				VMOVUPS(row(pb, ldb, ldb3, x, width*v), b[v])
+			}
+			if kind == bf16Dot {
+				multiply(x*aStep, vdpbf16ps)
+			} else {
+				multiply(x*aStep, fma)
+			}
+			return
+		}
+		// The upper half of a word is the element that comes first.
+		for v := range vectors {
+			if width == 64 {
+				VPANDD(row(pb, ldb, ldb3, x, width*v), upper, b[v])
+			} else {
+				VPAND(row(pb, ldb, ldb3, x, width*v), upper, b[v])
 			}
 		}
+		multiply(x*aStep, fma)
+		for v := range vectors {
+			if width == 64 {
+				VPSLLD(operand.Imm(16), row(pb, ldb, ldb3, x, width*v), b[v])
+			} else {
+				VMOVDQU(row(pb, ldb, ldb3, x, width*v), b[v])
+				VPSLLD(operand.Imm(16), b[v], b[v])
+			}
+		}
+		multiply(x*aStep+4*rows, fma)
 	}
 	rest := GP64()
 	MOVQ(kc, rest)
@@ -207,7 +269,7 @@ func sums(rows, vectors, width int, acc, b, broadcast []reg.VecPhysical, name st
 	for x := range unroll {
 		step(x)
 	}
-	ADDQ(operand.Imm(uint64(4*unroll*rows)), pa)
+	ADDQ(operand.U32(uint32(unroll*aStep)), pa)
 	LEAQ(operand.Mem{Base: pb, Index: ldb, Scale: 4}, pb)
 	DECQ(kc)
 	JNZ(operand.LabelRef("loop"))
@@ -216,7 +278,7 @@ func sums(rows, vectors, width int, acc, b, broadcast []reg.VecPhysical, name st
 	JZ(operand.LabelRef("done"))
 	Label("single")
 	step(0)
-	ADDQ(operand.Imm(uint64(4*rows)), pa)
+	ADDQ(operand.Imm(uint64(aStep)), pa)
 	ADDQ(ldb, pb)
 	DECQ(rest)
 	JNZ(operand.LabelRef("single"))
