@@ -323,3 +323,11 @@ func quantize512(n int, x *float32, inv float32, dst *byte, stride int, sums *in
 //
 //go:noescape
 func quantize2(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)
+
+// peak512 issues 28 independent VPDPBUSD a round and nothing else.
+func peak512(rounds int)
+
+// read512 loads n bytes, a multiple of 256, asking ahead for them as the kernels do.
+//
+//go:noescape
+func read512(n int, p *byte)

@@ -27,6 +27,8 @@ func main() {
 	maxBits2()
 	quantize512()
 	quantize2()
+	peak512()
+	read512()
 	Generate()
 }
 
