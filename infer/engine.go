@@ -13,13 +13,18 @@ type EngineOptions struct {
 	Concurrency int           // calls that generate at the same time: 1
 	Queue       int           // calls that may wait: 64
 	MaxWait     time.Duration // longest wait: a minute
+	// CacheBytes bounds the memory that keeps the keys and values of recent prompts and completions, for prompts that begin like
+	// them: eight contexts, at most 1 GiB. Negative: none is kept.
+	CacheBytes int64
 }
 
 // Engine admits calls to a model: a bounded number generates, a bounded number waits in order of arrival, the rest is turned
-// away at once. It is safe for use by any number of goroutines.
+// away at once. A prompt that begins like a recent one is evaluated only from where they part; completions are the same bit for
+// bit. It is safe for use by any number of goroutines.
 type Engine struct {
 	m       *Model
 	o       EngineOptions
+	cache   *prefixes
 	slots   chan struct{}
 	mu      sync.Mutex
 	waiting int
@@ -46,7 +51,13 @@ func NewEngine(m *Model, o EngineOptions) *Engine {
 	if o.MaxWait <= 0 {
 		o.MaxWait = time.Minute
 	}
-	return &Engine{m: m, o: o, slots: make(chan struct{}, o.Concurrency)}
+	switch {
+	case o.CacheBytes == 0:
+		o.CacheBytes = defaultCacheBytes(m)
+	case o.CacheBytes < 0:
+		o.CacheBytes = 0
+	}
+	return &Engine{m: m, o: o, cache: &prefixes{m: m, limit: o.CacheBytes}, slots: make(chan struct{}, o.Concurrency)}
 }
 
 // Info returns what a client may want to know about the model.
@@ -68,8 +79,8 @@ func (e *Engine) TokenText(id int32) []byte {
 	return e.m.tok.TokenBytes(id)
 }
 
-// Complete generates a completion for every request, under one admission: all are checked before any of them waits. emit,
-// which may be nil, gets the chunks of request i. The first error ends the call; the results so far come with it.
+// Complete generates a completion for every request, under one admission: all are checked before any of them waits. Requests
+// with equal prompts that follow each other have it evaluated once. One for no tokens puts its prompt into the cache. emit, which may be nil, gets the chunks of request i. The first error ends the call; the results so far come with it.
 func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, c Chunk) error) ([]Result, error) {
 	jobs := make([]*job, len(reqs))
 	for i, r := range reqs {
@@ -87,8 +98,7 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 	queued := time.Since(arrived)
 	results := make([]Result, 0, len(jobs))
 	for i, j := range jobs {
-		s := e.m.NewSession()
-		res, err := e.m.run(ctx, j, s, func(c Chunk) error {
+		res, err := e.complete(ctx, j, i+1 < len(jobs), func(c Chunk) error {
 			if emit == nil {
 				return nil
 			}
@@ -97,7 +107,6 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 			}
 			return nil
 		})
-		s.Close()
 		res.Timings.Queue = queued
 		results = append(results, res)
 		if err != nil {
@@ -105,6 +114,21 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 		}
 	}
 	return results, nil
+}
+
+// complete runs one admitted job; more says that another of the same call follows, which may share its prompt.
+func (e *Engine) complete(ctx context.Context, j *job, more bool, emit func(Chunk) error) (Result, error) {
+	prompt := j.prompt.ids
+	if j.PromptLogprobs {
+		prompt = nil // all of it is evaluated, to be scored
+	}
+	entry := e.cache.take(prompt, min(len(j.prompt.ids)+j.prompt.maxNew, e.m.Context()))
+	defer func() { e.cache.put(entry, more) }()
+	j.recent, j.prompted = e.cache.texts(), func() { e.cache.settle(entry) }
+	j.prefill = e.o.CacheBytes > 0
+	res, err := e.m.run(ctx, j, entry.session, emit)
+	e.cache.remember(j.prompt.ids, res.IDs)
+	return res, err
 }
 
 func (e *Engine) acquire(ctx context.Context) error {

@@ -55,17 +55,16 @@ func (s *Session) Truncate(n int) {
 	s.ids = s.ids[:s.n]
 }
 
-// copyPrefix makes s, which is empty, a sequence of the first n tokens of from, whose keys and values it copies. It only reads
-// those tokens' rows of from, which may meanwhile be appended to within what was reserved.
-func (s *Session) copyPrefix(from *Session, n int) {
-	s.reserve(n)
-	width := s.m.program.kv
+// copyPrefix makes s, which is empty, the sequence ids, which from begins with, by copying their keys and values. Of from it
+// reads nothing else, so that from may meanwhile be appended to within what it has reserved.
+func (s *Session) copyPrefix(from *Session, ids []int32) {
+	s.reserve(len(ids))
+	n := len(ids) * s.m.program.kv
 	for i := range s.k {
-		copy(s.k[i], from.k[i][:n*width])
-		copy(s.v[i], from.v[i][:n*width])
+		copy(s.k[i], from.k[i][:n])
+		copy(s.v[i], from.v[i][:n])
 	}
-	s.ids = append(s.ids[:0], from.ids[:n]...)
-	s.n = n
+	s.commit(ids)
 }
 
 // bytes returns the memory that the session holds.

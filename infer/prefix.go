@@ -1,0 +1,145 @@
+package infer
+
+import (
+	"slices"
+	"sync"
+)
+
+// prefixes keeps the sessions of recent calls, so that a prompt which begins like one of them is not evaluated from the start. A
+// continued session has the bits of a new one. It is safe for use by any number of goroutines.
+type prefixes struct {
+	m     *Model
+	limit int64 // bytes of keys and values that are kept
+
+	mu      sync.Mutex
+	entries []*entry  // the latest used last
+	recent  [][]int32 // ends of recent completions, the latest last
+}
+
+// entry is a session, in use or idle. Its fields are guarded by prefixes.mu, the session's own by busy and readers: a busy
+// session belongs to its call, which may append to it within what it has reserved and never goes back before the first stable
+// tokens, so that those may be copied meanwhile; of an idle one everything may be copied; and it is not lent out, and so not cut
+// or grown, while somebody copies.
+type entry struct {
+	session *Session
+	busy    bool
+	stable  []int32 // the tokens that may be copied
+	readers int     // calls that are copying
+	bytes   int64
+}
+
+const (
+	// recentTexts completions are remembered, each with the contextTokens before it that tell where it belongs.
+	recentTexts   = 16
+	contextTokens = 16
+	recentTokens  = 4096 // in all
+)
+
+// defaultCacheBytes is the memory for sessions if none is given: eight full contexts, at most a gigabyte.
+func defaultCacheBytes(m *Model) int64 { return min(8*m.cacheBytes(m.Context()), 1<<30) }
+
+// common returns the number of tokens that a and b begin with together.
+func common(a, b []int32) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
+
+// take returns a session that holds the longest known beginning of prompt, though not the whole: at least one token has to be
+// evaluated to know what follows. It has room for total tokens. The caller gives it back with put. A session most of which would
+// be lost is copied, not cut.
+func (p *prefixes) take(prompt []int32, total int) *entry {
+	p.mu.Lock()
+	var best *entry
+	shared := 0
+	for _, e := range slices.Backward(p.entries) {
+		if n := min(common(e.stable, prompt), len(prompt)-1); n > shared || n == shared && n > 0 && best.busy && !e.busy {
+			best, shared = e, n
+		}
+	}
+	if best != nil && !best.busy && best.readers == 0 && 2*shared >= len(best.stable) {
+		best.busy, best.stable = true, nil
+		p.mu.Unlock()
+		best.session.Truncate(shared)
+		best.session.reserve(total)
+		p.settle(best)
+		return best
+	}
+	e := &entry{session: p.m.NewSession(), busy: true}
+	p.entries = append(p.entries, e)
+	var prefix []int32
+	if best != nil {
+		best.readers++
+		prefix = best.stable[:shared]
+	}
+	p.mu.Unlock()
+	e.session.reserve(total)
+	if best != nil {
+		e.session.copyPrefix(best.session, prefix)
+		p.mu.Lock()
+		best.readers--
+		p.mu.Unlock()
+	}
+	p.settle(e)
+	return e
+}
+
+// settle says that the tokens which a busy session holds now will stay until put.
+func (p *prefixes) settle(e *entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.stable = e.session.ids[:e.session.Len():e.session.Len()]
+	e.bytes = e.session.bytes()
+}
+
+// put takes a session back and forgets the least recently used idle ones beyond the limit, but for this one if it is to be kept.
+func (p *prefixes) put(e *entry, keep bool) {
+	e.session.park()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.busy = false
+	e.stable = e.session.ids[:e.session.Len():e.session.Len()]
+	e.bytes = e.session.bytes()
+	i := slices.Index(p.entries, e)
+	p.entries = append(slices.Delete(p.entries, i, i+1), e)
+	var held int64
+	for _, x := range p.entries {
+		held += x.bytes
+	}
+	p.entries = slices.DeleteFunc(p.entries, func(x *entry) bool {
+		if x.busy || keep && x == e || held <= p.limit && len(x.stable) > 0 {
+			return false
+		}
+		held -= x.bytes
+		return true
+	})
+}
+
+// remember adds a completion to those that the next may repeat.
+func (p *prefixes) remember(prompt, completion []int32) {
+	if len(completion) == 0 {
+		return
+	}
+	text := slices.Concat(prompt[max(0, len(prompt)-contextTokens):], completion)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recent = append(p.recent, text)
+	n := 0
+	for i, r := range slices.Backward(p.recent) {
+		if n += len(r); n > recentTokens || len(p.recent)-i > recentTexts {
+			p.recent = slices.Delete(p.recent, 0, i+1)
+			break
+		}
+	}
+}
+
+// texts returns the completions remembered.
+func (p *prefixes) texts() [][]int32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.recent)
+}
