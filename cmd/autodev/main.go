@@ -67,6 +67,7 @@ func commands() []*cli.Command {
 	return []*cli.Command{
 		trainCommand(),
 		evalCommand(),
+		benchCommand(),
 		serveCommand(),
 		completeCommand(),
 		demoCommand(),

@@ -1,0 +1,39 @@
+package runtime
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+)
+
+// processMemory returns the largest and the present resident set of this process, file pages included, in bytes; 0 for
+// unknown.
+func processMemory() (peak, resident int64) {
+	// Not getrusage: its peak goes back to before exec.
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, 0
+	}
+	field := func(name string) int64 {
+		_, rest, _ := bytes.Cut(status, []byte("\n"+name+":"))
+		kilobytes, _, _ := bytes.Cut(rest, []byte(" kB"))
+		n, err := strconv.ParseInt(string(bytes.TrimSpace(kilobytes)), 10, 64)
+		if err != nil {
+			return 0
+		}
+		return 1024 * n
+	}
+	return field("VmHWM"), field("VmRSS")
+}
+
+// processorName returns the model of the processor, "" for unknown.
+func processorName() string {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := bytes.Cut(info, []byte("model name"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	_, name, _ := bytes.Cut(line, []byte(":"))
+	return string(bytes.TrimSpace(name))
+}
