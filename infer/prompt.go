@@ -12,8 +12,10 @@ import (
 type Order uint8
 
 const (
+	// OrderAuto is SPM for models that were trained with it, as far as their tokens tell, else PSM.
+	OrderAuto Order = iota
 	// PSM is <prefix>P<suffix>S<middle>.
-	PSM Order = iota
+	PSM
 	// SPM is <prefix><suffix>S<middle>P: the model goes on with the prefix, so that typing only appends to the prompt.
 	SPM
 )
@@ -105,8 +107,10 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 	}
 	room := context - overhead - out.maxNew
 	if len(prefix.ids)+len(suffix.ids) > room {
-		// A quarter for the suffix; what one side does not need goes to the other.
-		s := min(len(suffix.ids), max(room/4, room-len(prefix.ids)))
+		// A quarter for the suffix; what one side does not need goes to the other, in steps: the suffix must not lose a token
+		// with every one that is typed before it, or nothing after it could be found in the cache.
+		step := max(1, room/8)
+		s := min(len(suffix.ids), max(room/4, (room-len(prefix.ids))/step*step))
 		suffix.fit(s)
 		prefix.fit(room - len(suffix.ids))
 	}
@@ -121,12 +125,23 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 		out.ids, out.maxNew = []int32{start}, min(out.maxNew, context-1)
 	case !use:
 		out.ids = prefix.ids
-	case p.Order == SPM:
+	case p.Order == SPM || p.Order == OrderAuto && trainedSPM(tok, fim):
 		out.ids = join([]int32{fim.Prefix, fim.Suffix}, suffix.ids, []int32{fim.Middle}, prefix.ids)
 	default:
 		out.ids = join([]int32{fim.Prefix}, prefix.ids, []int32{fim.Suffix}, suffix.ids, []int32{fim.Middle})
 	}
 	return out, nil
+}
+
+// trainedSPM says whether models with these control tokens have seen SPM: the families of SantaCoder and StarCoder, whose
+// training draws the order by lot, and the models made from them or like them, such as this project's.
+func trainedSPM(tok *tokenizer.Tokenizer, fim tokenizer.FIM) bool {
+	for _, name := range []string{"<fim-prefix>", "<fim_prefix>"} {
+		if id, ok := tok.ID(name); ok && id == fim.Prefix {
+			return true
+		}
+	}
+	return false
 }
 
 func (p Prompt) budgetIDs(vocab, context, maxNew int) (budgeted, error) {
@@ -190,13 +205,55 @@ func (c *clip) fit(n int) {
 			c.text, c.ids = "", nil
 			return
 		}
-		drop := c.ids[:len(c.ids)-n]
 		if c.head {
-			drop = c.ids[n:]
+			c.text = c.keep(c.text, max(len(c.tok.DecodeBytes(c.ids[n:])), 1))
+		} else {
+			drop := max(len(c.tok.DecodeBytes(c.ids[:len(c.ids)-n])), 1)
+			c.text = c.text[anchor(c.text, min(drop, len(c.text))):]
 		}
-		c.text = c.keep(c.text, max(len(c.tok.DecodeBytes(drop)), 1))
 		c.ids = c.tok.Encode(c.text)
 	}
+}
+
+// anchor returns where to cut text at or soon after the given byte so that the same place is found again after something was
+// appended to text, or lost at its beginning: of the line starts in the next sixth of the text the one whose line has the
+// smallest hash, or where no line starts, of the characters.
+func anchor(text string, from int) int {
+	end := from + (len(text)-from)/6
+	best, lowest := -1, uint64(0)
+	for _, lines := range []bool{true, false} {
+		for i := from; i <= end && i < len(text); i++ {
+			if lines && i > 0 && text[i-1] != '\n' || !utf8.RuneStart(text[i]) {
+				continue
+			}
+			if h := fingerprint(text[i:min(i+48, len(text))]); best < 0 || h < lowest {
+				best, lowest = i, h
+			}
+		}
+		if best >= 0 {
+			return best
+		}
+	}
+	// In the middle of a character: at its end.
+	for i := from; i < len(text) && i < from+utf8.UTFMax; i++ {
+		if utf8.RuneStart(text[i]) {
+			return i
+		}
+	}
+	if len(text)-from < utf8.UTFMax {
+		return len(text)
+	}
+	return from
+}
+
+// fingerprint is FNV-1a, stirred so that its order says nothing of the text.
+func fingerprint(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	h ^= h >> 31
+	return h * 0x9e3779b97f4a7c15
 }
 
 // keep returns text without at least drop bytes at the end away from the cursor, going on to a line boundary when that costs

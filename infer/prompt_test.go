@@ -2,6 +2,7 @@ package infer
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"autodev/infer/infertest"
+	"autodev/tokenizer"
 )
 
 func TestPromptTemplates(t *testing.T) {
@@ -23,9 +25,10 @@ func TestPromptTemplates(t *testing.T) {
 		want   []int32
 	}{
 		{"left to right", Prompt{Prefix: "def f(a):\n"}, p},
-		{"psm", Prompt{Prefix: "def f(a):\n", Suffix: "\n    return a\n"}, join([]int32{fim.Prefix}, p, []int32{fim.Suffix}, s, []int32{fim.Middle})},
+		{"auto", Prompt{Prefix: "def f(a):\n", Suffix: "\n    return a\n"}, join([]int32{fim.Prefix, fim.Suffix}, s, []int32{fim.Middle}, p)},
+		{"psm", Prompt{Prefix: "def f(a):\n", Suffix: "\n    return a\n", Order: PSM}, join([]int32{fim.Prefix}, p, []int32{fim.Suffix}, s, []int32{fim.Middle})},
 		{"spm", Prompt{Prefix: "def f(a):\n", Suffix: "\n    return a\n", Order: SPM}, join([]int32{fim.Prefix, fim.Suffix}, s, []int32{fim.Middle}, p)},
-		{"fim without suffix", Prompt{Prefix: "def f(a):\n", FIM: FIMAlways}, join([]int32{fim.Prefix}, p, []int32{fim.Suffix, fim.Middle})},
+		{"fim without suffix", Prompt{Prefix: "def f(a):\n", FIM: FIMAlways, Order: PSM}, join([]int32{fim.Prefix}, p, []int32{fim.Suffix, fim.Middle})},
 		{"suffix alone", Prompt{Suffix: "\n    return a\n"}, join([]int32{fim.Prefix, fim.Suffix}, s, []int32{fim.Middle})},
 		{"empty", Prompt{}, []int32{end}},
 		{"ids", Prompt{IDs: []int32{7, 8}}, []int32{7, 8}},
@@ -85,7 +88,7 @@ func TestPromptKeepsCursor(t *testing.T) {
 		suffix.WriteString("after = " + strings.Repeat("b", i%7) + "\n")
 	}
 	const context, maxNew = 300, 40
-	got, err := Prompt{Prefix: prefix.String(), Suffix: suffix.String()}.budget(tok, tok.VocabSize(), context, maxNew)
+	got, err := Prompt{Prefix: prefix.String(), Suffix: suffix.String(), Order: PSM}.budget(tok, tok.VocabSize(), context, maxNew)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,4 +189,57 @@ func TestPromptBudget(t *testing.T) {
 			t.Fatalf("as a whole: %v, %v", exact, err)
 		}
 	})
+}
+
+// TestOrderAuto: suffix first for the families that were trained with it, in both spellings, and no other.
+func TestOrderAuto(t *testing.T) {
+	for names, want := range map[[3]string]bool{
+		{"<fim-prefix>", "<fim-middle>", "<fim-suffix>"}:       true,
+		{"<fim_prefix>", "<fim_middle>", "<fim_suffix>"}:       true,
+		{"<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"}: false,
+		{"<｜fim▁begin｜>", "<｜fim▁end｜>", "<｜fim▁hole｜>"}:       false,
+		{"[PREFIX]", "[MIDDLE]", "[SUFFIX]"}:                   false,
+	} {
+		c := tokenizer.TrainConfig{VocabSize: 300, Specials: append([]string{"<|endoftext|>"}, names[:]...), MinFrequency: 1}
+		tok, err := tokenizer.Train(t.Context(), c, func(yield func(string, error) bool) { yield("x = y", nil) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		fim, ok := tok.FIM()
+		got, err := Prompt{Prefix: "x", Suffix: "y"}.budget(tok, tok.VocabSize(), 50, 5)
+		if err != nil || !ok || (got.ids[1] == fim.Suffix) != want {
+			t.Errorf("%v: %v (%v), expected suffix first: %v", names, got.ids, err, want)
+		}
+	}
+}
+
+// TestAnchor: the place of a cut stays while text is appended or goes missing before it, moves on when it has to, and costs at
+// most a sixth of the text.
+func TestAnchor(t *testing.T) {
+	source, err := os.ReadFile("prompt.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"lines": string(source), "one line": strings.ReplaceAll(string(source), "\n", " é ")} {
+		moves, last := 0, -1
+		const kept = 3000
+		for end := 4000; end < 7000; end++ {
+			from := end - kept
+			at := anchor(text[:end], from)
+			if at < from || at > from+kept/6 || !utf8.RuneStart(text[at]) || name == "lines" && text[at-1] != '\n' {
+				t.Fatalf("%s: cut at %d of %d, not before %d", name, at, end, from)
+			}
+			// A client that sends only the last bytes.
+			if got := 500 + anchor(text[500:end], from-500); got != at {
+				t.Fatalf("%s: cut at %d in a shorter text, %d in the whole", name, got, at)
+			}
+			if at != last {
+				moves, last = moves+1, at
+			}
+		}
+		t.Logf("%s: %d places in 3000 keystrokes", name, moves)
+		if moves > 30 {
+			t.Errorf("%s: %d places in 3000 keystrokes", name, moves)
+		}
+	}
 }

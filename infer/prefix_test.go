@@ -1,0 +1,233 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"autodev/model"
+)
+
+// completed is what the engine gives for one request.
+func completed(t interface{ Fatal(...any) }, e *Engine, r Request) Result {
+	all, err := e.Complete(context.Background(), []Request{r}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[0]
+}
+
+// sameCompletion says whether two results differ in nothing but how they were come by.
+func sameCompletion(a, b Result) bool {
+	return a.Text == b.Text && slices.Equal(a.IDs, b.IDs) && a.FinishReason == b.FinishReason && slices.Equal(a.PromptIDs, b.PromptIDs) &&
+		slices.EqualFunc(a.Tokens, b.Tokens, func(x, y Token) bool { return x.ID == y.ID && x.LogProb == y.LogProb }) &&
+		slices.EqualFunc(a.PromptTokens, b.PromptTokens, func(x, y Token) bool { return x.ID == y.ID && x.LogProb == y.LogProb })
+}
+
+// TestPrefixBitEqual: whatever was asked before and whatever is kept, a completion has the log-probabilities of a cold run, and
+// the memory kept is within its bound.
+func TestPrefixBitEqual(t *testing.T) {
+	m := randomModel(t, func(c *model.Config) { c.Positions = 160 }, 2)
+	full := m.cacheBytes(m.Context())
+	reused := 0
+	rapid.Check(t, func(t *rapid.T) {
+		limit := rapid.SampledFrom([]int64{-1, 1, full / 2, 2*full + 10000, 100 * full}).Draw(t, "limit")
+		e := NewEngine(m, EngineOptions{CacheBytes: limit})
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		prompts := [][]int32{randomIDs(r, m.vocab, 100), randomIDs(r, m.vocab, 60)}
+		for range rapid.IntRange(1, 8).Draw(t, "calls") {
+			// An edit of an earlier prompt: cut anywhere, and something appended.
+			p := prompts[r.IntN(len(prompts))]
+			p = slices.Concat(p[:r.IntN(len(p)+1)], randomIDs(r, m.vocab, r.IntN(20)))
+			if len(p) == 0 || len(p) > 140 {
+				continue
+			}
+			prompts = append(prompts, p)
+			req := Request{
+				Prompt: Prompt{IDs: p}, MaxTokens: rapid.IntRange(0, 15).Draw(t, "max tokens"), Logprobs: true,
+				PromptLogprobs: rapid.IntRange(0, 4).Draw(t, "score") == 0, Sampling: Sampling{Temperature: 1, Seed: 3},
+			}
+			want, err := m.Generate(context.Background(), req, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := completed(t, e, req)
+			if !sameCompletion(got, want) {
+				t.Fatalf("with %d of %d tokens cached: %v, expected %v", got.Cached, len(p), got.IDs, want.IDs)
+			}
+			if got.Cached >= len(p) || got.Cached < 0 || got.Cached > 0 && (limit < full/2 || req.PromptLogprobs) {
+				t.Fatalf("%d of %d tokens cached with a limit of %d", got.Cached, len(p), limit)
+			}
+			reused += got.Cached
+			var held int64
+			for _, x := range e.cache.entries {
+				if x.busy || x.readers != 0 || x.session.work != nil {
+					t.Fatal("a session was not given back")
+				}
+				held += x.session.bytes()
+			}
+			if held > max(0, limit) {
+				t.Fatalf("%d bytes held, expected at most %d", held, limit)
+			}
+		}
+	})
+	if reused == 0 {
+		t.Error("nothing was ever reused")
+	}
+}
+
+// TestPrefixChoice: the longest beginning is continued; what would lose most of a session copies it; an exact repeat evaluates one
+// token; a prompt for no tokens warms the cache; the choices of one prompt evaluate it once even when nothing is kept.
+func TestPrefixChoice(t *testing.T) {
+	m := randomModel(t, nil, 1)
+	r := rand.New(rand.NewPCG(2, 2))
+	a, b := randomIDs(r, m.vocab, 200), randomIDs(r, m.vocab, 200)
+	e := NewEngine(m, EngineOptions{})
+	ask := func(e *Engine, ids []int32, n int) int {
+		t.Helper()
+		return completed(t, e, Request{Prompt: Prompt{IDs: ids}, MaxTokens: n}).Cached
+	}
+	for i, c := range []struct {
+		ids          []int32
+		n            int
+		cached, held int
+	}{
+		{a, 0, 0, 1},   // warms
+		{a, 4, 199, 1}, // continues
+		{b, 4, 0, 2},
+		{a, 4, 199, 2},
+		{slices.Concat(a[:150], b[:10]), 4, 150, 2}, // cuts a
+		{slices.Concat(a[:40], b[:100]), 4, 40, 3},  // copies
+		{slices.Concat(a[:150], b[:9]), 4, 158, 3},
+		{b, 4, 199, 3},
+	} {
+		if n := ask(e, c.ids, c.n); n != c.cached || len(e.cache.entries) != c.held {
+			t.Errorf("call %d: %d tokens cached, %d sessions held; expected %d and %d", i, n, len(e.cache.entries), c.cached, c.held)
+		}
+	}
+	none := NewEngine(m, EngineOptions{CacheBytes: -1})
+	reqs := make([]Request, 5)
+	for i := range reqs {
+		reqs[i] = Request{Prompt: Prompt{IDs: a}, MaxTokens: 6, Sampling: Sampling{Temperature: 1, Choice: uint64(i)}}
+	}
+	results, err := none.Complete(t.Context(), reqs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, res := range results {
+		want, err := m.Generate(t.Context(), reqs[i], nil)
+		if err != nil || !sameCompletion(res, want) {
+			t.Errorf("choice %d: %v, expected %v (%v)", i, res.IDs, want.IDs, err)
+		}
+		if i > 0 && res.Cached != len(a)-1 {
+			t.Errorf("choice %d: %d tokens cached, expected all but one", i, res.Cached)
+		}
+	}
+	if len(none.cache.entries) != 0 {
+		t.Errorf("%d sessions held, expected none", len(none.cache.entries))
+	}
+}
+
+// TestPrefixCancelled: a call that ends early leaves what it evaluated, and no wrong key or value.
+func TestPrefixCancelled(t *testing.T) {
+	m := randomModel(t, func(c *model.Config) { c.Positions = 2*chunkTokens + 100 }, 2)
+	ids := randomIDs(rand.New(rand.NewPCG(9, 9)), m.vocab, chunkTokens+200)
+	req := Request{Prompt: Prompt{IDs: ids}, MaxTokens: 20, Logprobs: true}
+	want, err := m.Generate(t.Context(), req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, looks := range []int{0, 5, len(m.program.steps) + 2, 2*len(m.program.steps) + 5, 5 * len(m.program.steps)} {
+		e := NewEngine(m, EngineOptions{})
+		c := &countdown{Context: context.Background(), left: looks}
+		if _, err := e.Complete(c, []Request{req}, nil); !errors.Is(err, context.Canceled) {
+			t.Fatalf("cancelled at look %d: %v", looks, err)
+		}
+		got := completed(t, e, req)
+		if !sameCompletion(got, want) || got.Cached%chunkTokens != 0 && got.Cached != len(ids)-1 {
+			t.Errorf("after a call cancelled at look %d: %d tokens cached, %v, expected %v", looks, got.Cached, got.IDs, want.IDs)
+		}
+		if looks > len(m.program.steps) && got.Cached == 0 {
+			t.Errorf("after a call cancelled at look %d: nothing cached", looks)
+		}
+	}
+}
+
+// TestPrefixTogether: calls that run at the same time, share beginnings, leave early and push each other's sessions out get what
+// they get alone.
+func TestPrefixTogether(t *testing.T) {
+	m := textModel(t, func(c *model.Config) { c.Positions = 400 }, 2)
+	for _, limit := range []int64{0, m.cacheBytes(400)} {
+		e := NewEngine(m, EngineOptions{Concurrency: 6, Queue: 1000, CacheBytes: limit})
+		file := strings.Repeat("def add(a, b):\n    return a + b\n", 4)
+		var wg sync.WaitGroup
+		for i := range 48 {
+			r := Request{
+				Prompt:    Prompt{Prefix: file[:len(file)-5*(i%8)] + strings.Repeat("y", i%5), Suffix: []string{"", "\nend\n"}[i%2]},
+				MaxTokens: 12, Logprobs: true, Sampling: Sampling{Temperature: float64(i % 3), Seed: uint64(i % 4)},
+			}
+			want, err := m.Generate(t.Context(), r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				if i%7 == 3 {
+					c, cancel := context.WithCancel(context.Background())
+					_, _ = e.Complete(c, []Request{r}, func(int, Chunk) error { cancel(); return nil })
+				}
+				if got := completed(failing{t}, e, r); !sameCompletion(got, want) {
+					t.Errorf("request %d with %d tokens cached: %q, expected %q", i, got.Cached, got.Text, want.Text)
+				}
+			})
+		}
+		wg.Wait()
+		for _, x := range e.cache.entries {
+			if x.busy || x.readers != 0 {
+				t.Error("a session was not given back")
+			}
+		}
+	}
+}
+
+// TestRemember: what is remembered is bounded, the latest last.
+func TestRemember(t *testing.T) {
+	var p prefixes
+	p.remember([]int32{1}, nil)
+	if len(p.texts()) != 0 {
+		t.Error("an empty completion was remembered")
+	}
+	prompt := make([]int32, 100)
+	for i := range int32(50) {
+		p.remember(prompt, []int32{i, i})
+	}
+	got := p.texts()
+	if len(got) != recentTexts || len(got[0]) != contextTokens+2 || got[recentTexts-1][contextTokens] != 49 {
+		t.Errorf("%d texts, %v", len(got), got[len(got)-1])
+	}
+	p.remember(nil, make([]int32, recentTokens-30))
+	if got := p.texts(); len(got) != 2 {
+		t.Errorf("%d texts, expected the one that still fits beside the long one", len(got))
+	}
+	p.remember(nil, make([]int32, recentTokens+1))
+	if got := p.texts(); len(got) != 0 {
+		t.Errorf("%d texts of more tokens than are remembered", len(got))
+	}
+}
+
+// TestRecentIsDrafted: a completion asked for again is drafted from the first time.
+func TestRecentIsDrafted(t *testing.T) {
+	m := textModel(t, nil, 1)
+	e := NewEngine(m, EngineOptions{})
+	r := Request{Prompt: Prompt{Prefix: "def add(a, b):\n"}, MaxTokens: 40, Sampling: Sampling{Temperature: 1, Seed: 5, Bias: noEnd(m)}, Speculate: SpeculateAlways}
+	first := completed(t, e, r)
+	again := completed(t, e, r)
+	if !sameCompletion(first, again) || again.Accepted < 30 {
+		t.Errorf("%d of %d tokens were drafted rightly the second time, %d the first", again.Accepted, len(again.IDs), first.Accepted)
+	}
+}
