@@ -1,21 +1,26 @@
 package infer
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 
 	"autodev/compute"
 	"autodev/compute/cpu"
-	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/par"
+	"autodev/compute/cpu/quant"
 	"autodev/model"
+	"autodev/model/packed"
 	"autodev/tokenizer"
 )
 
 // Options of a Model.
 type Options struct {
-	Threads int // 0 is all processors; changes no result
+	Threads int     // 0 is all processors; changes no result
+	Weights Weights // how matrices are kept: Float32 when empty
 }
 
 // Info is what a client may want to know about a model.
@@ -40,8 +45,11 @@ type Model struct {
 
 	drafts speculation // what speculative decoding has learnt
 
-	mu   sync.Mutex
-	idle []*workspace
+	mu     sync.Mutex
+	idle   []*workspace
+	users  int            // workspaces given out
+	folder *packed.Folder // where the weights are, when they are mapped
+	closed bool
 }
 
 // maxIdle bounds the scratch memories kept for later sessions.
@@ -50,34 +58,67 @@ const maxIdle = 4
 // New packs the weights of ckpt and traces its forward pass. tok may be nil for a model that is only given token ids; the
 // model keeps no reference to matrices it has packed. Close ends its threads.
 func New(ckpt *model.Checkpoint, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
-	if o.Threads < 0 {
-		return nil, &OptionError{"threads", fmt.Sprintf("found %d, expected 0 or more", o.Threads)}
+	if err := ckpt.Weights.Check(ckpt.Config); err != nil {
+		return nil, fmt.Errorf("model %s: %w", ckpt.Dir, err)
 	}
-	c := ckpt.Config
+	return Load(context.Background(), ckpt.Dir, ckpt.Config, ckpt.Weights, tok, o)
+}
+
+// Load is New for parameters that are read one at a time, such as a *model.Folder's: beside the packed weights one matrix is
+// in memory. name stands for the model in errors.
+func Load(ctx context.Context, name string, c model.Config, src model.Source, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
+	w, err := ParseWeights(string(o.Weights))
+	if err != nil {
+		return nil, err
+	}
+	return build(name, c, tok, o.Threads, func(p *par.Pool) weightSource { return newPacker(ctx, p, c, src, w) })
+}
+
+// build traces the model whose weights source gives.
+func build(name string, c model.Config, tok *tokenizer.Tokenizer, threads int, source func(*par.Pool) weightSource) (*Model, error) {
+	if threads < 0 {
+		return nil, &OptionError{"threads", fmt.Sprintf("found %d, expected 0 or more", threads)}
+	}
 	if tok != nil {
 		var err error
 		if c, err = c.WithVocab(tok.VocabSize()); err != nil {
-			return nil, fmt.Errorf("model %s: %w", ckpt.Dir, err)
+			return nil, fmt.Errorf("model %s: %w", name, err)
 		}
 	}
-	if err := ckpt.Weights.Check(c); err != nil {
-		return nil, fmt.Errorf("model %s: %w", ckpt.Dir, err)
-	}
-	m := &Model{config: c, tok: tok, pool: par.New(o.Threads), rows: c.VocabSize, vocab: c.Vocab}
+	m := &Model{config: c, tok: tok, pool: par.New(threads), rows: c.VocabSize, vocab: c.Vocab}
 	m.kernels = cpu.NewKernels(m.pool)
-	t := &tracer{source: &packer{m.pool, ckpt.Weights}, block: -1}
+	t := &tracer{source: source(m.pool), block: -1}
 	model.Forward[int](c, t)
 	var err error
 	if m.program, err = t.program(); err != nil {
 		m.pool.Close()
-		return nil, fmt.Errorf("model %s: %w", ckpt.Dir, err)
+		return nil, fmt.Errorf("model %s: %w", name, err)
 	}
 	m.controls()
 	return m, nil
 }
 
-// Close ends the model's threads. What runs completes.
-func (m *Model) Close() { m.pool.Close() }
+// Close ends the model's threads, and unmaps its weights when nothing runs any more. What runs completes; what begins later
+// fails.
+func (m *Model) Close() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.pool.Close()
+	m.unmap()
+}
+
+// unmap gives back the weights of a packed folder once the model is closed and not in use.
+func (m *Model) unmap() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed && m.users == 0 && m.folder != nil {
+		if err := m.folder.Close(); err != nil {
+			slog.Warn("the weights stay in memory", "error", err)
+		}
+		m.folder = nil
+	}
+}
 
 // separators are the control tokens between files, repositories and turns, as the families spell them.
 var separators = []string{"<file_sep>", "<|file_sep|>", "<filename>", "<repo_name>", "<|repo_name|>", "<reponame>", "<|im_end|>"}
@@ -128,87 +169,44 @@ func (m *Model) Info() Info {
 	return i
 }
 
-// matrix is a linear weight [out, in], packed for products with few rows of activations.
-type matrix struct {
-	in, out int
-	packed  *gemm.Packed
-}
-
-// packer gives the tracer the weights of a checkpoint.
-type packer struct {
-	pool    *par.Pool
-	weights *model.Weights
-}
-
-func (p *packer) has(name string) bool { return p.weights.Get(name) != nil }
-
-func (p *packer) get(name string, dims int) (*model.Tensor, error) {
-	t := p.weights.Get(name)
-	if t == nil {
-		return nil, fmt.Errorf("tensor %s: missing", name)
-	}
-	if len(t.Shape) != dims {
-		return nil, fmt.Errorf("tensor %s: shape %v, expected %d dimensions", name, t.Shape, dims)
-	}
-	return t, nil
-}
-
-func (p *packer) vector(name string, n int) ([]float32, error) {
-	t, err := p.get(name, 1)
-	if err != nil {
-		return nil, err
-	}
-	if t.Shape[0] != n {
-		return nil, fmt.Errorf("tensor %s: shape %v, expected [%d]", name, t.Shape, n)
-	}
-	return t.Data, nil
-}
-
-func (p *packer) table(name string) ([]float32, int, error) {
-	t, err := p.get(name, 2)
-	if err != nil {
-		return nil, 0, err
-	}
-	return t.Data, t.Shape[1], nil
-}
-
-func (p *packer) matrix(name string) (*matrix, error) {
-	t, err := p.get(name, 2)
-	if err != nil {
-		return nil, err
-	}
-	out, in := t.Shape[0], t.Shape[1]
-	return &matrix{in: in, out: out, packed: gemm.Pack(p.pool, gemm.Dense(t.Data, out, in).Transposed())}, nil
-}
-
 // workspace is the scratch memory of one forward pass at a time.
 type workspace struct {
 	tokens    int
 	registers [][]float32 // [tokens, program.widths[i]]
-	positions []int32
+	rows      quant.Rows  // what the last product read, quantised
 	attention []float32
 	logits    []float32 // [headTokens, Model.rows], or less
 	sequence  [1]cpu.Cached
 }
 
-func (m *Model) workspace() *workspace {
+// errClosed says that a closed model was used.
+var errClosed = errors.New("the model is closed")
+
+// workspace lends scratch memory, which release takes back. While it is out the weights stay where they are.
+func (m *Model) workspace() (*workspace, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return nil, errClosed
+	}
+	m.users++
 	if n := len(m.idle); n > 0 {
 		w := m.idle[n-1]
 		m.idle = m.idle[:n-1]
-		return w
+		return w, nil
 	}
-	return &workspace{registers: make([][]float32, len(m.program.widths))}
+	return &workspace{registers: make([][]float32, len(m.program.widths))}, nil
 }
 
 func (m *Model) release(w *workspace) {
 	w.sequence = [1]cpu.Cached{}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if len(m.idle) < maxIdle {
 		m.idle = append(m.idle, w)
 	}
+	m.users--
+	m.mu.Unlock()
+	m.unmap()
 }
 
 // grow makes room for n tokens.
@@ -220,13 +218,8 @@ func (w *workspace) grow(p *program, n int) {
 	for i, width := range p.widths {
 		w.registers[i] = make([]float32, n*width)
 	}
-	w.positions = make([]int32, n)
 }
 
 func attributes(spec model.AttentionSpec) compute.Attr {
 	return compute.Attr{Heads: spec.Heads, KVHeads: spec.KVHeads, HeadDim: spec.HeadDim, Scale: spec.Scale}
-}
-
-func (m *Model) linear(y, x []float32, n int, w *matrix, bias []float32) {
-	gemm.MulPacked(m.pool, gemm.Dense(y, n, w.out), 1, gemm.Dense(x, n, w.in), w.packed, gemm.Options{Bias: bias})
 }

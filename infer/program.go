@@ -25,13 +25,16 @@ type step struct {
 	x, y, out int
 	block     int // −1 outside the blocks
 
-	table, positions []float32 // embed
-	gain, bias       []float32 // layer norm; bias also linear
-	epsilon          float64
-	weight           *matrix // linear, head
-	layer            int     // attention
-	spec             model.AttentionSpec
-	act              compute.Act
+	positions  []float32 // embed
+	gain, bias []float32 // layer norm; bias also linear
+	epsilon    float64
+	weight     *matrix // embed: the table; linear, head
+	// What follows a linear at once on its rows: y, unless −1, is added last.
+	fused bool // then is act
+	same  bool // x is what the linear before read
+	layer int  // attention
+	spec  model.AttentionSpec
+	act   compute.Act
 }
 
 // program is a model's forward pass, traced once: steps over registers that are used again as soon as their value is.
@@ -56,9 +59,9 @@ type tracer struct {
 
 // weightSource gives the tracer a model's parameters.
 type weightSource interface {
-	vector(name string, n int) ([]float32, error)            // n 0: any length
+	vector(name string, n int) ([]float32, error)
 	table(name string) (data []float32, cols int, err error) // [rows, cols]
-	matrix(name string) (*matrix, error)                     // packed [out, in]
+	matrix(name string) (*matrix, error)                     // the same one for the same name
 	has(name string) bool
 }
 
@@ -72,14 +75,9 @@ func (t *tracer) fail(err error) int {
 // add records a step that makes a value of the given width and returns it.
 func (t *tracer) add(s step, width int) int {
 	s.block = t.block
-	for _, v := range []int{s.x, s.y} {
-		if v >= 0 {
-			t.values[v].lastUse = len(t.steps)
-		}
-	}
 	if width > 0 {
 		s.out = len(t.values)
-		t.values = append(t.values, value{width: width, lastUse: len(t.steps)})
+		t.values = append(t.values, value{width: width})
 	} else {
 		s.out = -1
 	}
@@ -93,7 +91,7 @@ func (t *tracer) Embed(table, positions string) int {
 	if t.err != nil {
 		return -1
 	}
-	w, e, err := t.source.table(table)
+	w, err := t.source.matrix(table)
 	if err != nil {
 		return t.fail(err)
 	}
@@ -101,10 +99,10 @@ func (t *tracer) Embed(table, positions string) int {
 	if err != nil {
 		return t.fail(err)
 	}
-	if e != pe {
-		return t.fail(fmt.Errorf("tensor %s: %d columns, expected the %d of %s", positions, pe, e, table))
+	if w.in != pe {
+		return t.fail(fmt.Errorf("tensor %s: %d columns, expected the %d of %s", positions, pe, w.in, table))
 	}
-	return t.add(step{op: opEmbed, x: -1, y: -1, table: w, positions: p}, e)
+	return t.add(step{op: opEmbed, x: -1, y: -1, weight: w, positions: p}, w.in)
 }
 
 func (t *tracer) LayerNorm(x int, module string, epsilon float64) int {
@@ -190,14 +188,77 @@ func (t *tracer) Head(x int, weight string) {
 	t.add(step{op: opHead, x: x, y: -1, weight: w}, 0)
 }
 
+// fuse makes an activation that alone reads a linear, and a sum of a linear that nothing else reads with something older,
+// part of the linear's step: its rows are in the cache then.
+func (t *tracer) fuse() {
+	uses := make([]int, len(t.values))
+	maker := make([]int, len(t.values))
+	for i, s := range t.steps {
+		for _, v := range []int{s.x, s.y} {
+			if v >= 0 {
+				uses[v]++
+			}
+		}
+		if s.out >= 0 {
+			maker[s.out] = i
+		}
+	}
+	// linear returns the step that makes v when what follows it can become part of it.
+	linear := func(v int) *step {
+		if s := &t.steps[maker[v]]; s.op == opLinear && uses[v] == 1 && s.y < 0 {
+			return s
+		}
+		return nil
+	}
+	gone := make([]bool, len(t.steps))
+	for i, s := range t.steps {
+		switch s.op {
+		case opActivate:
+			if l := linear(s.x); l != nil && !l.fused {
+				l.fused, l.act, l.out = true, s.act, s.out
+				gone[i], maker[s.out] = true, maker[s.x]
+			}
+		case opAdd:
+			for _, v := range [][2]int{{s.y, s.x}, {s.x, s.y}} {
+				if l := linear(v[0]); l != nil && v[0] != v[1] && maker[v[1]] < maker[v[0]] {
+					l.y, l.out = v[1], s.out
+					gone[i], maker[s.out] = true, maker[v[0]]
+					break
+				}
+			}
+		}
+	}
+	var kept []step
+	read := -1 // what the last product read
+	for i, s := range t.steps {
+		if gone[i] {
+			continue
+		}
+		if s.op == opLinear || s.op == opHead {
+			s.same = s.op == opLinear && s.x == read
+			read = s.x
+		}
+		kept = append(kept, s)
+	}
+	t.steps = kept
+}
+
 // program gives every value a register and returns the finished program. Element-wise steps write over an input that ends
-// with them.
+// with them, linear ones over what they add.
 func (t *tracer) program() (*program, error) {
 	if t.err != nil {
 		return nil, t.err
 	}
 	if n := len(t.steps); n == 0 || t.steps[n-1].op != opHead {
 		return nil, fmt.Errorf("model: its forward pass does not end with a head")
+	}
+	t.fuse()
+	for i, s := range t.steps {
+		for _, v := range []int{s.x, s.y, s.out} {
+			if v >= 0 {
+				t.values[v].lastUse = i
+			}
+		}
 	}
 	p := &program{steps: t.steps}
 	free := map[int][]int{} // width → registers
@@ -213,19 +274,17 @@ func (t *tracer) program() (*program, error) {
 		}
 		ends := func(v int) bool { return v >= 0 && t.values[v].lastUse == i }
 		x, y, out := s.x, s.y, s.out
-		release := func() {
-			if ends(x) {
-				v := t.values[x]
-				free[v.width] = append(free[v.width], v.register)
-			}
-			if ends(y) && y != x {
-				v := t.values[y]
-				free[v.width] = append(free[v.width], v.register)
+		release := func(v int) {
+			if ends(v) {
+				free[t.values[v].width] = append(free[t.values[v].width], t.values[v].register)
 			}
 		}
 		inPlace := s.op == opAdd || s.op == opActivate
 		if inPlace {
-			release()
+			release(x)
+		}
+		if y != x {
+			release(y)
 		}
 		if out >= 0 {
 			v := &t.values[out]
@@ -238,7 +297,7 @@ func (t *tracer) program() (*program, error) {
 			s.out = v.register
 		}
 		if !inPlace {
-			release()
+			release(x)
 		}
 		if x >= 0 {
 			s.x = t.values[x].register

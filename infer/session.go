@@ -200,7 +200,10 @@ func (s *Session) reserve(n int) {
 func (s *Session) forward(ctx context.Context, ids []int32) ([]float32, error) {
 	m, n := s.m, len(ids)
 	if s.work == nil {
-		s.work = m.workspace()
+		var err error
+		if s.work, err = m.workspace(); err != nil {
+			return nil, err
+		}
 	}
 	w, widths := s.work, m.program.widths
 	w.grow(m.program, n)

@@ -1,20 +1,30 @@
 package infer
 
-import "autodev/compute/cpu"
+import (
+	"autodev/compute"
+	"autodev/compute/cpu"
+	"autodev/compute/cpu/vec"
+)
 
 // step runs one kernel for ids.
 func (s *Session) step(st *step, out, x, y []float32, ids []int32) error {
 	m, w, n := s.m, s.work, len(ids)
 	switch st.op {
 	case opEmbed:
-		for i := range ids {
-			w.positions[i] = int32(s.n + i)
-		}
-		return m.kernels.Embed(out, st.table, st.positions, ids, w.positions[:n], m.program.widths[st.out])
+		width := m.program.widths[st.out]
+		m.pool.Run(n, func(i int) {
+			row := out[i*width : (i+1)*width]
+			st.weight.row(row, int(ids[i]))
+			vec.Add(row, row, st.positions[(s.n+i)*width:][:width])
+		})
 	case opLayerNorm:
 		m.kernels.LayerNorm(out, x, st.gain, st.bias, n, m.program.widths[st.x], st.epsilon)
 	case opLinear:
-		m.linear(out, x, n, st.weight, st.bias)
+		e := epilogue{bias: st.bias, base: y}
+		if st.fused {
+			e.then = activation(st.act)
+		}
+		m.linear(w, out, x, n, st.weight, e, st.same)
 	case opAttention:
 		a := attributes(st.spec)
 		if need := m.kernels.AttendCachedWork(m.Context(), a); len(w.attention) < need {
@@ -37,6 +47,17 @@ func (s *Session) head(hidden []float32, first, n int) []float32 {
 		s.work.logits = make([]float32, n*w.out)
 	}
 	logits := s.work.logits[:n*w.out]
-	s.m.linear(logits, hidden[first*w.in:(first+n)*w.in], n, w, nil)
+	s.m.linear(s.work, logits, hidden[first*w.in:(first+n)*w.in], n, w, epilogue{}, false)
 	return logits
+}
+
+// activation returns the function of rows.
+func activation(act compute.Act) func(y, x []float32) {
+	switch act {
+	case compute.GELUErf:
+		return vec.GELUErf
+	case compute.ReLU:
+		return vec.ReLU
+	}
+	return vec.GELUTanh
 }

@@ -1,0 +1,262 @@
+package infer
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"autodev/compute/cpu/par"
+	"autodev/compute/cpu/quant"
+	"autodev/model"
+	"autodev/model/packed"
+	"autodev/tokenizer"
+)
+
+// PackMethod says how codes are found.
+type PackMethod string
+
+const (
+	// PackSearch gives every group the scale with the least squared error. It is what a model does that is quantised while
+	// it is loaded.
+	PackSearch PackMethod = "search"
+	// PackNearest is plain round-to-nearest with scales from the largest magnitude, to compare with.
+	PackNearest PackMethod = "rtn"
+	// PackGPTQ uses calibration text: see package calibrate.
+	PackGPTQ PackMethod = "gptq"
+)
+
+// PackMethods lists the known ones.
+func PackMethods() []PackMethod { return []PackMethod{PackSearch, PackNearest, PackGPTQ} }
+
+// PackOptions say how Pack makes a packed folder.
+type PackOptions struct {
+	Weights     Weights // Int8 or Int4
+	Method      PackMethod
+	Calibration [][]int32 // token ids of documents, each at most the model's context; for PackGPTQ
+	Threads     int       // 0 is all processors; changes no byte
+	Assets      fs.FS     // a model folder whose tokenizer is copied; none when nil
+	// Progress, when set, is told of the parameters written so far and the number there will be.
+	Progress func(done, total int)
+}
+
+// The parts of a packed matrix.
+const (
+	partCodes  = "codes"
+	partScales = "scales"
+)
+
+// Pack writes the model as a packed folder at dir (see package packed): the same bytes that Load with the same Weights has in
+// memory for PackSearch.
+func Pack(ctx context.Context, dir string, c model.Config, src model.Source, o PackOptions) (packed.Quantization, error) {
+	q := packed.Quantization{}
+	if o.Weights != Int8 && o.Weights != Int4 {
+		return q, &OptionError{"weights", fmt.Sprintf("found %q, expected int8 or int4", o.Weights)}
+	}
+	if !slices.Contains(PackMethods(), o.Method) {
+		return q, &OptionError{"method", fmt.Sprintf("found %q, expected one of %v", o.Method, PackMethods())}
+	}
+	if o.Method == PackGPTQ && len(o.Calibration) == 0 {
+		return q, &OptionError{"method", "gptq needs calibration documents, found none"}
+	}
+	pool := par.New(o.Threads)
+	defer pool.Close()
+	entries, specs := packEntries(c, o.Weights)
+	var bits, weights float64
+	for _, e := range entries {
+		for _, p := range e.Parts {
+			bits += 8 * float64(p.Size)
+		}
+		if e.Format != packed.Float32 {
+			weights += float64(specs[e.Name].Len())
+		}
+	}
+	q.Weights, q.Group, q.Bits = string(o.Weights), o.Weights.quant().Group(), bits/weights
+	done := 0
+	w := &packWriter{PackOptions: o, config: c, pool: pool, specs: specs, biases: map[string][]float32{}, tell: func() {
+		done++
+		if o.Progress != nil {
+			o.Progress(done, len(entries))
+		}
+	}}
+	err := packed.Create(ctx, dir, c, &q, entries, o.Assets, func(out *packed.Writer) error {
+		w.out = out
+		if o.Method == PackGPTQ {
+			q.Calibration = &packed.Calibration{Method: string(PackGPTQ), Documents: len(o.Calibration)}
+			for _, ids := range o.Calibration {
+				q.Calibration.Tokens += len(ids)
+			}
+			if err := w.calibrated(ctx, src); err != nil {
+				return err
+			}
+		} else {
+			for _, e := range entries {
+				if e.Format != packed.Float32 {
+					t, err := src.Read(e.Name)
+					if err != nil {
+						return err
+					}
+					if err := w.matrix(e.Name, w.quantize(t)); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		for _, e := range entries {
+			if e.Format == packed.Float32 {
+				t, err := src.Read(e.Name)
+				if err != nil {
+					return err
+				}
+				data := t.Data
+				if bias := w.biases[e.Name]; bias != nil {
+					data = bias
+				}
+				if err := out.Float32(e.Name, data); err != nil {
+					return err
+				}
+				w.tell()
+			}
+		}
+		return nil
+	})
+	return q, err
+}
+
+// packEntries lists a packed folder's parameters: matrices in the order in which a forward pass reads them, then the rest.
+func packEntries(c model.Config, w Weights) ([]packed.Entry, map[string]model.ParamSpec) {
+	var matrices, plain []packed.Entry
+	specs := map[string]model.ParamSpec{}
+	for _, p := range c.Params() {
+		specs[p.Name] = p
+		f := w.formatOf(c, p)
+		e := packed.Entry{Name: p.Name, Format: string(f), Shape: p.Shape}
+		if f == Float32 {
+			plain = append(plain, e)
+			continue
+		}
+		codes, scales := quant.Size(f.quant(), p.Shape[0], p.Shape[1])
+		e.Parts = []packed.Part{{Name: partCodes, Size: int64(codes)}, {Name: partScales, Size: int64(scales)}}
+		matrices = append(matrices, e)
+	}
+	return append(matrices, plain...), specs
+}
+
+// packWriter quantises matrices and writes them.
+type packWriter struct {
+	PackOptions
+	config model.Config
+	pool   *par.Pool
+	specs  map[string]model.ParamSpec
+	out    *packed.Writer
+	biases map[string][]float32 // corrected ones
+	tell   func()
+}
+
+// quantize rounds t without calibration.
+func (w *packWriter) quantize(t *model.Tensor) *quant.Matrix {
+	f := w.Weights.formatOf(w.config, w.specs[t.Name]).quant()
+	if w.Method == PackNearest {
+		return quant.QuantizeAbsMax(w.pool, f, t.Data, t.Shape[0], t.Shape[1])
+	}
+	return quant.Quantize(w.pool, f, t.Data, t.Shape[0], t.Shape[1])
+}
+
+func (w *packWriter) matrix(name string, m *quant.Matrix) error {
+	if err := w.out.Bytes(name, m.Codes(), m.Scales()); err != nil {
+		return err
+	}
+	w.tell()
+	return nil
+}
+
+// LoadPacked makes the model of a packed folder ready. It takes the folder over: Close closes it, and so does an error.
+func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
+	w := Weights(f.Quantization.Weights)
+	m, err := func() (*Model, error) {
+		if w != Int8 && w != Int4 {
+			return nil, fmt.Errorf("%s: weights of format %q, expected int8 or int4", f.Label(), w)
+		}
+		if o.Weights != "" && o.Weights != w {
+			return nil, &OptionError{"weights", fmt.Sprintf("found %s, but the folder %s holds %s: expected that, or none", o.Weights, f.Dir, w)}
+		}
+		return build(f.Dir, f.Config, tok, o.Threads, func(*par.Pool) weightSource { return &mapped{f, map[string]*matrix{}} })
+	}()
+	if err != nil {
+		// The folder is of no use, whatever closing it says.
+		_ = f.Close()
+		return nil, err
+	}
+	m.folder = f
+	return m, nil
+}
+
+// mapped is the weightSource of a packed folder.
+type mapped struct {
+	folder   *packed.Folder
+	matrices map[string]*matrix
+}
+
+func (p *mapped) has(name string) bool {
+	_, ok := p.folder.Entry(name)
+	return ok
+}
+
+// entry returns a parameter that must be there in the given number of dimensions.
+func (p *mapped) entry(name string, dims int) (packed.Entry, error) {
+	e, ok := p.folder.Entry(name)
+	if !ok || len(e.Shape) != dims {
+		return e, fmt.Errorf("%s: tensor %s: shape %v, expected %d dimensions", p.folder.Label(), name, e.Shape, dims)
+	}
+	return e, nil
+}
+
+// floats returns a parameter that must be kept as float32.
+func (p *mapped) floats(name string) ([]float32, error) {
+	v := p.folder.Float32s(name)
+	if v == nil {
+		e, _ := p.folder.Entry(name)
+		return nil, fmt.Errorf("%s: tensor %s: format %q, expected %s", p.folder.Label(), name, e.Format, packed.Float32)
+	}
+	return v, nil
+}
+
+func (p *mapped) vector(name string, n int) ([]float32, error) {
+	e, err := p.entry(name, 1)
+	if err != nil {
+		return nil, err
+	}
+	if e.Shape[0] != n {
+		return nil, fmt.Errorf("%s: tensor %s: shape %v, expected [%d]", p.folder.Label(), name, e.Shape, n)
+	}
+	return p.floats(name)
+}
+
+func (p *mapped) table(name string) ([]float32, int, error) {
+	e, err := p.entry(name, 2)
+	if err != nil {
+		return nil, 0, err
+	}
+	v, err := p.floats(name)
+	return v, e.Shape[1], err
+}
+
+func (p *mapped) matrix(name string) (*matrix, error) {
+	if m := p.matrices[name]; m != nil {
+		return m, nil
+	}
+	e, err := p.entry(name, 2)
+	if err != nil {
+		return nil, err
+	}
+	m := &matrix{name: name, out: e.Shape[0], in: e.Shape[1]}
+	f, err := quant.ParseFormat(e.Format)
+	if err == nil {
+		m.quant, err = quant.From(f, m.out, m.in, p.folder.Bytes(name, partCodes), p.folder.Bytes(name, partScales))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: tensor %s: %w", p.folder.Label(), name, err)
+	}
+	p.matrices[name] = m
+	return m, nil
+}

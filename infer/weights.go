@@ -1,0 +1,201 @@
+package infer
+
+import (
+	"context"
+	"fmt"
+
+	"autodev/compute/cpu/gemm"
+	"autodev/compute/cpu/par"
+	"autodev/compute/cpu/quant"
+	"autodev/model"
+)
+
+// Weights says how a model keeps its matrices. Position embeddings, biases and the parameters of norms are float32 always,
+// and so is everything between two products.
+type Weights string
+
+const (
+	// Float32 is the default.
+	Float32 Weights = "float32"
+	// Int8 keeps 8-bit codes with a scale per group of inputs, and quantises the activations that a product reads likewise.
+	Int8 Weights = "int8"
+	// Int4 keeps 4-bit codes with a scale per group of inputs; activations as Int8. The token embeddings and the head are Int8:
+	// every token's logits are as good as they, and they are a small part of a large model.
+	Int4 Weights = "int4"
+)
+
+// WeightFormats lists the known ones.
+func WeightFormats() []Weights { return []Weights{Float32, Int8, Int4} }
+
+// ParseWeights reads the name of a format; "" is Float32.
+func ParseWeights(s string) (Weights, error) {
+	if s == "" {
+		return Float32, nil
+	}
+	for _, w := range WeightFormats() {
+		if string(w) == s {
+			return w, nil
+		}
+	}
+	return "", &OptionError{"weights", fmt.Sprintf("found %q, expected float32, int8 or int4", s)}
+}
+
+// formatOf returns how a parameter is kept.
+func (w Weights) formatOf(c model.Config, p model.ParamSpec) Weights {
+	switch {
+	case p.Kind != model.Matrix && p.Name != tokenTable:
+		return Float32
+	case w == Int4 && (p.Name == tokenTable || p.Name == c.HeadWeight()):
+		return Int8
+	}
+	return w
+}
+
+// tokenTable is the embedding table, whose rows are also the head's unless the model has another.
+const tokenTable = "transformer.wte.weight"
+
+// matrix is the weight [out, in] of a linear module, or a table of out rows. One of its forms is there.
+type matrix struct {
+	name    string
+	in, out int
+	packed  *gemm.Packed
+	table   []float32 // beside packed, where rows are looked up
+	quant   *quant.Matrix
+}
+
+// row writes row r to dst [in].
+func (w *matrix) row(dst []float32, r int) {
+	if w.quant != nil {
+		w.quant.Row(dst, r)
+		return
+	}
+	copy(dst, w.table[r*w.in:][:w.in])
+}
+
+// pack brings the tensor t [out, in] into a form.
+func pack(p *par.Pool, t *model.Tensor, format Weights) *matrix {
+	m := &matrix{name: t.Name, out: t.Shape[0], in: t.Shape[1]}
+	switch format {
+	case Int8, Int4:
+		m.quant = quant.Quantize(p, format.quant(), t.Data, m.out, m.in)
+	default:
+		m.packed = gemm.Pack(p, gemm.Dense(t.Data, m.out, m.in).Transposed())
+		m.table = t.Data
+	}
+	return m
+}
+
+// quant returns the format's name in package quant.
+func (w Weights) quant() quant.Format {
+	if w == Int4 {
+		return quant.Int4
+	}
+	return quant.Int8
+}
+
+// epilogue is what happens to the finished rows of a product: then(x·Wᵀ + bias) + base. Zero fields are left out.
+type epilogue struct {
+	bias []float32
+	then func(y, x []float32)
+	base []float32 // may be y
+}
+
+// linear computes the product of x [n, w.in] and w, y [n, w.out], with what follows it. same says that x is what the linear
+// before this one read: its quantised rows are in scratch.
+func (m *Model) linear(scratch *workspace, y, x []float32, n int, w *matrix, e epilogue, same bool) {
+	if w.quant != nil {
+		if !same {
+			scratch.rows.Set(m.pool, x[:n*w.in], n, w.in)
+		}
+		quant.Mul(m.pool, y[:n*w.out], &scratch.rows, w.quant, quant.Epilogue{Bias: e.bias, Then: e.then, Base: e.base})
+		return
+	}
+	o := gemm.Options{Bias: e.bias}
+	if e.base != nil {
+		o.Base = gemm.Dense(e.base, n, w.out)
+	}
+	gemm.MulPacked(m.pool, gemm.Dense(y, n, w.out), 1, gemm.Dense(x, n, w.in), w.packed, o)
+	if e.then != nil {
+		m.pool.Run(n, func(i int) { e.then(y[i*w.out:(i+1)*w.out], y[i*w.out:(i+1)*w.out]) })
+	}
+}
+
+// packer is the weightSource of a model's parameters: each is read, brought into its form and forgotten.
+type packer struct {
+	ctx      context.Context
+	pool     *par.Pool
+	config   model.Config
+	source   model.Source
+	weights  Weights
+	specs    map[string]model.ParamSpec
+	matrices map[string]*matrix // those that several modules may share
+}
+
+func newPacker(ctx context.Context, pool *par.Pool, c model.Config, src model.Source, w Weights) *packer {
+	p := &packer{ctx: ctx, pool: pool, config: c, source: src, weights: w, specs: map[string]model.ParamSpec{}, matrices: map[string]*matrix{}}
+	for _, s := range c.Params() {
+		p.specs[s.Name] = s
+	}
+	return p
+}
+
+func (p *packer) has(name string) bool { _, ok := p.specs[name]; return ok }
+
+func (p *packer) read(name string) (*model.Tensor, error) {
+	if err := context.Cause(p.ctx); err != nil {
+		return nil, err
+	}
+	t, err := p.source.Read(name)
+	if err != nil {
+		return nil, err
+	}
+	n := 1
+	for _, d := range t.Shape {
+		n *= d
+	}
+	if len(t.Data) != n {
+		return nil, fmt.Errorf("tensor %s: %d elements, expected %d", name, len(t.Data), n)
+	}
+	return t, nil
+}
+
+func (p *packer) vector(name string, n int) ([]float32, error) {
+	t, err := p.read(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Shape) != 1 || t.Shape[0] != n {
+		return nil, fmt.Errorf("tensor %s: shape %v, expected [%d]", name, t.Shape, n)
+	}
+	return t.Data, nil
+}
+
+func (p *packer) table(name string) ([]float32, int, error) {
+	t, err := p.read(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(t.Shape) != 2 {
+		return nil, 0, fmt.Errorf("tensor %s: shape %v, expected two dimensions", name, t.Shape)
+	}
+	return t.Data, t.Shape[1], nil
+}
+
+func (p *packer) matrix(name string) (*matrix, error) {
+	if m := p.matrices[name]; m != nil {
+		return m, nil
+	}
+	t, err := p.read(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Shape) != 2 {
+		return nil, fmt.Errorf("tensor %s: shape %v, expected two dimensions", name, t.Shape)
+	}
+	m := pack(p.pool, t, p.weights.formatOf(p.config, p.specs[name]))
+	if m.table != nil && name != tokenTable {
+		m.table = nil
+	}
+	p.matrices[name] = m
+	return m, nil
+}
