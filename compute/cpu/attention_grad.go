@@ -2,40 +2,61 @@ package cpu
 
 import (
 	"autodev/compute"
-	"autodev/compute/cpu/gemm"
+	"autodev/compute/cpu/attend"
 	"autodev/compute/cpu/vec"
 )
 
+// The gradient takes a block of query rows of one key head's heads at a time. Scores and their gradients are computed again for
+// the rows and all keys they see; five products then give the gradients. With e the exponentials of a row against its largest,
+// s their sum, M the dropout factors, dY the output's gradient and q the query:
+//
+//	dP = (dY·Vᵀ)∘M    mean = Σ e∘dP / s    dS = e∘(dP − mean)
+//	dV += (e∘M)ᵀ·(dY/s)    dK += dSᵀ·(scale/s·q)    dq = scale/s·dS·K
+//
+// so that e and dS are never scaled as matrices.
+
+// gradRows and gradTokens bound a block of the gradient; gradScores bounds its scores in elements, for sequences of thousands.
+const (
+	gradRows   = 128
+	gradTokens = 64
+	gradScores = 1 << 17
+)
+
 // maxSlots bounds the parts that the query heads of one key head are cut into for the gradient. Each part is one piece of
-// work and sums its own key and value gradients; the parts are then added in order.
+// work and sums its own key and value gradients; the parts are then added in order. The bits depend on it.
 const maxSlots = 8
 
-// gradLayout says how AttentionGrad uses its scratch: the workers' memory, then the parts' gradients.
-type gradLayout struct {
+// gradPlan says how AttentionGrad uses its scratch: the workers' memory, then the parts' gradients.
+type gradPlan struct {
 	packed
+	layout
 	slots, heads  int // parts of a key head's query heads, and the most heads of one
 	tokens        int // of a block
+	span          int // tokens of a sequence, in whole panels
 	each          int // elements of one worker's scratch
-	partial, size int // where the parts' key and value gradients start, and elements of one: [Seq, 2·HeadDim]
+	partial, size int // where the parts' key and value gradients start, and elements of one: [span, 2·columns]
 	total         int
 }
 
-func (k Kernels) gradLayout(n int, a compute.Attr) gradLayout {
-	l := gradLayout{packed: packedLayout(a)}
-	l.slots = min(l.group, maxSlots)
-	l.heads = (l.group + l.slots - 1) / l.slots
-	l.tokens = tokensPerBlock(l.heads, a.Seq)
-	l.each = scratchFloats(l.tokens*l.heads, a.Seq, a.HeadDim, true)
-	l.partial, l.size = k.Threads()*l.each, a.Seq*2*a.HeadDim
-	l.total = l.partial
-	if l.slots > 1 {
-		l.total += n / a.Seq * a.KVHeads * l.slots * l.size
+func (k Kernels) newGradPlan(n int, a compute.Attr) gradPlan {
+	p := gradPlan{packed: packedLayout(a), layout: layout{operandFormat(a), a.HeadDim}}
+	p.slots = min(p.group, maxSlots)
+	p.heads = (p.group + p.slots - 1) / p.slots
+	p.span = roundUp(a.Seq, attend.Panel)
+	p.tokens = max(1, min(gradTokens, min(gradRows, max(16, gradScores/p.span))/p.heads))
+	p.size = p.span * 2 * p.columns()
+	var w gradScratch
+	p.each = w.cut(nil, &p)
+	p.partial = k.Threads() * p.each
+	p.total = p.partial
+	if p.slots > 1 {
+		p.total += n / a.Seq * a.KVHeads * p.slots * p.size
 	}
-	return l
+	return p
 }
 
 // AttentionGradWork returns the scratch of AttentionGrad for n tokens.
-func (k Kernels) AttentionGradWork(n int, a compute.Attr) int { return k.gradLayout(n, a).total }
+func (k Kernels) AttentionGradWork(n int, a compute.Attr) int { return k.newGradPlan(n, a).total }
 
 // AttentionGrad is compute.AttentionGrad for len(docStart) tokens; key is read when a.Drop > 0. Document starts out of range
 // are a *compute.RangeError.
@@ -43,108 +64,266 @@ func (k Kernels) AttentionGrad(dqkv, dy, qkv []float32, docStart []int32, key [2
 	if err := compute.CheckDocStart(docStart, a.Seq); err != nil {
 		return err
 	}
-	l := k.gradLayout(len(docStart), a)
-	d, sequences := a.HeadDim, len(docStart)/a.Seq
+	p := k.newGradPlan(len(docStart), a)
+	sequences := len(docStart) / a.Seq
 	drop := dropout{key, a.Salt, a.Drop}
-	k.pool.RunWorker(sequences*a.KVHeads*l.slots, func(worker, i int) {
-		slot, g, sequence := i%l.slots, i/l.slots%a.KVHeads, i/l.slots/a.KVHeads
+	k.pool.RunWorker(sequences*a.KVHeads*p.slots, func(worker, i int) {
+		slot, g, sequence := i%p.slots, i/p.slots%a.KVHeads, i/p.slots/a.KVHeads
 		first := sequence * a.Seq
-		grads := l.keysValues(dqkv[first*l.width:(first+a.Seq)*l.width], g)
-		if l.slots > 1 {
-			part := work[l.partial+i*l.size:][:l.size]
-			grads = keysValues{k: part, v: part[d:], stride: 2 * d}
+		w := &gradScratch{scale: float32(a.Scale), drop: drop, element: func(t, h int) uint64 { return p.element(sequence, t, h) }}
+		w.cut(work[worker*p.each:][:p.each], &p)
+		if p.slots > 1 {
+			w.grads = work[p.partial+i*p.size:][:p.size]
 		}
-		for u := range a.Seq {
-			clear(grads.k[u*grads.stride:][:d])
-			clear(grads.v[u*grads.stride:][:d])
+		clear(w.grads)
+		ks, vs := p.keysValues(qkv[first*p.width:(first+a.Seq)*p.width], g)
+		w.pack(&p, ks, vs)
+		for t := 0; t < a.Seq; t += p.tokens {
+			w.backward(&p, &queries{
+				q: qkv[first*p.width:], qStride: p.width, y: dy[first*a.Heads*a.HeadDim:], yStride: a.Heads * a.HeadDim,
+				t0: t, t1: min(a.Seq, t+p.tokens), docStart: docStart[first:],
+				h0: g*p.group + slot*p.group/p.slots, h1: g*p.group + (slot+1)*p.group/p.slots,
+			}, dqkv[first*p.width:])
 		}
-		w := newScratch(work[worker*l.each:], l.tokens*l.heads, a.Seq, d, true)
-		kv := l.keysValues(qkv[first*l.width:(first+a.Seq)*l.width], g)
-		for t := 0; t < a.Seq; t += l.tokens {
-			b := &queries{
-				q: qkv[first*l.width:], qStride: l.width, y: dy[first*a.Heads*d:], yStride: a.Heads * d,
-				t0: t, t1: min(a.Seq, t+l.tokens), docStart: docStart[first:],
-				h0: g*l.group + slot*l.group/l.slots, h1: g*l.group + (slot+1)*l.group/l.slots,
+		if p.slots == 1 {
+			dk, dv := p.keysValues(dqkv[first*p.width:(first+a.Seq)*p.width], g)
+			for t := range a.Seq {
+				row := w.grads[t*2*p.columns():]
+				copy(dk[t*p.width:][:a.HeadDim], row)
+				copy(dv[t*p.width:][:a.HeadDim], row[p.columns():])
 			}
-			w.backward(b, dqkv[first*l.width:], kv, grads, d, float32(a.Scale), drop,
-				func(t, h int) uint64 { return l.element(sequence, t, h) })
 		}
 	})
-	if l.slots > 1 {
-		k.sumSlots(dqkv, work[l.partial:], sequences, l)
+	if p.slots > 1 {
+		k.sumSlots(dqkv, work[p.partial:], sequences, &p)
 	}
 	return nil
 }
 
 // sumSlots sets the key and value columns of dqkv to the sums of the parts, in order.
-func (k Kernels) sumSlots(dqkv, parts []float32, sequences int, l gradLayout) {
-	d := l.a.HeadDim
-	k.rows(sequences*l.a.Seq, 2*l.a.KVHeads*d*l.slots, func(lo, hi int) {
+func (k Kernels) sumSlots(dqkv, parts []float32, sequences int, p *gradPlan) {
+	d, row := p.a.HeadDim, 2*p.columns()
+	k.rows(sequences*p.a.Seq, p.a.KVHeads*row*p.slots, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
-			sequence, t := i/l.a.Seq, i%l.a.Seq
-			for g := range l.a.KVHeads {
+			sequence, t := i/p.a.Seq, i%p.a.Seq
+			for g := range p.a.KVHeads {
 				part := func(slot int) []float32 {
-					return parts[((sequence*l.a.KVHeads+g)*l.slots+slot)*l.size+t*2*d:][:2*d]
+					return parts[((sequence*p.a.KVHeads+g)*p.slots+slot)*p.size+t*row:][:row]
 				}
-				grads := l.keysValues(dqkv[i*l.width:(i+1)*l.width], g)
 				sum := part(0)
-				for slot := 1; slot < l.slots; slot++ {
+				for slot := 1; slot < p.slots; slot++ {
 					vec.Add(sum, sum, part(slot))
 				}
-				copy(grads.k[:d], sum[:d])
-				copy(grads.v[:d], sum[d:])
+				dk, dv := p.keysValues(dqkv[i*p.width:(i+1)*p.width], g)
+				copy(dk[:d], sum)
+				copy(dv[:d], sum[p.columns():])
 			}
 		}
 	})
 }
 
-// backward computes the gradient of the block's queries into dq (laid out as b.q) and adds the block's share of the gradients
-// of keys and values to grads. b.y is the gradient of the block's output.
-//
-// With P the probabilities, M the dropout factors and dY the output's gradient: dV += (P∘M)ᵀ·dY; dP = (dY·Vᵀ)∘M;
-// dS = P∘(dP − rowsum(P∘dP)); dQ = scale·dS·K; dK += dSᵀ·(scale·Q).
-func (w *scratch) backward(b *queries, dq []float32, kv, grads keysValues, dim int, scale float32, drop dropout, element func(t, h int) uint64) {
-	lo, hi := b.keys()
-	rows, keys, ld := b.rows(), hi-lo, stride(hi-lo)
-	for r := range rows {
-		t, h := b.token(r)
-		copy(w.dy[r*dim:][:dim], b.y[(t-b.base)*b.yStride+h*dim:][:dim])
-	}
-	dy := gemm.Dense(w.dy[:rows*dim], rows, dim)
-	dp := gemm.Mat{Data: w.dp, Rows: rows, Cols: keys, Stride: ld}
-	p := gemm.Mat{Data: w.s, Rows: rows, Cols: keys, Stride: ld}
-	gemm.Mul(nil, dp, 1, dy, gemm.Mat{Data: kv.v[lo*kv.stride:], Rows: dim, Cols: keys, Stride: kv.stride, T: true}, gemm.Options{Work: w.gemm})
-	w.scores(b, kv, dim, scale, func(row []float32, r, from, to int, inverse float32) {
-		grad := w.dp[r*ld:][:keys]
-		clear(grad[:from])
-		clear(grad[to:])
-		row, grad = row[from:to], grad[from:to]
-		vec.Scale(row, row, inverse)
-		if drop.p == 0 {
-			vec.SoftmaxGrad(grad, row, grad, vec.Dot(row, grad))
-			return
+// gradScratch is one worker's memory: the operands of a key head of one sequence, the gradients of its keys and values, and a
+// block of query rows.
+type gradScratch struct {
+	scale   float32
+	drop    dropout
+	element func(t, h int) uint64
+
+	keysDown, valuesDown []uint32  // panels of 32 tokens: right operands of q·Kᵀ and dY·Vᵀ
+	keys                 []uint32  // panels of 32 dimensions: right operand of dS·K
+	grads                []float32 // [span, 2·columns]: gradients of the keys, then of the values
+
+	ldq, lds              int
+	q, dy                 []uint32  // [rows, ldq] left operands
+	e, ds                 []float32 // [rows, lds]
+	eDown, dsDown, dsRows []uint32  // bfloat16: left operands made of them
+	qDown, dyDown         []uint32  // panels of 32 dimensions, scaled: right operands
+	row, rowUpper         []float32 // [columns]
+	out                   []float32 // [rows, columns]
+	inverse               []float32 // [rows] 1/s
+	keep                  []float32 // [span+4]
+}
+
+// cut shares out memory, unless it is nil, and returns how much of it is used.
+func (w *gradScratch) cut(memory []float32, p *gradPlan) int {
+	rows := roundUp(p.tokens*p.heads, 2)
+	w.ldq, w.lds = roundUp(p.inner(), 16), stride(p.span)
+	used := 0
+	floats := func(n int) []float32 {
+		n = roundUp(n, 16)
+		used += n
+		if memory == nil {
+			return nil
 		}
-		t, h := b.token(r)
-		keep := w.keep[:to-from]
-		keepMask(keep, drop.key, drop.salt, drop.p, element(t, h)+uint64(lo+from))
-		vec.Mul(grad, grad, keep)
-		vec.SoftmaxGrad(grad, row, grad, vec.Dot(row, grad))
-		vec.Mul(row, row, keep)
-	})
-	into := func(m []float32) gemm.Mat {
-		return gemm.Mat{Data: m[lo*grads.stride:], Rows: keys, Cols: dim, Stride: grads.stride}
+		return memory[used-n : used : used]
 	}
-	add := gemm.Options{Accumulate: true, Work: w.gemm}
-	gemm.Mul(nil, into(grads.v), 1, p.Transposed(), dy, add)
-	gemm.Mul(nil, into(grads.k), 1, dp.Transposed(), gemm.Dense(w.q[:rows*dim], rows, dim), add)
-	o := gemm.Dense(w.o[:rows*dim], rows, dim)
-	products(lo, hi, func(from, to int, first bool) {
-		ds := gemm.Mat{Data: w.dp[from-lo:], Rows: rows, Cols: to - from, Stride: ld}
-		k := gemm.Mat{Data: kv.k[from*kv.stride:], Rows: to - from, Cols: dim, Stride: kv.stride}
-		gemm.Mul(nil, o, scale, ds, k, gemm.Options{Accumulate: !first, Work: w.gemm})
-	})
+	words := func(n int) []uint32 { return wordsOf(floats(n)) }
+	w.keysDown, w.valuesDown = words(p.span*p.inner()), words(p.span*p.inner())
+	w.keys = words(p.span * p.columns() / p.perWord())
+	if p.slots == 1 {
+		w.grads = floats(p.size)
+	}
+	w.q, w.dy = words(rows*w.ldq), words(rows*w.ldq)
+	w.e, w.ds = floats(rows*w.lds), floats(rows*w.lds)
+	if p.format != CacheF32 {
+		w.eDown, w.dsDown, w.dsRows = words(rows/2*w.lds), words(rows/2*w.lds), words(rows*(w.lds/2))
+	}
+	w.qDown, w.dyDown = words(rows*p.columns()/p.perWord()), words(rows*p.columns()/p.perWord())
+	w.row, w.rowUpper, w.out = floats(p.columns()), floats(p.columns()), floats(rows*p.columns())
+	w.inverse, w.keep = floats(rows), floats(p.span+4)
+	return used
+}
+
+// pack brings the keys and values of a sequence, rows of p.width, into the operands.
+func (w *gradScratch) pack(p *gradPlan, k, v []float32) {
+	for t := 0; t < p.a.Seq; t += attend.Panel {
+		n := min(attend.Panel, p.a.Seq-t)
+		packKeys(p.layout, w.keysDown[t*p.inner():], k[t*p.width:], p.width, n)
+		packKeys(p.layout, w.valuesDown[t*p.inner():], v[t*p.width:], p.width, n)
+	}
+	packValues(p.layout, w.keys, p.span, 0, k, p.width, p.a.Seq)
+}
+
+func (w *gradScratch) product(p *gradPlan, m attend.Product, c []float32, a, b []uint32) {
+	if p.format == CacheF32 {
+		m.Floats(c, attend.Floats(a), attend.Floats(b))
+	} else {
+		m.Pairs(c, a, b)
+	}
+}
+
+// backward computes the gradient of the block's queries into dq (laid out as b.q) and adds the block's share of the gradients
+// of keys and values to w.grads. b.y is the gradient of the block's output.
+func (w *gradScratch) backward(p *gradPlan, b *queries, dq []float32) {
+	lo, hi := b.keys()
+	left, right := lo/attend.Panel*attend.Panel, roundUp(hi, attend.Panel)
+	rows, heads, cols := b.rows(), b.h1-b.h0, right-left
 	for r := range rows {
 		t, h := b.token(r)
-		copy(dq[(t-b.base)*b.qStride+h*dim:][:dim], w.o[r*dim:][:dim])
+		q, dy := b.q[(t-b.base)*b.qStride+h*p.dim:][:p.dim], b.y[(t-b.base)*b.yStride+h*p.dim:][:p.dim]
+		if p.format == CacheF32 {
+			vec.Scale(attend.Floats(w.q[r*w.ldq:][:p.dim]), q, w.scale)
+			copy(w.dy[r*w.ldq:][:p.dim], wordsOf(dy))
+		} else {
+			attend.Round(w.q[r*w.ldq:][:p.inner()], q)
+			attend.Round(w.dy[r*w.ldq:][:p.inner()], dy)
+		}
+	}
+	// Scores and the probabilities' gradients, as far as each group of rows sees.
+	for r := 0; r < rows; r += scoreRows {
+		n := min(scoreRows, rows-r)
+		last, _ := b.token(r + n - 1)
+		m := attend.Product{Rows: n, Cols: roundUp(last+1, attend.Panel) - left, K: p.inner(), LDA: w.ldq, LDB: p.inner() * attend.Panel, LDC: w.lds}
+		w.product(p, m, w.e[r*w.lds:], w.q[r*w.ldq:], w.keysDown[left*p.inner():])
+		w.product(p, m, w.ds[r*w.lds:], w.dy[r*w.ldq:], w.valuesDown[left*p.inner():])
+	}
+	for r := range rows {
+		t, h := b.token(r)
+		from, to := b.start(t)-left, t+1-left
+		row, grad := w.e[r*w.lds:][:cols], w.ds[r*w.lds:][:cols]
+		for _, x := range [][]float32{row, grad} {
+			clear(x[:from])
+			clear(x[to:])
+		}
+		row, grad = row[from:to], grad[from:to]
+		if p.format != CacheF32 {
+			vec.Scale(row, row, w.scale)
+		}
+		w.inverse[r] = 1 / vec.ExpSum(row, vec.Max(row))
+		var keep []float32
+		if w.drop.p > 0 {
+			keep = w.keep[:to-from]
+			keepMask(keep, w.drop.key, w.drop.salt, w.drop.p, w.element(t, h)+uint64(left+from))
+			vec.Mul(grad, grad, keep)
+		}
+		vec.SoftmaxGrad(grad, row, grad, vec.Dot(row, grad)*w.inverse[r])
+		if keep != nil {
+			vec.Mul(row, row, keep)
+		}
+	}
+	w.downOperands(p, b, rows, cols)
+
+	// Gradients of values and keys: rows of tokens before a key are zeros, which the products pass over in the last panels.
+	inner := (rows + p.perWord() - 1) / p.perWord()
+	e, ds := wordsOf(w.e), wordsOf(w.ds)
+	if p.format != CacheF32 {
+		e, ds = w.eDown, w.dsDown
+	}
+	for key := left; key < right; {
+		n, skip := attend.Panel, max(0, key-b.t0)*heads/p.perWord()
+		if skip == 0 {
+			n = max(n, min(right, b.t0/attend.Panel*attend.Panel)-key)
+		}
+		m := attend.Product{Rows: n, Cols: p.columns(), K: inner - skip, LDA: w.lds, LDB: inner * attend.Panel, LDC: 2 * p.columns(), Add: true, Down: true}
+		to := w.grads[key*2*p.columns():]
+		w.product(p, m, to[p.columns():], e[skip*w.lds+key-left:], w.dyDown[skip*attend.Panel:])
+		w.product(p, m, to, ds[skip*w.lds+key-left:], w.qDown[skip*attend.Panel:])
+		key += n
+	}
+
+	// Gradient of the queries.
+	a, lda := ds, w.lds
+	if p.format != CacheF32 {
+		a, lda = w.dsRows, w.lds/2
+	}
+	for r := 0; r < rows; r += scoreRows {
+		n := min(scoreRows, rows-r)
+		last, _ := b.token(r + n - 1)
+		w.product(p, attend.Product{
+			Rows: n, Cols: p.columns(), K: (last + 1 - left + p.perWord() - 1) / p.perWord(), LDA: lda, LDB: p.span / p.perWord() * attend.Panel, LDC: p.columns(),
+		}, w.out[r*p.columns():], a[r*lda:], w.keys[left/p.perWord()*attend.Panel:])
+	}
+	for r := range rows {
+		t, h := b.token(r)
+		vec.Scale(dq[(t-b.base)*b.qStride+h*p.dim:][:p.dim], w.out[r*p.columns():][:p.dim], w.scale*w.inverse[r])
+	}
+}
+
+// downOperands makes the operands of the products over query rows: e and dS as pairs of rows, and queries and output gradients
+// in panels, scaled.
+func (w *gradScratch) downOperands(p *gradPlan, b *queries, rows, cols int) {
+	inner := (rows + p.perWord() - 1) / p.perWord()
+	scaled := func(dst []float32, r int, query bool) {
+		t, h := b.token(r)
+		if query {
+			vec.Scale(dst[:p.dim], b.q[(t-b.base)*b.qStride+h*p.dim:][:p.dim], w.scale*w.inverse[r])
+		} else {
+			vec.Scale(dst[:p.dim], b.y[(t-b.base)*b.yStride+h*p.dim:][:p.dim], w.inverse[r])
+		}
+	}
+	for i := range 2 {
+		panels := [][]uint32{w.qDown, w.dyDown}[i]
+		for r := 0; r < rows; r += p.perWord() {
+			scaled(w.row, r, i == 0)
+			if p.format != CacheF32 {
+				if r+1 < rows {
+					scaled(w.rowUpper, r+1, i == 0)
+				} else {
+					clear(w.rowUpper)
+				}
+			}
+			for c := 0; c < p.dim; c += attend.Panel {
+				n, at := min(attend.Panel, p.dim-c), c*inner+r/p.perWord()*attend.Panel
+				if p.format == CacheF32 {
+					copy(panels[at:][:n], wordsOf(w.row[c:]))
+				} else {
+					attend.Interleave(panels[at:][:n], w.row[c:][:n], w.rowUpper[c:][:n])
+				}
+			}
+		}
+	}
+	if p.format == CacheF32 {
+		return
+	}
+	if rows%2 == 1 {
+		clear(w.e[rows*w.lds:][:cols])
+		clear(w.ds[rows*w.lds:][:cols])
+	}
+	for r := 0; r < rows; r += 2 {
+		attend.Interleave(w.eDown[r/2*w.lds:][:cols], w.e[r*w.lds:][:cols], w.e[(r+1)*w.lds:][:cols])
+		attend.Interleave(w.dsDown[r/2*w.lds:][:cols], w.ds[r*w.lds:][:cols], w.ds[(r+1)*w.lds:][:cols])
+	}
+	for r := range rows {
+		attend.Round(w.dsRows[r*(w.lds/2):][:cols/2], w.ds[r*w.lds:][:cols])
 	}
 }

@@ -38,6 +38,8 @@ func TestCachedAttentionIsAttention(t *testing.T) {
 		a := compute.Attr{KVHeads: kv, Heads: kv * rapid.SampledFrom([]int{1, 3, 16}).Draw(t, "group"), HeadDim: rapid.IntRange(1, 20).Draw(t, "head dimension")}
 		a.Scale = 1 / math.Sqrt(float64(a.HeadDim))
 		a.Seq = rapid.SampledFrom([]int{1, 2, 17, 64, 300, 700, 1100}).Draw(t, "tokens")
+		format := rapid.SampledFrom([]CacheFormat{CacheF32, CacheBF16}).Draw(t, "format")
+		a.BF16 = format == CacheBF16
 		p := packedLayout(a)
 		qkv := normal(rapid.Uint64().Draw(t, "seed"), a.Seq*p.width)
 		d := devices[0].Kernels()
@@ -50,16 +52,12 @@ func TestCachedAttentionIsAttention(t *testing.T) {
 		work := make([]float32, k.AttendCachedWork(length, a))
 		type sequence struct {
 			y     []float32
-			cache Cache
+			cache *Cache
 			done  int
 		}
 		sequences := make([]sequence, rapid.IntRange(1, 2).Draw(t, "sequences"))
 		for i := range sequences {
-			size := (a.Seq + i) * kv * a.HeadDim
-			sequences[i] = sequence{make([]float32, len(want)), Cache{make([]float32, size), make([]float32, size)}, 0}
-			for j := range size {
-				sequences[i].cache.K[j], sequences[i].cache.V[j] = float32(math.NaN()), float32(math.NaN())
-			}
+			sequences[i] = sequence{make([]float32, len(want)), NewCache(format, kv, a.HeadDim), 0}
 		}
 		step := rapid.IntRange(1, max(1, a.Seq/4)).Draw(t, "step")
 		for sequences[len(sequences)-1].done < a.Seq {
@@ -70,6 +68,7 @@ func TestCachedAttentionIsAttention(t *testing.T) {
 				if m == 0 {
 					continue
 				}
+				s.cache.Grow(s.done + m)
 				calls = append(calls, Cached{Y: s.y[s.done*a.Heads*a.HeadDim:][:m*a.Heads*a.HeadDim], QKV: qkv[s.done*p.width:][:m*p.width], Cache: s.cache, First: s.done})
 				s.done += m
 			}
@@ -91,11 +90,14 @@ func TestCachedAttentionRefusesWhatDoesNotFit(t *testing.T) {
 	k := NewKernels(nil)
 	a := compute.Attr{Heads: 2, KVHeads: 1, HeadDim: 2, Scale: 1}
 	call := func(tokens, first, capacity, y int) Cached {
-		return Cached{Y: make([]float32, y), QKV: make([]float32, 8*tokens), Cache: Cache{make([]float32, 2*capacity), make([]float32, 2*capacity)}, First: first}
+		c := NewCache(CacheF32, 1, 2)
+		c.Grow(capacity)
+		return Cached{Y: make([]float32, y), QKV: make([]float32, 8*tokens), Cache: c, First: first}
 	}
 	for want, c := range map[string]Cached{
-		"tokens 3 to 4, expected them within the cache's 4 and the agreed 9":  call(2, 3, 4, 8),
-		"tokens 8 to 9, expected them within the cache's 12 and the agreed 9": call(2, 8, 12, 8),
+		"tokens 3 to 4, expected them within the cache's 0 and the agreed 9":   call(2, 3, 0, 8),
+		"tokens 8 to 9, expected them within the cache's 256 and the agreed 9": call(2, 8, 12, 8),
+		"a cache of 2 key heads of 4, expected 1 of 2":                         {Cache: NewCache(CacheBF16, 2, 4)},
 		"tokens -1 to 0":          call(2, -1, 4, 8),
 		"and 7 of output":         call(2, 0, 4, 7),
 		"sequence 1: 15 elements": {Y: make([]float32, 4), QKV: make([]float32, 15), Cache: call(1, 0, 4, 0).Cache},
@@ -247,24 +249,42 @@ func BenchmarkAttention(b *testing.B) {
 	}
 }
 
+// filledCache returns a cache of random tokens.
+func filledCache(k Kernels, f CacheFormat, a compute.Attr, tokens int) *Cache {
+	c, p := NewCache(f, a.KVHeads, a.HeadDim), packedLayout(a)
+	c.Grow(tokens)
+	k.putTokens([]Cached{{QKV: normal(2, tokens*p.width), Cache: c}}, p, tokens)
+	return c
+}
+
 func BenchmarkAttendCached(b *testing.B) {
-	a := compute.Attr{Heads: 16, KVHeads: 1, HeadDim: 128, Scale: 0.088}
-	p := packedLayout(a)
-	for _, threads := range []int{1, 2} {
-		for _, c := range []struct{ before, tokens int }{{1000, 1}, {2047, 1}, {0, 512}} {
-			b.Run(fmt.Sprintf("before=%d/tokens=%d/threads=%d", c.before, c.tokens, threads), func(b *testing.B) {
-				d := New(Options{Threads: threads})
-				defer d.Close()
-				k, length := d.Kernels(), 2048
-				calls := []Cached{{Y: make([]float32, c.tokens*a.Heads*a.HeadDim), QKV: normal(1, c.tokens*p.width),
-					Cache: Cache{normal(2, length*a.HeadDim), normal(3, length*a.HeadDim)}, First: c.before}}
-				work := make([]float32, k.AttendCachedWork(length, a))
-				for b.Loop() {
-					if err := k.AttendCached(calls, length, a, work); err != nil {
-						b.Fatal(err)
-					}
+	for _, m := range []struct {
+		name string
+		a    compute.Attr
+	}{
+		{"MQA16x128", compute.Attr{Heads: 16, KVHeads: 1, HeadDim: 128, Scale: 0.088}},
+		{"MHA12x64", compute.Attr{Heads: 12, KVHeads: 12, HeadDim: 64, Scale: 0.125}},
+	} {
+		p := packedLayout(m.a)
+		for f := range cacheFormatEnd {
+			for _, threads := range []int{1, 2} {
+				for _, c := range []struct{ before, tokens int }{{1300, 1}, {512, 128}, {1172, 128}} {
+					b.Run(fmt.Sprintf("%s/%v/before=%d/tokens=%d/threads=%d", m.name, f, c.before, c.tokens, threads), func(b *testing.B) {
+						d := New(Options{Threads: threads})
+						defer d.Close()
+						k, length := d.Kernels(), 2048
+						calls := []Cached{{Y: make([]float32, c.tokens*m.a.Heads*m.a.HeadDim), QKV: normal(1, c.tokens*p.width), Cache: filledCache(k, f, m.a, length), First: c.before}}
+						work := make([]float32, k.AttendCachedWork(length, m.a))
+						for b.Loop() {
+							if err := k.AttendCached(calls, length, m.a, work); err != nil {
+								b.Fatal(err)
+							}
+						}
+						flops := 4 * float64(m.a.Heads*m.a.HeadDim*c.tokens) * (float64(c.before) + float64(c.tokens)/2)
+						b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+					})
 				}
-			})
+			}
 		}
 	}
 }
