@@ -21,6 +21,8 @@ import (
 type Options struct {
 	Threads int     // 0 is all processors; changes no result
 	Weights Weights // how matrices are kept: Float32 when empty
+	// Cache is how keys and values are kept: float32 when zero.
+	Cache cpu.CacheFormat
 }
 
 // Info is what a client may want to know about a model.
@@ -38,6 +40,7 @@ type Model struct {
 	program *program
 	pool    *par.Pool
 	kernels cpu.Kernels
+	cache   cpu.CacheFormat
 	rows    int     // of the head's weight
 	vocab   int     // rows that are tokens
 	stops   []int32 // end a completion: end of text, fill-in-the-middle and separator tokens
@@ -71,13 +74,13 @@ func Load(ctx context.Context, name string, c model.Config, src model.Source, to
 	if err != nil {
 		return nil, err
 	}
-	return build(name, c, tok, o.Threads, func(p *par.Pool) weightSource { return newPacker(ctx, p, c, src, w) })
+	return build(name, c, tok, o, func(p *par.Pool) weightSource { return newPacker(ctx, p, c, src, w) })
 }
 
 // build traces the model whose weights source gives.
-func build(name string, c model.Config, tok *tokenizer.Tokenizer, threads int, source func(*par.Pool) weightSource) (*Model, error) {
-	if threads < 0 {
-		return nil, &OptionError{"threads", fmt.Sprintf("found %d, expected 0 or more", threads)}
+func build(name string, c model.Config, tok *tokenizer.Tokenizer, o Options, source func(*par.Pool) weightSource) (*Model, error) {
+	if o.Threads < 0 {
+		return nil, &OptionError{"threads", fmt.Sprintf("found %d, expected 0 or more", o.Threads)}
 	}
 	if tok != nil {
 		var err error
@@ -85,8 +88,8 @@ func build(name string, c model.Config, tok *tokenizer.Tokenizer, threads int, s
 			return nil, fmt.Errorf("model %s: %w", name, err)
 		}
 	}
-	m := &Model{config: c, tok: tok, pool: par.New(threads), rows: c.VocabSize, vocab: c.Vocab}
-	m.kernels = cpu.NewKernels(m.pool)
+	m := &Model{config: c, tok: tok, pool: par.New(o.Threads), rows: c.VocabSize, vocab: c.Vocab}
+	m.kernels, m.cache = cpu.NewKernels(m.pool), o.Cache
 	t := &tracer{source: source(m.pool), block: -1}
 	model.Forward[int](c, t)
 	var err error

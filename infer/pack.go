@@ -180,7 +180,7 @@ func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, 
 		if o.Weights != "" && o.Weights != w {
 			return nil, &OptionError{"weights", fmt.Sprintf("found %s, but the folder %s holds %s: expected that, or none", o.Weights, f.Dir, w)}
 		}
-		return build(f.Dir, f.Config, tok, o.Threads, func(*par.Pool) weightSource { return &mapped{f, map[string]*matrix{}} })
+		return build(f.Dir, f.Config, tok, o, func(*par.Pool) weightSource { return &mapped{f, map[string]*matrix{}} })
 	}()
 	if err != nil {
 		// The folder is of no use, whatever closing it says.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"autodev/compute/cpu"
 )
 
 // Prompts are evaluated chunkTokens at a time, so that scratch memory is bounded and weights are read from memory seldom, and
@@ -24,15 +26,21 @@ func (e *ContextError) Error() string {
 // memory back to the model.
 type Session struct {
 	m    *Model
-	k, v [][]float32 // by layer, [tokens, Model.program.kv]
-	n    int         // tokens
-	ids  []int32     // they
-	work *workspace  // nil between park and the next use
+	kv   []*cpu.Cache // by layer
+	n    int          // tokens
+	ids  []int32      // they
+	work *workspace   // nil between park and the next use
 }
 
 // NewSession returns an empty sequence.
 func (m *Model) NewSession() *Session {
-	return &Session{m: m, k: make([][]float32, m.program.layers), v: make([][]float32, m.program.layers)}
+	s := &Session{m: m, kv: make([]*cpu.Cache, m.program.layers)}
+	for i := range m.program.steps {
+		if st := &m.program.steps[i]; st.op == opAttention {
+			s.kv[st.layer] = cpu.NewCache(m.cache, st.spec.KVHeads, st.spec.HeadDim)
+		}
+	}
+	return s
 }
 
 // Close ends the session, which must not be used afterwards.
@@ -59,26 +67,28 @@ func (s *Session) Truncate(n int) {
 // reads nothing else, so that from may meanwhile be appended to within what it has reserved.
 func (s *Session) copyPrefix(from *Session, ids []int32) {
 	s.reserve(len(ids))
-	n := len(ids) * s.m.program.kv
-	for i := range s.k {
-		copy(s.k[i], from.k[i][:n])
-		copy(s.v[i], from.v[i][:n])
+	for i := range s.kv {
+		s.kv[i].CopyPrefix(from.kv[i], len(ids))
 	}
 	s.commit(ids)
 }
 
 // bytes returns the memory that the session holds.
 func (s *Session) bytes() int64 {
-	n := int64(cap(s.ids))
-	for i := range s.k {
-		n += int64(cap(s.k[i]) + cap(s.v[i]))
+	n := 4 * int64(cap(s.ids))
+	for _, c := range s.kv {
+		n += int64(c.Bytes())
 	}
-	return 4 * n
+	return n
 }
 
 // cacheBytes returns the memory of the keys and values of n tokens.
 func (m *Model) cacheBytes(n int) int64 {
-	return int64(n) * int64(m.program.layers) * int64(m.program.kv) * 8
+	perToken := 0
+	for _, c := range m.NewSession().kv {
+		perToken += c.BytesPerToken()
+	}
+	return int64(n) * int64(perToken)
 }
 
 // Append adds ids to the sequence and returns the logits [vocabulary] after the last of them, which are valid until the next
@@ -182,16 +192,12 @@ func (s *Session) check(ids []int32) error {
 
 // reserve makes room for n tokens of keys and values.
 func (s *Session) reserve(n int) {
-	width := s.m.program.kv
-	if len(s.k) == 0 || n*width <= len(s.k[0]) {
+	if len(s.kv) == 0 || n <= s.kv[0].Capacity() {
 		return
 	}
-	// Doubling keeps growing cheap; no sequence is longer than the context.
-	n = min(max(n, 2*s.n, 128), s.m.Context())
 	s.ids = slices.Grow(s.ids, n-s.n)
-	for i := range s.k {
-		s.k[i] = slices.Grow(s.k[i][:s.n*width], (n-s.n)*width)[:n*width]
-		s.v[i] = slices.Grow(s.v[i][:s.n*width], (n-s.n)*width)[:n*width]
+	for _, c := range s.kv {
+		c.Grow(n)
 	}
 }
 

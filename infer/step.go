@@ -30,7 +30,7 @@ func (s *Session) step(st *step, out, x, y []float32, ids []int32) error {
 		if need := m.kernels.AttendCachedWork(m.Context(), a); len(w.attention) < need {
 			w.attention = make([]float32, need)
 		}
-		w.sequence[0] = cpu.Cached{Y: out, QKV: x, Cache: cpu.Cache{K: s.k[st.layer], V: s.v[st.layer]}, First: s.n}
+		w.sequence[0] = cpu.Cached{Y: out, QKV: x, Cache: s.kv[st.layer], First: s.n}
 		return m.kernels.AttendCached(w.sequence[:], m.Context(), a, w.attention)
 	case opActivate:
 		m.kernels.Activation(out, x, st.act)
