@@ -306,10 +306,21 @@ func (h *header) string() string {
 	if n == 0 {
 		return ""
 	}
-	b := make([]byte, n)
+	b := make([]byte, min(n, growth))
 	h.fill(b)
+	for h.err == nil && len(b) < n {
+		more := min(n-len(b), len(b))
+		b = append(b, make([]byte, more)...)
+		h.fill(b[len(b)-more:])
+	}
+	if h.err != nil {
+		return ""
+	}
 	return string(b)
 }
+
+// growth is the number of things that memory is taken for before the first is read. The size of a file may be a lie.
+const growth = 1 << 16
 
 func (h *header) bool() bool {
 	at := h.at
@@ -389,9 +400,11 @@ func (h *header) array() (any, error) {
 
 // items reads the items of an array, each of which has at least size bytes in the file.
 func items[T any](h *header, size int64, next func() T) []T {
-	v := make([]T, h.count("items", size))
-	for i := range v {
-		if v[i] = next(); h.err != nil {
+	n := h.count("items", size)
+	v := make([]T, 0, min(n, growth))
+	for range n {
+		v = append(v, next())
+		if h.err != nil {
 			return nil
 		}
 	}
