@@ -1,11 +1,7 @@
 package cpu
 
-import (
-	"golang.org/x/sys/cpu"
-
-	"autodev/compute/cpu/gemm"
-)
+import "autodev/compute/cpu/gemm"
 
 // HasBF16 reports whether this machine multiplies bfloat16 itself. If not, calls with Attr.BF16 round their operands and
 // multiply in float32: results of the same quality, but slower than without.
-func HasBF16() bool { return gemm.Level() == "avx512" && cpu.X86.HasAVX512BF16 }
+func HasBF16() bool { return gemm.LevelBF16() != gemm.Level() }

@@ -58,6 +58,7 @@ func (k Kernels) bind(c *compute.Call, in, out [4]compute.Host, work []float32) 
 		return func() error { return ref.Kernels{}.Do(c, ins, outs) }, nil
 	}
 	a := c.Attr
+	k = k.BF16(a.BF16)
 	x, y := in[0].F32, out[0].F32
 	second, third := in[1].F32, in[2].F32
 	rows, columns := c.In[0].Shape[0], c.In[0].Shape[len(c.In[0].Shape)-1]

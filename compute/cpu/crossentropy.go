@@ -8,12 +8,13 @@ import (
 	"autodev/compute/cpu/vec"
 )
 
-// maxLogits bounds the logits that exist at a time, in elements (16 MiB), and minChunk and maxChunk the tokens: the head's
-// weight is read once a chunk, so that few tokens would make the kernel wait for memory.
+// maxLogits bounds the logits that exist at a time, in elements (64 MiB), and minChunk and maxChunk the tokens: the head's
+// weight and its gradient pass by once a chunk, so that few tokens would make the kernel wait for memory. More than 512 gain
+// nothing: that is a whole block of package gemm's inner dimension in the weight's gradient.
 const (
-	maxLogits = 4 << 20
+	maxLogits = 16 << 20
 	minChunk  = 64
-	maxChunk  = 256
+	maxChunk  = gemm.KC
 )
 
 // headLayout says how the head's kernels use their scratch.
@@ -27,7 +28,7 @@ type headLayout struct {
 
 func layoutHead(n, width, vocab int, grad bool) headLayout {
 	var l headLayout
-	l.chunk = min(n, max(minChunk, min(maxChunk, maxLogits/vocab/8*8)))
+	l.chunk = min(n, max(minChunk, min(maxChunk, maxLogits/vocab/16*16)))
 	l.ld = stride(vocab)
 	l.logits = l.chunk * l.ld
 	l.x = l.logits + l.chunk*width
@@ -77,7 +78,7 @@ func (k Kernels) CrossEntropy(dx, dw, x, w []float32, targets []int32, scale flo
 		if gathered {
 			into.Data = work[l.x:l.dx]
 		}
-		gemm.Mul(k.pool, into, 1, logits, weight, gemm.Options{Work: work[l.gemm:l.total]})
+		gemm.Mul(k.pool, into, 1, logits, weight, gemm.Options{BF16: k.bf16, Work: work[l.gemm:l.total]})
 		if gathered {
 			for r, token := range tokens {
 				copy(dx[int(token)*width:][:width], into.Data[r*width:])
@@ -85,7 +86,7 @@ func (k Kernels) CrossEntropy(dx, dw, x, w []float32, targets []int32, scale flo
 		}
 		if dw != nil {
 			gemm.Mul(k.pool, gemm.Dense(dw[:vocab*width], vocab, width), 1, logits.Transposed(), rows,
-				gemm.Options{Accumulate: true, Work: work[l.gemm:l.total]})
+				gemm.Options{BF16: k.bf16, Accumulate: true, Work: work[l.gemm:l.total]})
 		}
 	})
 	total := 0.0
@@ -136,7 +137,7 @@ func (k Kernels) chunks(x, w []float32, targets []int32, width, vocab int, work 
 			}
 		}
 		logits := gemm.Mat{Data: work[:l.logits], Rows: len(tokens), Cols: vocab, Stride: l.ld}
-		gemm.Mul(k.pool, logits, 1, rows, weight, gemm.Options{Work: work[l.gemm:l.total]})
+		gemm.Mul(k.pool, logits, 1, rows, weight, gemm.Options{BF16: k.bf16, Work: work[l.gemm:l.total]})
 		f(tokens, rows, logits)
 	}
 }

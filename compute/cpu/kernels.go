@@ -12,11 +12,19 @@ import (
 // The zero value computes on the caller's goroutine. Kernels may be used by several goroutines at once.
 type Kernels struct {
 	pool *par.Pool
+	bf16 bool // operands of matrix products are rounded
 }
 
 // NewKernels returns kernels that share work among the threads of pool, which stays the caller's; nil means the caller's
 // goroutine alone.
 func NewKernels(pool *par.Pool) Kernels { return Kernels{pool: pool} }
+
+// BF16 returns kernels whose matrix products round their operands to bfloat16 (compute.Attr.BF16) or not. Attention goes by
+// its own attribute.
+func (k Kernels) BF16(on bool) Kernels {
+	k.bf16 = on
+	return k
+}
 
 // Threads returns how many threads a kernel uses at most.
 func (k Kernels) Threads() int { return k.pool.Threads() }
@@ -47,7 +55,7 @@ func LinearWork(n, in, out int) int {
 // Linear is compute.Linear for x [n,in] and w [out,in]; bias [out] and base [n,out] may be nil, y may be base. A nil work lets
 // package gemm find its own.
 func (k Kernels) Linear(y, x, w, bias, base []float32, n, in, out int, alpha float32, work []float32) {
-	o := gemm.Options{Bias: bias, Work: work}
+	o := gemm.Options{BF16: k.bf16, Bias: bias, Work: work}
 	if base != nil {
 		o.Base = gemm.Dense(base, n, out)
 	}
@@ -56,7 +64,7 @@ func (k Kernels) Linear(y, x, w, bias, base []float32, n, in, out int, alpha flo
 
 // LinearGradX is compute.LinearGradX for dy [n,out] and w [out,in]; base [n,in] may be nil, dx may be base.
 func (k Kernels) LinearGradX(dx, dy, w, base []float32, n, in, out int, alpha float32, work []float32) {
-	o := gemm.Options{Work: work}
+	o := gemm.Options{BF16: k.bf16, Work: work}
 	if base != nil {
 		o.Base = gemm.Dense(base, n, in)
 	}
@@ -66,5 +74,5 @@ func (k Kernels) LinearGradX(dx, dy, w, base []float32, n, in, out int, alpha fl
 // LinearGradW is compute.LinearGradW for dy [n,out] and x [n,in].
 func (k Kernels) LinearGradW(dw, dy, x []float32, n, in, out int, alpha float32, work []float32) {
 	gemm.Mul(k.pool, gemm.Dense(dw, out, in), alpha, gemm.Dense(dy, n, out).Transposed(), gemm.Dense(x, n, in),
-		gemm.Options{Accumulate: true, Work: work})
+		gemm.Options{BF16: k.bf16, Accumulate: true, Work: work})
 }
