@@ -39,40 +39,41 @@ func quantizeWith(f func(n int, x *float32, inv float32, dst *byte, stride int, 
 type tileFunc func(t *byte)
 
 var (
-	multiply512Int8 = [maxPanels][14]tileFunc{
-		{multiply512Int8x1x1, multiply512Int8x2x1, multiply512Int8x3x1, multiply512Int8x4x1, multiply512Int8x5x1, multiply512Int8x6x1, multiply512Int8x7x1,
-			multiply512Int8x8x1, multiply512Int8x9x1, multiply512Int8x10x1, multiply512Int8x11x1, multiply512Int8x12x1, multiply512Int8x13x1, multiply512Int8x14x1},
-		{multiply512Int8x1x2, multiply512Int8x2x2, multiply512Int8x3x2, multiply512Int8x4x2, multiply512Int8x5x2, multiply512Int8x6x2, multiply512Int8x7x2,
-			multiply512Int8x8x2, multiply512Int8x9x2, multiply512Int8x10x2, multiply512Int8x11x2, multiply512Int8x12x2, multiply512Int8x13x2, multiply512Int8x14x2},
-	}
-	multiply512Int4 = [maxPanels][14]tileFunc{
-		{multiply512Int4x1x1, multiply512Int4x2x1, multiply512Int4x3x1, multiply512Int4x4x1, multiply512Int4x5x1, multiply512Int4x6x1, multiply512Int4x7x1,
-			multiply512Int4x8x1, multiply512Int4x9x1, multiply512Int4x10x1, multiply512Int4x11x1, multiply512Int4x12x1, multiply512Int4x13x1, multiply512Int4x14x1},
-		{multiply512Int4x1x2, multiply512Int4x2x2, multiply512Int4x3x2, multiply512Int4x4x2, multiply512Int4x5x2, multiply512Int4x6x2, multiply512Int4x7x2,
-			multiply512Int4x8x2, multiply512Int4x9x2, multiply512Int4x10x2, multiply512Int4x11x2, multiply512Int4x12x2, multiply512Int4x13x2, multiply512Int4x14x2},
-	}
-	multiply2Int8 = [2]tileFunc{multiply2Int8x1, multiply2Int8x2}
-	multiply2Int4 = [2]tileFunc{multiply2Int4x1, multiply2Int4x2}
+	multiply512Int8     = [14]tileFunc{multiply512Int8x1x1, multiply512Int8x2x1, multiply512Int8x3x1, multiply512Int8x4x1, multiply512Int8x5x1, multiply512Int8x6x1, multiply512Int8x7x1, multiply512Int8x8x1, multiply512Int8x9x1, multiply512Int8x10x1, multiply512Int8x11x1, multiply512Int8x12x1, multiply512Int8x13x1, multiply512Int8x14x1}
+	multiply512Int8Pair = [14]tileFunc{6: multiply512Int8x7x2, multiply512Int8x8x2, multiply512Int8x9x2, multiply512Int8x10x2, multiply512Int8x11x2, multiply512Int8x12x2, multiply512Int8x13x2, multiply512Int8x14x2}
+	multiply512Int4     = [14]tileFunc{multiply512Int4x1x1, multiply512Int4x2x1, multiply512Int4x3x1, multiply512Int4x4x1, multiply512Int4x5x1, multiply512Int4x6x1, multiply512Int4x7x1, multiply512Int4x8x1, multiply512Int4x9x1, multiply512Int4x10x1, multiply512Int4x11x1, multiply512Int4x12x1, multiply512Int4x13x1, multiply512Int4x14x1}
+	multiply512Int4Pair = [14]tileFunc{6: multiply512Int4x7x2, multiply512Int4x8x2, multiply512Int4x9x2, multiply512Int4x10x2, multiply512Int4x11x2, multiply512Int4x12x2, multiply512Int4x13x2, multiply512Int4x14x2}
+	multiply2Int8       = [2]tileFunc{multiply2Int8x1, multiply2Int8x2}
+	multiply2Int4       = [2]tileFunc{multiply2Int4x1, multiply2Int4x2}
 )
 
 func multiply512(t *tile, f Format, rows, panels int) {
+	single, pair := &multiply512Int8, &multiply512Int8Pair
 	if f == Int4 {
-		multiply512Int4[panels-1][rows-1]((*byte)(unsafe.Pointer(t)))
-	} else {
-		multiply512Int8[panels-1][rows-1]((*byte)(unsafe.Pointer(t)))
+		single, pair = &multiply512Int4, &multiply512Int4Pair
 	}
+	if panels == 2 && pair[rows-1] != nil {
+		pair[rows-1]((*byte)(unsafe.Pointer(t)))
+		return
+	}
+	eachPanel(t, panels, single[rows-1])
 }
 
 func multiply2(t *tile, f Format, rows, panels int) {
-	multiply := multiply2Int8[rows-1]
+	single := &multiply2Int8
 	if f == Int4 {
-		multiply = multiply2Int4[rows-1]
+		single = &multiply2Int4
 	}
+	eachPanel(t, panels, single[rows-1])
+}
+
+// eachPanel calls f for one panel at a time.
+func eachPanel(t *tile, panels int, f tileFunc) {
 	for p := range panels {
 		part := *t
 		part.codes = (*byte)(unsafe.Add(unsafe.Pointer(t.codes), p*t.codeStep))
 		part.scales = (*byte)(unsafe.Add(unsafe.Pointer(t.scales), p*t.scaleStep))
 		part.c = (*float32)(unsafe.Add(unsafe.Pointer(t.c), 4*p*panelOut))
-		multiply((*byte)(unsafe.Pointer(&part)))
+		f((*byte)(unsafe.Pointer(&part)))
 	}
 }

@@ -74,36 +74,6 @@ func multiply512Int8x13x1(t *byte)
 //go:noescape
 func multiply512Int8x14x1(t *byte)
 
-// multiply512Int8x1x2 computes 1 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int8x1x2(t *byte)
-
-// multiply512Int8x2x2 computes 2 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int8x2x2(t *byte)
-
-// multiply512Int8x3x2 computes 3 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int8x3x2(t *byte)
-
-// multiply512Int8x4x2 computes 4 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int8x4x2(t *byte)
-
-// multiply512Int8x5x2 computes 5 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int8x5x2(t *byte)
-
-// multiply512Int8x6x2 computes 6 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int8x6x2(t *byte)
-
 // multiply512Int8x7x2 computes 7 rows and 2 panels, see kernel.multiply.
 //
 //go:noescape
@@ -213,36 +183,6 @@ func multiply512Int4x13x1(t *byte)
 //
 //go:noescape
 func multiply512Int4x14x1(t *byte)
-
-// multiply512Int4x1x2 computes 1 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int4x1x2(t *byte)
-
-// multiply512Int4x2x2 computes 2 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int4x2x2(t *byte)
-
-// multiply512Int4x3x2 computes 3 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int4x3x2(t *byte)
-
-// multiply512Int4x4x2 computes 4 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int4x4x2(t *byte)
-
-// multiply512Int4x5x2 computes 5 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int4x5x2(t *byte)
-
-// multiply512Int4x6x2 computes 6 rows and 2 panels, see kernel.multiply.
-//
-//go:noescape
-func multiply512Int4x6x2(t *byte)
 
 // multiply512Int4x7x2 computes 7 rows and 2 panels, see kernel.multiply.
 //

@@ -36,15 +36,15 @@ func Mul(p *par.Pool, y []float32, x *Rows, w *Matrix, e Epilogue) {
 
 // job is one product. Its items are runs of neighbouring panels.
 type job struct {
-	y    []float32
-	x    *Rows
-	w    *Matrix
-	e    Epilogue
-	run1 int // panels of an item
+	y       []float32
+	x       *Rows
+	w       *Matrix
+	e       Epilogue
+	perItem int // panels
 }
 
 func (j *job) panels() int { return ceilDiv(j.w.out, panelOut) }
-func (j *job) items() int  { return ceilDiv(j.panels(), j.run1) }
+func (j *job) items() int  { return ceilDiv(j.panels(), j.perItem) }
 
 // cut chooses the items. A batch's tiles pass over an item's weights one after the other, so these should stay in the
 // second-level cache; few rows only need items large enough to be one stream from memory. More items than threads, so
@@ -53,21 +53,21 @@ func (j *job) cut(threads int) {
 	codes, _ := j.w.format.panelBytes(j.w.in)
 	size := 256 << 10
 	if j.x.tiles() == 1 {
-		size = 512 << 10
+		size = 1 << 20
 	}
 	run := max(size/codes, 1)
 	if threads > 1 {
 		run = min(run, ceilDiv(j.panels(), 4*threads))
 	}
-	j.run1 = min(roundUp(run, maxPanels), 64)
+	j.perItem = min(roundUp(run, maxPanels), 64)
 }
 
 var scratch = sync.Pool{New: func() any { return new([]float32) }}
 
 // run computes an item.
 func (j *job) run(item int) {
-	first := item * j.run1
-	panels := min(j.run1, j.panels()-first)
+	first := item * j.perItem
+	panels := min(j.perItem, j.panels()-first)
 	// Rows of the tile do not start a power of two apart, which would put them on each other in the first-level cache.
 	ldc := panels*panelOut + panelOut
 	space := scratch.Get().(*[]float32)
@@ -77,7 +77,13 @@ func (j *job) run(item int) {
 	f := j.w.format
 	codeStep, scaleStep := f.panelBytes(j.w.in)
 	padded := j.x.padded()
-	j.x.eachTile(func(row, rows int) {
+	// Weights from memory come fastest in one stream.
+	together := maxPanels
+	if j.x.tiles() == 1 {
+		together = 1
+	}
+	for n := range j.x.tiles() {
+		row, rows := j.x.tile(n)
 		t := tile{
 			codeStep: codeStep, scaleStep: scaleStep,
 			x: &j.x.codes[row*padded], scale: &j.x.scale[row*ceilDiv(j.x.in, ActGroup)],
@@ -88,19 +94,13 @@ func (j *job) run(item int) {
 		} else {
 			t.sums = &j.x.sum8[row*ceilDiv(j.x.in, ActGroup)]
 		}
-		for p := 0; p < panels; p += maxPanels {
+		for p := 0; p < panels; p += together {
 			t.codes, t.scales, t.c = &j.w.codes[(first+p)*codeStep], &j.w.scales[(first+p)*scaleStep], &c[p*panelOut]
-			j.x.k.multiply(&t, f, rows, min(maxPanels, panels-p))
+			j.x.k.multiply(&t, f, rows, min(together, panels-p))
 		}
 		for i := range rows {
 			j.finish(c[i*ldc:], row+i, first*panelOut, min(panels*panelOut, j.w.out-first*panelOut))
 		}
-	})
-}
-
-func (r *Rows) eachTile(f func(row, rows int)) {
-	for t := range r.tiles() {
-		f(r.tile(t))
 	}
 }
 

@@ -47,8 +47,19 @@ func (k *kernel512) eachVector(f func(row, panel int)) {
 	}
 }
 
-// ahead is how far before their use codes are asked for, in bytes. Up to 14 rows alone are fed from memory.
+// ahead is how far before their use codes are asked for, in bytes.
 const ahead = 2048
+
+// prefetch asks for codes. One or two rows take little longer than memory needs to deliver their weights, so that the processor's own
+// prefetching keeps up. More rows leave it idle between: these fetch from further ahead, into the second-level cache, as the
+// first-level cache would not hold them.
+func (k *kernel512) prefetch(codes reg.GPVirtual, disp int) {
+	if k.panels == 1 && k.rows > 2 {
+		PREFETCHT1(at(codes, disp+8192))
+	} else {
+		PREFETCHT0(at(codes, disp+ahead))
+	}
+}
 
 func multiply512(rows, panels int, int4 bool) {
 	k := &kernel512{rows: rows, panels: panels, int4: int4, splits: 1}
@@ -57,7 +68,7 @@ func multiply512(rows, panels int, int4 bool) {
 		k.splits = 4 / vectors
 	}
 	// Codes of the panels, one broadcast and the mask of nibbles need room as well.
-	k.floats = vectors <= 14
+	k.floats = panels == 1
 	free := zmm[vectors*k.splits:]
 	if k.floats {
 		free = free[vectors:]
@@ -133,6 +144,7 @@ func multiply512(rows, panels int, int4 bool) {
 
 	for p := range panels {
 		VCVTPH2PS(at(k.scales[p], 0), k.w[p])
+		PREFETCHT0(at(k.scales[p], 512))
 		ADDQ(operand.Imm(32), k.scales[p])
 	}
 	finish := func(i, p int) reg.VecPhysical {
@@ -192,7 +204,7 @@ func (k *kernel512) lines8() {
 	for q := range 4 {
 		for p := range k.panels {
 			VMOVDQU32(at(k.codes[p], 64*q), k.w[p])
-			PREFETCHT0(at(k.codes[p], 64*q+ahead))
+			k.prefetch(k.codes[p], 64*q)
 		}
 		k.dot(q)
 	}
@@ -206,7 +218,7 @@ func (k *kernel512) lines4() {
 	for line := range 2 {
 		for p := range k.panels {
 			VPANDD(at(k.codes[p], 64*line), k.mask, k.w[p])
-			PREFETCHT0(at(k.codes[p], 64*line+ahead))
+			k.prefetch(k.codes[p], 64*line)
 		}
 		k.dot(2 * line)
 		for p := range k.panels {

@@ -1,0 +1,87 @@
+package quant
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// guarded returns a copy of x with an unreadable page right behind it (or, with front, right before it).
+func guarded[T any](t *testing.T, x []T, front bool) []T {
+	t.Helper()
+	page := unix.Getpagesize()
+	bytes := len(x) * int(unsafe.Sizeof(*new(T)))
+	size := (bytes + page - 1) / page * page
+	mem, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Munmap(mem); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, at := range []int{0, size + page} {
+		if err := unix.Mprotect(mem[at:at+page], unix.PROT_NONE); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := page
+	if !front {
+		start += size - bytes
+	}
+	out := unsafe.Slice((*T)(unsafe.Pointer(&mem[start])), len(x))
+	copy(out, x)
+	return out
+}
+
+// TestKernelsStayInside runs every kernel with each operand against the end, then the start, of readable memory.
+func TestKernelsStayInside(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, k := range kernels() {
+		for _, f := range []Format{Int8, Int4} {
+			for rows := 1; rows <= k.mr; rows++ {
+				for _, in := range []int{64, 128, 320, 576} {
+					for panels := 1; panels <= maxPanels; panels++ {
+						for _, front := range []bool{false, true} {
+							t.Run(fmt.Sprint(k.level, f, rows, in, panels, front), func(t *testing.T) {
+								w := QuantizeAbsMax(nil, f, normal(r, panels*panelOut*in, 1), panels*panelOut, in)
+								codeStep, scaleStep := f.panelBytes(in)
+								codes, scales := guarded(t, w.codes, front), guarded(t, w.scales[:panels*scaleStep], front)
+								x := guarded(t, normal(r, rows*in, 1), front)
+								var q Rows
+								q.codes = guarded(t, make([]byte, rows*in), front)
+								q.scale = guarded(t, make([]float32, rows*ceilDiv(in, ActGroup)), front)
+								q.sum8 = guarded(t, make([]int32, rows*ceilDiv(in, ActGroup)), front)
+								q.sum4 = guarded(t, make([]int32, rows*in/64), front)
+								q.set(k, nil, x, rows, in)
+								sums := q.sum8
+								if f == Int4 {
+									sums = q.sum4
+								}
+								const gap = 3
+								ldc := panels*panelOut + gap
+								c := guarded(t, make([]float32, rows*ldc-gap), front)
+								k.multiply(&tile{codes: &codes[0], scales: &scales[0], codeStep: codeStep, scaleStep: scaleStep, x: &q.codes[0], sums: &sums[0],
+									scale: &q.scale[0], c: &c[0], ldc: ldc, in: in}, f, rows, panels)
+								want := product{n: rows, out: w.out, in: in, x: x, w: w}.definition()
+								for i := range c {
+									row, j := i/ldc, i%ldc
+									switch {
+									case j >= w.out && c[i] != 0:
+										t.Fatalf("c[%d,%d] behind the row is %v", row, j, c[i])
+									case j < w.out && c[i] != want[row*w.out+j]:
+										t.Fatalf("c[%d,%d] is %v, expected %v", row, j, c[i], want[row*w.out+j])
+									}
+								}
+							})
+						}
+					}
+				}
+			}
+		}
+	}
+}
