@@ -86,17 +86,22 @@ func product[W word](t *tiles[W], p Product, c []float32, a, b []W) {
 		add = 1
 	}
 	most := len(t.row)
-	for col := 0; col < p.Cols; col += Panel {
-		panel := b[col/Panel*p.LDB:]
-		for half := 0; half < Panel; half += t.width {
-			for i := 0; i < p.Rows; i += most {
-				to := &c[i*p.LDC+col+half]
-				if p.Down {
-					t.down(p.K, &a[i], p.LDA, &panel[half], to, p.LDC, add)
-				} else {
-					t.row[min(most, p.Rows-i)-1](p.K, &a[i*p.LDA], p.LDA, &panel[half], to, p.LDC, add)
+	if p.Down {
+		// Columns of A are far apart in memory and share cache lines with their neighbours: they are used up before the next.
+		const line = 16
+		for i0 := 0; i0 < p.Rows; i0 += line {
+			for col := 0; col < p.Cols; col += t.width {
+				for i := i0; i < min(i0+line, p.Rows); i += most {
+					t.down(p.K, &a[i], p.LDA, &b[col/Panel*p.LDB+col%Panel], &c[i*p.LDC+col], p.LDC, add)
 				}
 			}
+		}
+		return
+	}
+	for col := 0; col < p.Cols; col += t.width {
+		panel := &b[col/Panel*p.LDB+col%Panel]
+		for i := 0; i < p.Rows; i += most {
+			t.row[min(most, p.Rows-i)-1](p.K, &a[i*p.LDA], p.LDA, panel, &c[i*p.LDC+col], p.LDC, add)
 		}
 	}
 }
