@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"autodev/eval/runtime"
+	"autodev/infer"
 	"autodev/internal/atomicfile"
 	"autodev/internal/progress"
 	"autodev/models"
@@ -32,7 +33,7 @@ func benchCommand() *cli.Command {
 					"the command fails where they are not. Close what else is busy on the machine; the table shows what it gave meanwhile.",
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, or " + models.Tiny, Value: models.Tiny},
-					&cli.StringSliceFlag{Name: "weights", Usage: "formats, each with = and a folder of its own where it is not --model's: float32,int8=`FOLDER`", Value: cli.NewStringSlice("float32")},
+					&cli.StringSliceFlag{Name: "weights", Usage: "formats, each with = and a folder of its own where it is not --model's: float32,int8=`FOLDER`", Value: cli.NewStringSlice("float32", "int8", "int4")},
 					&cli.IntFlag{Name: "prompt-tokens", Usage: "length of the prompt", Value: 256},
 					&cli.IntFlag{Name: "new-tokens", Usage: "generated, neither more nor fewer", Value: 64},
 					&cli.StringFlag{Name: "prompt", Usage: "`FILE` of text for the prompt, from its beginning (default: Go source code)"},
@@ -163,9 +164,10 @@ func benchWeights(name string, weights []string) (formats []string, folders map[
 		if !own {
 			folder = name
 		}
+		known, err := infer.ParseWeights(format)
 		switch {
-		case format != "float32":
-			return nil, nil, usageError("--weights %s: expected float32", w)
+		case err != nil || string(known) != format:
+			return nil, nil, usageError("--weights %s: expected formats among %s, each alone or with = and a folder", w, weightsText())
 		case own && folder == "":
 			return nil, nil, usageError("--weights %s: expected a folder after the =", w)
 		case slices.Contains(formats, format):
@@ -185,7 +187,7 @@ func openMeasured(ctx context.Context, s runtime.Spec) (runtime.Opened, error) {
 	if err != nil {
 		return runtime.Opened{}, err
 	}
-	m, tok, err := openInference(ctx, s.Model, "", s.Threads)
+	m, tok, err := inference{model: s.Model, weights: infer.Weights(s.Weights), threads: s.Threads}.open(ctx)
 	return runtime.Opened{Model: m, Tokenizer: tok, Config: config, KVPerToken: config.KVBytesPerToken(4)}, err
 }
 

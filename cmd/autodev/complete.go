@@ -29,18 +29,23 @@ func completeCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "seed", Usage: "of the choice among tokens"},
 			&cli.StringSliceFlag{Name: "stop", Usage: "`TEXT` that ends the completion; may be repeated"},
 			&cli.StringFlag{Name: "fim", Usage: "fill-in-the-middle tokens: auto (with a suffix), always or never", Value: "auto"},
-			&cli.StringFlag{Name: "order", Usage: "of their prompt: psm or spm", Value: "psm"},
+			fimOrderFlag(),
+			speculateFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object with token ids and timings"},
 		),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError("complete: found argument %q, expected flags only", c.Args().First())
 			}
+			f, err := inferenceOf(c)
+			if err != nil {
+				return err
+			}
 			r, err := completeRequest(c)
 			if err != nil {
 				return err
 			}
-			return complete(c.Context, c.String("model"), c.String("adapter"), c.Int("threads"), r, c.Bool("json"), c.App.Writer)
+			return complete(c.Context, f, r, c.Bool("json"), c.App.Writer)
 		},
 	}
 }
@@ -60,8 +65,6 @@ func completeRequest(c *cli.Context) (r infer.Request, err error) {
 		return r, usageError("--prefix-file is missing, expected a file, or - for standard input")
 	case r.MaxTokens < 0:
 		return r, usageError("--max-tokens %d: expected 0 or more", r.MaxTokens)
-	case c.Int("threads") < 0:
-		return r, usageError("--threads %d: expected 0 or more", c.Int("threads"))
 	case c.String("prefix-file") == "-" && c.String("suffix-file") == "-":
 		return r, usageError("--prefix-file and --suffix-file are both standard input, expected one of them")
 	}
@@ -69,8 +72,11 @@ func completeRequest(c *cli.Context) (r infer.Request, err error) {
 	if r.Prompt.FIM, ok = map[string]infer.FIM{"auto": infer.FIMAuto, "always": infer.FIMAlways, "never": infer.FIMNever}[c.String("fim")]; !ok {
 		return r, usageError("--fim %s: expected auto, always or never", c.String("fim"))
 	}
-	if r.Prompt.Order, ok = map[string]infer.Order{"psm": infer.PSM, "spm": infer.SPM}[c.String("order")]; !ok {
-		return r, usageError("--order %s: expected psm or spm", c.String("order"))
+	if r.Prompt.Order, err = fimOrder(c.String("fim-order")); err != nil {
+		return r, err
+	}
+	if r.Speculate, err = speculation(c.String("speculate")); err != nil {
+		return r, err
 	}
 	prefix, err := readInput(c, c.String("prefix-file"))
 	if err != nil {
@@ -96,6 +102,8 @@ type completeOutput struct {
 	FinishReason infer.FinishReason `json:"finish_reason"`
 	StopText     string             `json:"stop_text,omitempty"`
 	Shortened    bool               `json:"prompt_shortened"`
+	Drafted      int                `json:"drafted_tokens"`
+	Accepted     int                `json:"accepted_tokens"`
 	Timings      completeTimings    `json:"timings"`
 }
 
@@ -107,9 +115,9 @@ type completeTimings struct {
 	DecodePerSecond float64 `json:"decode_tokens_per_second"`
 }
 
-func complete(ctx context.Context, name, adapter string, threads int, r infer.Request, asJSON bool, out io.Writer) error {
+func complete(ctx context.Context, f inference, r infer.Request, asJSON bool, out io.Writer) error {
 	began := time.Now()
-	m, _, err := openInference(ctx, name, adapter, threads)
+	m, _, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -136,8 +144,8 @@ func complete(ctx context.Context, name, adapter string, threads int, r infer.Re
 	e := json.NewEncoder(out)
 	e.SetEscapeHTML(false)
 	return e.Encode(completeOutput{
-		Model: modelID(name, adapter), PromptIDs: res.PromptIDs, IDs: append([]int32{}, res.IDs...), Text: res.Text,
-		FinishReason: res.FinishReason, StopText: res.StopText, Shortened: res.Shortened,
+		Model: modelID(f.model, f.adapter), PromptIDs: res.PromptIDs, IDs: append([]int32{}, res.IDs...), Text: res.Text,
+		FinishReason: res.FinishReason, StopText: res.StopText, Shortened: res.Shortened, Drafted: res.Drafted, Accepted: res.Accepted,
 		Timings: completeTimings{
 			LoadMS: ms(loaded), PromptMS: ms(res.Timings.Prompt), DecodeMS: ms(res.Timings.Decode),
 			PromptPerSecond: res.Timings.PromptRate(len(res.PromptIDs)), DecodePerSecond: res.Timings.DecodeRate(len(res.IDs)),

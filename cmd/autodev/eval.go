@@ -12,6 +12,7 @@ import (
 
 	"autodev/data/source"
 	"autodev/eval"
+	"autodev/infer"
 	"autodev/internal/atomicfile"
 	"autodev/internal/progress"
 	"autodev/lora"
@@ -36,6 +37,7 @@ func perplexityCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "model", Usage: "model folder, or " + models.Tiny, Value: cli.NewStringSlice(models.Tiny)},
 			&cli.StringSliceFlag{Name: "adapter", Usage: "folder of a PEFT LoRA adapter of the first model"},
+			&cli.StringSliceFlag{Name: "weights", Usage: "score every row with its weights in this `FORMAT`, as inference keeps them: " + weightsText() + " (default: what the folder is packed in, or float32)"},
 			&cli.StringSliceFlag{Name: "data", Usage: "documents: parquet or JSON-lines file, folder, glob or http(s) address"},
 			&cli.StringSliceFlag{Name: "language", Usage: "keep documents of this language"},
 			&cli.StringFlag{Name: "input", Usage: "what --data is, if its name does not say: `KIND` parquet, jsonl or folder", Value: source.FormatAuto},
@@ -54,7 +56,7 @@ func perplexityCommand() *cli.Command {
 				return usageError("unexpected argument %q; documents are given with --data", c.Args().First())
 			}
 			return perplexity(c.Context, perplexityFlags{
-				models: c.StringSlice("model"), adapters: c.StringSlice("adapter"), data: c.StringSlice("data"),
+				models: c.StringSlice("model"), adapters: c.StringSlice("adapter"), weights: c.StringSlice("weights"), data: c.StringSlice("data"),
 				source:   source.Options{Column: c.String("column"), Format: c.String("input"), Languages: c.StringSlice("language")},
 				protocol: eval.Protocol(c.String("protocol")), window: c.Int("window"), stride: c.Int("stride"), maxDocs: c.Int("max-docs"),
 				format: c.String("format"), perToken: c.String("per-token"), seed: c.Uint64("seed"), threads: c.Int("threads"),
@@ -64,7 +66,8 @@ func perplexityCommand() *cli.Command {
 }
 
 type perplexityFlags struct {
-	models, adapters, data  []string
+	models, adapters        []string
+	weights, data           []string
 	source                  source.Options
 	protocol                eval.Protocol
 	window, stride, maxDocs int
@@ -143,10 +146,21 @@ func perplexity(ctx context.Context, f perplexityFlags, out, errOut io.Writer) (
 	return table.Write(ctx, out, f.format)
 }
 
-// candidates lists the rows: every model, then every adapter on the first model.
+// candidates lists the rows: every model, then every adapter on the first model, each in every format of weights.
 func (f *perplexityFlags) candidates() ([]eval.Candidate, error) {
+	weights := []infer.Weights{""}
+	if len(f.weights) > 0 {
+		weights = nil
+	}
+	for _, name := range f.weights {
+		w, err := parseWeights(name)
+		if err != nil {
+			return nil, err
+		}
+		weights = append(weights, w)
+	}
 	var cs []eval.Candidate
-	add := func(name, model, adapter string) error {
+	add := func(model, adapter string) error {
 		config, err := modelConfig(model)
 		if err != nil {
 			return err
@@ -157,28 +171,30 @@ func (f *perplexityFlags) candidates() ([]eval.Candidate, error) {
 				return err
 			}
 		}
-		cs = append(cs, eval.Candidate{Name: name, Context: config.Positions, Open: opener(model, adapter, f.threads)})
+		for _, w := range weights {
+			row := inference{model: model, adapter: adapter, weights: w, threads: f.threads}
+			cs = append(cs, eval.Candidate{Name: row.label(), Context: config.Positions, Open: row.openEval})
+		}
 		return nil
 	}
 	for _, m := range f.models {
-		if err := add(modelLabel(m), m, ""); err != nil {
+		if err := add(m, ""); err != nil {
 			return nil, err
 		}
 	}
 	for _, a := range f.adapters {
-		if err := add(modelLabel(f.models[0])+" + "+a, f.models[0], a); err != nil {
+		if err := add(f.models[0], a); err != nil {
 			return nil, err
 		}
 	}
 	return cs, nil
 }
 
-func opener(name, adapter string, threads int) func(context.Context) (eval.Model, error) {
-	return func(ctx context.Context) (eval.Model, error) {
-		m, tok, err := openInference(ctx, name, adapter, threads)
-		if err != nil {
-			return eval.Model{}, err
-		}
-		return eval.Model{Scorer: m, Encoder: tok, Close: m.Close}, nil
+// openEval is open for a comparison.
+func (f inference) openEval(ctx context.Context) (eval.Model, error) {
+	m, tok, err := f.open(ctx)
+	if err != nil {
+		return eval.Model{}, err
 	}
+	return eval.Model{Scorer: m, Encoder: tok, Close: m.Close}, nil
 }

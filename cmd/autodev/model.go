@@ -25,6 +25,8 @@ func modelCommand() *cli.Command {
 		Name:  "model",
 		Usage: "look at and convert model folders",
 		Subcommands: []*cli.Command{
+			quantizeCommand(),
+			randomCommand(),
 			{
 				Name:        "info",
 				Usage:       "say what a model folder or a GGUF file holds; all headers are checked, no weights are read",
@@ -71,18 +73,6 @@ func parseBytes(s string) (int64, error) {
 		return 0, fmt.Errorf("size %q, expected a positive number of bytes, or one with KB, MB or GB", s)
 	}
 	return n * unit, nil
-}
-
-// modelFolder opens the folder called name, which may be the embedded one.
-func modelFolder(name string) (*model.Folder, error) {
-	fsys, embedded, err := models.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	if embedded {
-		name = models.Tiny
-	}
-	return model.OpenFS(fsys, name)
 }
 
 // tokenizerInfo is what model info says about a tokenizer.

@@ -2,11 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
 
 	"autodev/infer"
 	"autodev/lora"
 	"autodev/model"
+	"autodev/model/packed"
 	"autodev/models"
 	"autodev/tokenizer"
 )
@@ -21,7 +27,7 @@ func openModel(ctx context.Context, name string) (*model.Checkpoint, *tokenizer.
 	return ckpt, tok, err
 }
 
-// openWeights loads a model that need not have a tokenizer.
+// openWeights loads a model as float32. It need not have a tokenizer.
 func openWeights(ctx context.Context, name string) (*model.Checkpoint, error) {
 	fsys, embedded, err := models.Open(name)
 	if err != nil {
@@ -31,6 +37,18 @@ func openWeights(ctx context.Context, name string) (*model.Checkpoint, error) {
 		return model.LoadFS(ctx, fsys, models.Tiny)
 	}
 	return model.Load(ctx, name)
+}
+
+// modelFolder opens the folder called name, which may be the embedded one.
+func modelFolder(name string) (*model.Folder, error) {
+	fsys, embedded, err := models.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if embedded {
+		name = models.Tiny
+	}
+	return model.OpenFS(fsys, name)
 }
 
 // mergeInto adds the adapter in a folder to the weights of ckpt, the model called name.
@@ -45,23 +63,138 @@ func mergeInto(ckpt *model.Checkpoint, name, adapter string) (*lora.Adapter, err
 	return a, nil
 }
 
-// openInference makes a model ready for inference, with an adapter merged into it unless adapter is "".
-func openInference(ctx context.Context, name, adapter string, threads int) (*infer.Model, *tokenizer.Tokenizer, error) {
-	ckpt, tok, err := openModel(ctx, name)
+// adapted is a model folder with an adapter added to every parameter that is read.
+type adapted struct {
+	*model.Folder
+	adapter *lora.Adapter
+}
+
+func (m adapted) Read(name string) (*model.Tensor, error) {
+	t, err := m.Folder.Read(name)
+	if err != nil {
+		return nil, err
+	}
+	return t, m.adapter.MergeTensor(t)
+}
+
+// withAdapter returns the parameters of f, with the adapter in a folder added unless adapter is "".
+func withAdapter(f *model.Folder, adapter string) (model.Source, error) {
+	if adapter == "" {
+		return f, nil
+	}
+	a, err := lora.Load(adapter, f.Config)
+	if err != nil {
+		return nil, err
+	}
+	return adapted{f, a}, nil
+}
+
+// isPacked reports whether the model called name is a packed folder.
+func isPacked(name string) bool {
+	return name != "" && name != models.Tiny && packed.Is(os.DirFS(name))
+}
+
+// inferenceFlags choose a model to run.
+func inferenceFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, packed or not, or " + models.Tiny, Value: models.Tiny},
+		&cli.StringFlag{Name: "adapter", Usage: "`FOLDER` of a PEFT LoRA adapter of the model"},
+		&cli.StringFlag{Name: "weights", Usage: "`FORMAT` to keep weights in: " + weightsText() + " (default: what the folder is packed in, or float32)"},
+		&cli.IntFlag{Name: "threads", Usage: "0 takes all processors"},
+	}
+}
+
+// weightsText lists the formats of weights.
+func weightsText() string {
+	var names []string
+	for _, w := range infer.WeightFormats() {
+		names = append(names, string(w))
+	}
+	return strings.Join(names, ", ")
+}
+
+// parseWeights reads --weights, which may be "".
+func parseWeights(s string) (infer.Weights, error) {
+	if s == "" {
+		return "", nil
+	}
+	w, err := infer.ParseWeights(s)
+	if err != nil {
+		return "", usageError("--weights %s: expected one of %s", s, weightsText())
+	}
+	return w, nil
+}
+
+// inferenceOf reads inferenceFlags.
+func inferenceOf(c *cli.Context) (f inference, err error) {
+	f = inference{model: c.String("model"), adapter: c.String("adapter"), threads: c.Int("threads")}
+	if f.threads < 0 {
+		return f, usageError("--threads %d: expected 0 or more", f.threads)
+	}
+	f.weights, err = parseWeights(c.String("weights"))
+	return f, err
+}
+
+// inference says what model to run and how.
+type inference struct {
+	model, adapter string
+	weights        infer.Weights // "" is the folder's own, or float32
+	threads        int
+}
+
+// open makes the model ready, with the adapter merged into it.
+func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Tokenizer, err error) {
+	o := infer.Options{Threads: f.threads, Weights: f.weights}
+	if isPacked(f.model) {
+		if f.adapter != "" {
+			return nil, nil, usageError("--adapter %s: the weights of %s are packed, expected a model folder that an adapter can be merged into (quantise the merged model instead)", f.adapter, f.model)
+		}
+		tok, err := openTokenizer(f.model)
+		if err != nil {
+			return nil, nil, err
+		}
+		p, err := packed.Open(f.model)
+		if err != nil {
+			return nil, nil, err
+		}
+		m, err := infer.LoadPacked(p, tok, o)
+		return m, tok, err
+	}
+	folder, err := modelFolder(f.model)
 	if err != nil {
 		return nil, nil, err
 	}
-	if adapter != "" {
-		if _, err := mergeInto(ckpt, name, adapter); err != nil {
-			return nil, nil, err
-		}
+	defer func() { err = errors.Join(err, folder.Close()) }()
+	tok, err := openTokenizer(f.model)
+	if err != nil {
+		return nil, nil, err
 	}
-	m, err := infer.New(ckpt, tok, infer.Options{Threads: threads})
+	src, err := withAdapter(folder, f.adapter)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := infer.Load(ctx, folder.Dir, folder.Config, src, tok, o)
 	return m, tok, err
+}
+
+// label is how the model is called in tables.
+func (f inference) label() string {
+	s := modelLabel(f.model)
+	if f.adapter != "" {
+		s += " + " + f.adapter
+	}
+	if f.weights != "" {
+		s += " " + string(f.weights)
+	}
+	return s
 }
 
 // modelConfig describes the model called name without loading it.
 func modelConfig(name string) (model.Config, error) {
+	if isPacked(name) {
+		c, _, err := packed.ReadConfig(os.DirFS(name), name)
+		return c, err
+	}
 	fsys, embedded, err := models.Open(name)
 	if err != nil {
 		return model.Config{}, err

@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"autodev/infer"
-	"autodev/models"
 	"autodev/serve"
 )
 
@@ -26,42 +25,76 @@ func serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to listen on; there is no authentication, so think before leaving 127.0.0.1", Value: "127.0.0.1:8000"},
 			&cli.StringFlag{Name: "name", Usage: "the model's id for clients (default: its folder's name)"},
 			&cli.IntFlag{Name: "queue", Usage: "requests that may wait for their turn", Value: 64},
+			fimOrderFlag(),
+			speculateFlag(),
+			&cli.IntFlag{Name: "prompt-cache", Usage: "`MIB` of memory for recent prompts, so that one that begins alike is not read again (-1: eight of the longest, at most 1024; 0: none)", Value: -1},
 			&cli.StringFlag{Name: "log", Usage: "text, json or off", Value: "text"},
 		),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError("serve: found argument %q, expected flags only", c.Args().First())
 			}
+			f, err := inferenceOf(c)
+			if err != nil {
+				return err
+			}
 			return serveModel(c.Context, serveFlags{
-				model: c.String("model"), adapter: c.String("adapter"), threads: c.Int("threads"),
-				listen: c.String("listen"), name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
+				inference: f,
+				listen:    c.String("listen"), name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
+				order: c.String("fim-order"), speculate: c.String("speculate"), promptCache: c.Int("prompt-cache"),
 			}, c.App.Writer, c.App.ErrWriter)
 		},
 	}
 }
 
-// inferenceFlags choose a model to run.
-func inferenceFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, or " + models.Tiny, Value: models.Tiny},
-		&cli.StringFlag{Name: "adapter", Usage: "`FOLDER` of a PEFT LoRA adapter of the model"},
-		&cli.IntFlag{Name: "threads", Usage: "0 takes all processors"},
+func fimOrderFlag() cli.Flag {
+	return &cli.StringFlag{Name: "fim-order", Usage: "of prompts with a suffix: psm, spm (the suffix first: typing goes on where the prompt ended) or auto (spm for models that know it)", Value: "auto"}
+}
+
+func speculateFlag() cli.Flag {
+	return &cli.StringFlag{Name: "speculate", Usage: "guess tokens from the prompt and check several at a time, with the same result: auto (where it is faster) or off", Value: "auto"}
+}
+
+// fimOrder reads the value of fimOrderFlag.
+func fimOrder(value string) (infer.Order, error) {
+	o, ok := map[string]infer.Order{"auto": infer.OrderAuto, "psm": infer.PSM, "spm": infer.SPM}[value]
+	if !ok {
+		return 0, usageError("--fim-order %s: expected auto, psm or spm", value)
 	}
+	return o, nil
+}
+
+// speculation reads the value of speculateFlag.
+func speculation(value string) (infer.Speculate, error) {
+	s, ok := map[string]infer.Speculate{"auto": infer.SpeculateAuto, "off": infer.SpeculateOff}[value]
+	if !ok {
+		return 0, usageError("--speculate %s: expected auto or off", value)
+	}
+	return s, nil
 }
 
 type serveFlags struct {
-	model, adapter    string
-	threads           int
+	inference
 	listen, name, log string
 	queue             int
+	order, speculate  string
+	promptCache       int // MiB
 }
 
 func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error {
-	if f.threads < 0 {
-		return usageError("--threads %d: expected 0 or more", f.threads)
-	}
 	if f.queue < 1 {
 		return usageError("--queue %d: expected 1 or more", f.queue)
+	}
+	order, err := fimOrder(f.order)
+	if err != nil {
+		return err
+	}
+	speculate, err := speculation(f.speculate)
+	if err != nil {
+		return err
+	}
+	if f.promptCache < -1 {
+		return usageError("--prompt-cache %d: expected -1 or more", f.promptCache)
 	}
 	var logger *slog.Logger
 	switch f.log {
@@ -82,7 +115,7 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error 
 		return err
 	}
 	defer l.Close() // again, when the server has closed it
-	m, _, err := openInference(ctx, f.model, f.adapter, f.threads)
+	m, _, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,7 +123,14 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error 
 	if f.name == "" {
 		f.name = modelID(f.model, f.adapter)
 	}
-	s := serve.New(infer.NewEngine(m, infer.EngineOptions{Queue: f.queue}), serve.Options{Model: f.name, Created: time.Now(), Logger: logger})
+	engine := infer.EngineOptions{Queue: f.queue}
+	switch {
+	case f.promptCache == 0:
+		engine.CacheBytes = -1
+	case f.promptCache > 0:
+		engine.CacheBytes = int64(f.promptCache) << 20
+	}
+	s := serve.New(infer.NewEngine(m, engine), serve.Options{Model: f.name, Order: order, Speculate: speculate, Created: time.Now(), Logger: logger})
 	if _, err := fmt.Fprintf(out, "%s is ready at http://%s/v1\n", f.name, l.Addr()); err != nil {
 		return err
 	}

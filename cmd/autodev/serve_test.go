@@ -129,7 +129,11 @@ func TestServeAndCompleteMisuse(t *testing.T) {
 		{[]string{"complete", "--prefix-file", file, "--max-tokens", "-1"}, 2, "--max-tokens -1: expected 0 or more"},
 		{[]string{"complete", "--prefix-file", "-", "--suffix-file", "-"}, 2, "--prefix-file and --suffix-file are both standard input, expected one of them"},
 		{[]string{"complete", "--prefix-file", file, "--fim", "maybe"}, 2, "--fim maybe: expected auto, always or never"},
-		{[]string{"complete", "--prefix-file", file, "--order", "mps"}, 2, "--order mps: expected psm or spm"},
+		{[]string{"complete", "--prefix-file", file, "--fim-order", "mps"}, 2, "--fim-order mps: expected auto, psm or spm"},
+		{[]string{"complete", "--prefix-file", file, "--speculate", "on"}, 2, "--speculate on: expected auto or off"},
+		{[]string{"serve", "--fim-order", "mps"}, 2, "--fim-order mps: expected auto, psm or spm"},
+		{[]string{"serve", "--speculate", "on"}, 2, "--speculate on: expected auto or off"},
+		{[]string{"serve", "--prompt-cache", "-2"}, 2, "--prompt-cache -2: expected -1 or more"},
 		{[]string{"complete", "--prefix-file", filepath.Join(dir, "none")}, 1, "--prefix-file: open"},
 		{[]string{"complete", "--model", dir, "--prefix-file", file, "--suffix-file", file, "--fim", "never"}, 1, "suffix: found a suffix, expected none: fill-in-the-middle is switched off"},
 	} {
@@ -147,7 +151,7 @@ func TestServe(t *testing.T) {
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		done <- serveModel(ctx, serveFlags{model: smallModel(t), listen: "127.0.0.1:0", queue: 1, log: "off"}, w, io.Discard)
+		done <- serveModel(ctx, serveFlags{inference: inference{model: smallModel(t)}, listen: "127.0.0.1:0", queue: 1, log: "off"}, w, io.Discard)
 	}()
 	var line [200]byte
 	n, err := r.Read(line[:])

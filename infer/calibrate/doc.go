@@ -1,5 +1,6 @@
 // Package calibrate finds the codes of quantised weights with the help of what their layer reads.
 //
+//	sample.go  Sample: calibration text out of many documents
 //	inputs.go  Inputs: mean and covariance of a layer's inputs
 //	gptq.go    Quantize: codes, scales and a correction of the bias
 //
