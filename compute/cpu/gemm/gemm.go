@@ -91,17 +91,23 @@ type shape struct {
 	mb, nb, kb   int
 	directA      bool // A's rows are read where they are
 	directB      bool // B is packed beforehand, or its full panels are read where they are
+	fused        bool // a worker packs a block of a panel of B right before it uses it, instead of all panels in a first pass
 	aSize, bSize int  // words of the packed parts
 }
 
-func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool) shape {
+// fusedBytes is the largest block of A, rows × KC, that is passed over for every panel of a fused B. It may leave the
+// second-level cache: a panel stays there.
+const fusedBytes = 1 << 20
+
+func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool, threads int) shape {
 	s := shape{mb: m, nb: n, kb: kk}
 	s.directA = m == 1 && !a.T && k.unit == 1
 	s.directB = packed || !b.T && m <= k.mr && k.unit == 1
+	s.fused = !s.directB && m <= fusedBytes/4/k.units(KC)/k.aWords && threads <= 128 && (threads == 1 || ceilDiv(n, k.width) >= 4*threads)
 	if m > k.mr || !s.directB {
 		s.mb = min(m, maxPart/k.mr*k.mr)
 		long := roundUp(s.mb, k.mr) * k.aWords
-		if !s.directB {
+		if !s.directB && !s.fused {
 			s.nb = min(n, maxPart)
 			long = max(long, roundUp(s.nb, k.width))
 		}
@@ -116,6 +122,8 @@ func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool) shape {
 	case packed:
 	case s.directB:
 		s.bSize = min(1, s.nb%k.width) * k.width * s.kb
+	case s.fused:
+		s.bSize = threads * k.width * k.units(min(KC, s.kb))
 	default:
 		s.bSize = roundUp(s.nb, k.width) * k.units(s.kb)
 	}
@@ -148,6 +156,7 @@ type job struct {
 	then     func(y, x []float32)
 	last     Mat // added after then; Data nil for nothing
 	s        shape
+	threads  int
 	ap, bp   []float32
 	cut      [3]int // origin of the present part in M, N and K
 	m, n, kb int    // its size
@@ -207,12 +216,12 @@ func (k *kernel) mul(p *par.Pool, c Mat, alpha float32, a, b Mat, panels []float
 	if m == 0 || n == 0 {
 		return
 	}
-	j := job{k: k, a: a, b: b, c: c, panels: panels, alpha: alpha, init: init, bias: bias, then: o.Then, last: last}
+	j := job{k: k, a: a, b: b, c: c, panels: panels, alpha: alpha, init: init, bias: bias, then: o.Then, last: last, threads: p.Threads()}
 	if kk == 0 {
 		j.empty()
 		return
 	}
-	j.s = k.shape(m, n, kk, a, b, panels != nil)
+	j.s = k.shape(m, n, kk, a, b, panels != nil, p.Threads())
 	size := j.s.aSize + j.s.bSize
 	work := o.Work
 	if work == nil && size > 0 {

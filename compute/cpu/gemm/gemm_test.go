@@ -334,7 +334,7 @@ func TestWorkIsEnough(t *testing.T) {
 			m, n, kk := size.Draw(t, "m"), size.Draw(t, "n"), size.Draw(t, "k")
 			m1, n1, k1 := rapid.IntRange(1, m).Draw(t, "m1"), rapid.IntRange(1, n).Draw(t, "n1"), rapid.IntRange(1, kk).Draw(t, "k1")
 			a, b := Mat{T: rapid.Bool().Draw(t, "a.T")}, Mat{T: rapid.Bool().Draw(t, "b.T")}
-			s := k.shape(m1, n1, k1, a, b, rapid.Bool().Draw(t, "packed"))
+			s := k.shape(m1, n1, k1, a, b, rapid.Bool().Draw(t, "packed"), rapid.IntRange(1, 200).Draw(t, "threads"))
 			if got, need := WorkFloats(m, n, kk), s.aSize+s.bSize; got < need {
 				t.Fatalf("WorkFloats is %d, needed %d", got, need)
 			}

@@ -79,28 +79,47 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), CX
-	MOVL         $0xffffffff, DX
-	BZHIL        CX, DX, DX
-	MOVL         DX, CX
-	SHRL         $0x10, CX
-	KMOVW        DX, K1
-	KMOVW        CX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), CX
-	TESTQ        CX, CX
-	JZ           scale
-	MOVQ         ldinit+56(FP), DX
-	SHLQ         $0x02, DX
-	VFMADD213PS  (CX), Z28, K1, Z0
-	VFMADD213PS  64(CX), Z28, K2, Z1
-	JMP          store
+	MOVQ         n+64(FP), CX
+	MOVQ         init+48(FP), DX
+	MOVQ         ldinit+56(FP), BX
+	SHLQ         $0x02, BX
+	CMPQ         CX, $0x20
+	JNE          tail
+	TESTQ        DX, DX
+	JZ           scale_full
+	VFMADD213PS  (DX), Z28, Z0
+	VFMADD213PS  64(DX), Z28, Z1
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, BX
+	BZHIL       CX, BX, BX
+	MOVL        BX, CX
+	SHRL        $0x10, CX
+	KMOVW       BX, K1
+	KMOVW       CX, K2
+	TESTQ       DX, DX
+	JZ          scale_tail
+	VFMADD213PS (DX), Z28, K1, Z0
+	VFMADD213PS 64(DX), Z28, K2, Z1
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	VZEROUPPER
@@ -191,28 +210,47 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), CX
-	MOVL         $0xffffffff, DX
-	BZHIL        CX, DX, DX
-	MOVL         DX, CX
-	SHRL         $0x10, CX
-	KMOVW        DX, K1
-	KMOVW        CX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), CX
-	TESTQ        CX, CX
-	JZ           scale
-	MOVQ         ldinit+56(FP), DX
-	SHLQ         $0x02, DX
-	VFMADD213PS  (CX), Z28, K1, Z0
-	VFMADD213PS  64(CX), Z28, K2, Z1
-	JMP          store
+	MOVQ         n+64(FP), CX
+	MOVQ         init+48(FP), DX
+	MOVQ         ldinit+56(FP), BX
+	SHLQ         $0x02, BX
+	CMPQ         CX, $0x20
+	JNE          tail
+	TESTQ        DX, DX
+	JZ           scale_full
+	VFMADD213PS  (DX), Z28, Z0
+	VFMADD213PS  64(DX), Z28, Z1
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, BX
+	BZHIL       CX, BX, BX
+	MOVL        BX, CX
+	SHRL        $0x10, CX
+	KMOVW       BX, K1
+	KMOVW       CX, K2
+	TESTQ       DX, DX
+	JZ          scale_tail
+	VFMADD213PS (DX), Z28, K1, Z0
+	VFMADD213PS 64(DX), Z28, K2, Z1
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	VZEROUPPER
@@ -320,28 +358,47 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), CX
-	MOVL         $0xffffffff, DX
-	BZHIL        CX, DX, DX
-	MOVL         DX, CX
-	SHRL         $0x10, CX
-	KMOVW        DX, K1
-	KMOVW        CX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), CX
-	TESTQ        CX, CX
-	JZ           scale
-	MOVQ         ldinit+56(FP), DX
-	SHLQ         $0x02, DX
-	VFMADD213PS  (CX), Z28, K1, Z0
-	VFMADD213PS  64(CX), Z28, K2, Z1
-	JMP          store
+	MOVQ         n+64(FP), CX
+	MOVQ         init+48(FP), DX
+	MOVQ         ldinit+56(FP), BX
+	SHLQ         $0x02, BX
+	CMPQ         CX, $0x20
+	JNE          tail
+	TESTQ        DX, DX
+	JZ           scale_full
+	VFMADD213PS  (DX), Z28, Z0
+	VFMADD213PS  64(DX), Z28, Z1
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, BX
+	BZHIL       CX, BX, BX
+	MOVL        BX, CX
+	SHRL        $0x10, CX
+	KMOVW       BX, K1
+	KMOVW       CX, K2
+	TESTQ       DX, DX
+	JZ          scale_tail
+	VFMADD213PS (DX), Z28, K1, Z0
+	VFMADD213PS 64(DX), Z28, K2, Z1
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	VZEROUPPER
@@ -442,33 +499,60 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
 	VMULPS Z28, Z3, Z3
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -592,33 +676,60 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
 	VMULPS Z28, Z3, Z3
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -764,33 +875,60 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
 	VMULPS Z28, Z3, Z3
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -914,30 +1052,26 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -945,7 +1079,46 @@ scale:
 	VMULPS Z28, Z4, Z4
 	VMULPS Z28, Z5, Z5
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -1102,30 +1275,26 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -1133,7 +1302,46 @@ scale:
 	VMULPS Z28, Z4, Z4
 	VMULPS Z28, Z5, Z5
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -1317,30 +1525,26 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -1348,7 +1552,46 @@ scale:
 	VMULPS Z28, Z4, Z4
 	VMULPS Z28, Z5, Z5
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -1495,33 +1738,29 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -1531,7 +1770,54 @@ scale:
 	VMULPS Z28, Z6, Z6
 	VMULPS Z28, Z7, Z7
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -1721,33 +2007,29 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -1757,7 +2039,54 @@ scale:
 	VMULPS Z28, Z6, Z6
 	VMULPS Z28, Z7, Z7
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -1979,33 +2308,29 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -2015,7 +2340,54 @@ scale:
 	VMULPS Z28, Z6, Z6
 	VMULPS Z28, Z7, Z7
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -2185,36 +2557,32 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -2226,7 +2594,62 @@ scale:
 	VMULPS Z28, Z8, Z8
 	VMULPS Z28, Z9, Z9
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -2449,36 +2872,32 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -2490,7 +2909,62 @@ scale:
 	VMULPS Z28, Z8, Z8
 	VMULPS Z28, Z9, Z9
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -2750,36 +3224,32 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -2791,7 +3261,62 @@ scale:
 	VMULPS Z28, Z8, Z8
 	VMULPS Z28, Z9, Z9
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -2984,39 +3509,35 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -3030,7 +3551,70 @@ scale:
 	VMULPS Z28, Z10, Z10
 	VMULPS Z28, Z11, Z11
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -3286,39 +3870,35 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -3332,7 +3912,70 @@ scale:
 	VMULPS Z28, Z10, Z10
 	VMULPS Z28, Z11, Z11
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -3630,39 +4273,35 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -3676,7 +4315,70 @@ scale:
 	VMULPS Z28, Z10, Z10
 	VMULPS Z28, Z11, Z11
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -3892,42 +4594,38 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -3943,7 +4641,78 @@ scale:
 	VMULPS Z28, Z12, Z12
 	VMULPS Z28, Z13, Z13
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -4232,42 +5001,38 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -4283,7 +5048,78 @@ scale:
 	VMULPS Z28, Z12, Z12
 	VMULPS Z28, Z13, Z13
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -4619,42 +5455,38 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -4670,7 +5502,78 @@ scale:
 	VMULPS Z28, Z12, Z12
 	VMULPS Z28, Z13, Z13
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -4909,45 +5812,41 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -4965,7 +5864,86 @@ scale:
 	VMULPS Z28, Z14, Z14
 	VMULPS Z28, Z15, Z15
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -5287,45 +6265,41 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -5343,7 +6317,86 @@ scale:
 	VMULPS Z28, Z14, Z14
 	VMULPS Z28, Z15, Z15
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -5717,45 +6770,41 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -5773,7 +6822,86 @@ scale:
 	VMULPS Z28, Z14, Z14
 	VMULPS Z28, Z15, Z15
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -6035,48 +7163,44 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -6096,7 +7220,94 @@ scale:
 	VMULPS Z28, Z16, Z16
 	VMULPS Z28, Z17, Z17
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -6451,48 +7662,44 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -6512,7 +7719,94 @@ scale:
 	VMULPS Z28, Z16, Z16
 	VMULPS Z28, Z17, Z17
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -6924,48 +8218,44 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -6985,7 +8275,94 @@ scale:
 	VMULPS Z28, Z16, Z16
 	VMULPS Z28, Z17, Z17
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -7270,51 +8647,47 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -7336,7 +8709,102 @@ scale:
 	VMULPS Z28, Z18, Z18
 	VMULPS Z28, Z19, Z19
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -7724,51 +9192,47 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -7790,7 +9254,102 @@ scale:
 	VMULPS Z28, Z18, Z18
 	VMULPS Z28, Z19, Z19
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -8240,51 +9799,47 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -8306,7 +9861,102 @@ scale:
 	VMULPS Z28, Z18, Z18
 	VMULPS Z28, Z19, Z19
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -8614,54 +10264,50 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -8685,7 +10331,110 @@ scale:
 	VMULPS Z28, Z20, Z20
 	VMULPS Z28, Z21, Z21
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -9106,54 +10855,50 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -9177,7 +10922,110 @@ scale:
 	VMULPS Z28, Z20, Z20
 	VMULPS Z28, Z21, Z21
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -9665,54 +11513,50 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -9736,7 +11580,110 @@ scale:
 	VMULPS Z28, Z20, Z20
 	VMULPS Z28, Z21, Z21
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -10067,57 +12014,53 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -10143,7 +12086,118 @@ scale:
 	VMULPS Z28, Z22, Z22
 	VMULPS Z28, Z23, Z23
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -10597,57 +12651,53 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -10673,7 +12723,118 @@ scale:
 	VMULPS Z28, Z22, Z22
 	VMULPS Z28, Z23, Z23
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -11199,57 +13360,53 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -11275,7 +13432,118 @@ scale:
 	VMULPS Z28, Z22, Z22
 	VMULPS Z28, Z23, Z23
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -11629,60 +13897,56 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z24
-	VFMADD213PS  64(DX), Z28, K2, Z25
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z24
+	VFMADD213PS  64(BX), Z28, Z25
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -11710,7 +13974,126 @@ scale:
 	VMULPS Z28, Z24, Z24
 	VMULPS Z28, Z25, Z25
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, (AX)
+	VMOVUPS Z25, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z24
+	VFMADD213PS 64(BX), Z28, K2, Z25
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+	VMULPS Z28, Z24, Z24
+	VMULPS Z28, Z25, Z25
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -12197,60 +14580,56 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z24
-	VFMADD213PS  64(DX), Z28, K2, Z25
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z24
+	VFMADD213PS  64(BX), Z28, Z25
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -12278,7 +14657,126 @@ scale:
 	VMULPS Z28, Z24, Z24
 	VMULPS Z28, Z25, Z25
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, (AX)
+	VMOVUPS Z25, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z24
+	VFMADD213PS 64(BX), Z28, K2, Z25
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+	VMULPS Z28, Z24, Z24
+	VMULPS Z28, Z25, Z25
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -12842,60 +15340,56 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z24
-	VFMADD213PS  64(DX), Z28, K2, Z25
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z24
+	VFMADD213PS  64(BX), Z28, Z25
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -12923,7 +15417,126 @@ scale:
 	VMULPS Z28, Z24, Z24
 	VMULPS Z28, Z25, Z25
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, (AX)
+	VMOVUPS Z25, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z24
+	VFMADD213PS 64(BX), Z28, K2, Z25
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+	VMULPS Z28, Z24, Z24
+	VMULPS Z28, Z25, Z25
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -13300,63 +15913,59 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z24
-	VFMADD213PS  64(DX), Z28, K2, Z25
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z26
-	VFMADD213PS  64(DX), Z28, K2, Z27
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z24
+	VFMADD213PS  64(BX), Z28, Z25
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z26
+	VFMADD213PS  64(BX), Z28, Z27
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -13386,7 +15995,134 @@ scale:
 	VMULPS Z28, Z26, Z26
 	VMULPS Z28, Z27, Z27
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, (AX)
+	VMOVUPS Z25, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z26, (AX)
+	VMOVUPS Z27, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z24
+	VFMADD213PS 64(BX), Z28, K2, Z25
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z26
+	VFMADD213PS 64(BX), Z28, K2, Z27
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+	VMULPS Z28, Z24, Z24
+	VMULPS Z28, Z25, Z25
+	VMULPS Z28, Z26, Z26
+	VMULPS Z28, Z27, Z27
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -13906,63 +16642,59 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z24
-	VFMADD213PS  64(DX), Z28, K2, Z25
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z26
-	VFMADD213PS  64(DX), Z28, K2, Z27
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z24
+	VFMADD213PS  64(BX), Z28, Z25
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z26
+	VFMADD213PS  64(BX), Z28, Z27
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -13992,7 +16724,134 @@ scale:
 	VMULPS Z28, Z26, Z26
 	VMULPS Z28, Z27, Z27
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, (AX)
+	VMOVUPS Z25, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z26, (AX)
+	VMOVUPS Z27, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z24
+	VFMADD213PS 64(BX), Z28, K2, Z25
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z26
+	VFMADD213PS 64(BX), Z28, K2, Z27
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+	VMULPS Z28, Z24, Z24
+	VMULPS Z28, Z25, Z25
+	VMULPS Z28, Z26, Z26
+	VMULPS Z28, Z27, Z27
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -14594,63 +17453,59 @@ single:
 	JNZ          single
 
 done:
-	MOVQ         n+64(FP), DX
-	MOVL         $0xffffffff, BX
-	BZHIL        DX, BX, BX
-	MOVL         BX, DX
-	SHRL         $0x10, DX
-	KMOVW        BX, K1
-	KMOVW        DX, K2
 	VBROADCASTSS alpha+72(FP), Z28
-	MOVQ         init+48(FP), DX
-	TESTQ        DX, DX
-	JZ           scale
-	MOVQ         ldinit+56(FP), BX
-	SHLQ         $0x02, BX
-	VFMADD213PS  (DX), Z28, K1, Z0
-	VFMADD213PS  64(DX), Z28, K2, Z1
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z2
-	VFMADD213PS  64(DX), Z28, K2, Z3
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z4
-	VFMADD213PS  64(DX), Z28, K2, Z5
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z6
-	VFMADD213PS  64(DX), Z28, K2, Z7
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z8
-	VFMADD213PS  64(DX), Z28, K2, Z9
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z10
-	VFMADD213PS  64(DX), Z28, K2, Z11
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z12
-	VFMADD213PS  64(DX), Z28, K2, Z13
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z14
-	VFMADD213PS  64(DX), Z28, K2, Z15
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z16
-	VFMADD213PS  64(DX), Z28, K2, Z17
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z18
-	VFMADD213PS  64(DX), Z28, K2, Z19
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z20
-	VFMADD213PS  64(DX), Z28, K2, Z21
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z22
-	VFMADD213PS  64(DX), Z28, K2, Z23
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z24
-	VFMADD213PS  64(DX), Z28, K2, Z25
-	ADDQ         BX, DX
-	VFMADD213PS  (DX), Z28, K1, Z26
-	VFMADD213PS  64(DX), Z28, K2, Z27
-	JMP          store
+	MOVQ         n+64(FP), DX
+	MOVQ         init+48(FP), BX
+	MOVQ         ldinit+56(FP), SI
+	SHLQ         $0x02, SI
+	CMPQ         DX, $0x20
+	JNE          tail
+	TESTQ        BX, BX
+	JZ           scale_full
+	VFMADD213PS  (BX), Z28, Z0
+	VFMADD213PS  64(BX), Z28, Z1
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z2
+	VFMADD213PS  64(BX), Z28, Z3
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z4
+	VFMADD213PS  64(BX), Z28, Z5
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z6
+	VFMADD213PS  64(BX), Z28, Z7
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z8
+	VFMADD213PS  64(BX), Z28, Z9
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z10
+	VFMADD213PS  64(BX), Z28, Z11
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z12
+	VFMADD213PS  64(BX), Z28, Z13
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z14
+	VFMADD213PS  64(BX), Z28, Z15
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z16
+	VFMADD213PS  64(BX), Z28, Z17
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z18
+	VFMADD213PS  64(BX), Z28, Z19
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z20
+	VFMADD213PS  64(BX), Z28, Z21
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z22
+	VFMADD213PS  64(BX), Z28, Z23
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z24
+	VFMADD213PS  64(BX), Z28, Z25
+	ADDQ         SI, BX
+	VFMADD213PS  (BX), Z28, Z26
+	VFMADD213PS  64(BX), Z28, Z27
+	JMP          store_full
 
-scale:
+scale_full:
 	VMULPS Z28, Z0, Z0
 	VMULPS Z28, Z1, Z1
 	VMULPS Z28, Z2, Z2
@@ -14680,7 +17535,134 @@ scale:
 	VMULPS Z28, Z26, Z26
 	VMULPS Z28, Z27, Z27
 
-store:
+store_full:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, (AX)
+	VMOVUPS Z25, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z26, (AX)
+	VMOVUPS Z27, 64(AX)
+	VZEROUPPER
+	RET
+
+tail:
+	MOVL        $0xffffffff, DI
+	BZHIL       DX, DI, DI
+	MOVL        DI, DX
+	SHRL        $0x10, DX
+	KMOVW       DI, K1
+	KMOVW       DX, K2
+	TESTQ       BX, BX
+	JZ          scale_tail
+	VFMADD213PS (BX), Z28, K1, Z0
+	VFMADD213PS 64(BX), Z28, K2, Z1
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z2
+	VFMADD213PS 64(BX), Z28, K2, Z3
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z4
+	VFMADD213PS 64(BX), Z28, K2, Z5
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z6
+	VFMADD213PS 64(BX), Z28, K2, Z7
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z8
+	VFMADD213PS 64(BX), Z28, K2, Z9
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z10
+	VFMADD213PS 64(BX), Z28, K2, Z11
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z12
+	VFMADD213PS 64(BX), Z28, K2, Z13
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z14
+	VFMADD213PS 64(BX), Z28, K2, Z15
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z16
+	VFMADD213PS 64(BX), Z28, K2, Z17
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z18
+	VFMADD213PS 64(BX), Z28, K2, Z19
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z20
+	VFMADD213PS 64(BX), Z28, K2, Z21
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z22
+	VFMADD213PS 64(BX), Z28, K2, Z23
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z24
+	VFMADD213PS 64(BX), Z28, K2, Z25
+	ADDQ        SI, BX
+	VFMADD213PS (BX), Z28, K1, Z26
+	VFMADD213PS 64(BX), Z28, K2, Z27
+	JMP         store_tail
+
+scale_tail:
+	VMULPS Z28, Z0, Z0
+	VMULPS Z28, Z1, Z1
+	VMULPS Z28, Z2, Z2
+	VMULPS Z28, Z3, Z3
+	VMULPS Z28, Z4, Z4
+	VMULPS Z28, Z5, Z5
+	VMULPS Z28, Z6, Z6
+	VMULPS Z28, Z7, Z7
+	VMULPS Z28, Z8, Z8
+	VMULPS Z28, Z9, Z9
+	VMULPS Z28, Z10, Z10
+	VMULPS Z28, Z11, Z11
+	VMULPS Z28, Z12, Z12
+	VMULPS Z28, Z13, Z13
+	VMULPS Z28, Z14, Z14
+	VMULPS Z28, Z15, Z15
+	VMULPS Z28, Z16, Z16
+	VMULPS Z28, Z17, Z17
+	VMULPS Z28, Z18, Z18
+	VMULPS Z28, Z19, Z19
+	VMULPS Z28, Z20, Z20
+	VMULPS Z28, Z21, Z21
+	VMULPS Z28, Z22, Z22
+	VMULPS Z28, Z23, Z23
+	VMULPS Z28, Z24, Z24
+	VMULPS Z28, Z25, Z25
+	VMULPS Z28, Z26, Z26
+	VMULPS Z28, Z27, Z27
+
+store_tail:
 	VMOVUPS Z0, K1, (AX)
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
@@ -17727,11 +20709,15 @@ loop:
 	VMOVUPS   Z8, K4, (BX)
 	VMOVUPS   Z9, K4, (BX)(SI*1)
 	VMOVUPS   Z10, K4, (BX)(SI*2)
-	VMOVUPS   Z11, K4, (BX)(DX*1)
 	ADDQ      $0x10, CX
-	LEAQ      (BX)(SI*4), BX
 	SUBQ      $0x04, AX
-	JNZ       loop
+	JZ        last
+	VMOVUPS   Z11, K4, (BX)(DX*1)
+	LEAQ      (BX)(SI*4), BX
+	JMP       loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(DX*1)
 	VZEROUPPER
 	RET
 
@@ -17782,11 +20768,15 @@ loop:
 	VMOVUPS   Z8, K4, (BX)
 	VMOVUPS   Z9, K4, (BX)(SI*1)
 	VMOVUPS   Z10, K4, (BX)(SI*2)
-	VMOVUPS   Z11, K4, (BX)(DX*1)
 	ADDQ      $0x20, CX
-	LEAQ      (BX)(SI*4), BX
 	SUBQ      $0x04, AX
-	JNZ       loop
+	JZ        last
+	VMOVUPS   Z11, K4, (BX)(DX*1)
+	LEAQ      (BX)(SI*4), BX
+	JMP       loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(DX*1)
 	VZEROUPPER
 	RET
 
@@ -17821,11 +20811,15 @@ loop:
 	VMOVUPS   Z8, K4, (BX)
 	VMOVUPS   Z9, K4, (BX)(SI*1)
 	VMOVUPS   Z10, K4, (BX)(SI*2)
-	VMOVUPS   Z11, K4, (BX)(DI*1)
 	ADDQ      $0x10, CX
-	LEAQ      (BX)(SI*4), BX
 	SUBQ      $0x04, AX
-	JNZ       loop
+	JZ        last
+	VMOVUPS   Z11, K4, (BX)(DI*1)
+	LEAQ      (BX)(SI*4), BX
+	JMP       loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(DI*1)
 	VZEROUPPER
 	RET
 
@@ -17876,11 +20870,15 @@ loop:
 	VMOVUPS   Z8, K4, (BX)
 	VMOVUPS   Z9, K4, (BX)(SI*1)
 	VMOVUPS   Z10, K4, (BX)(SI*2)
-	VMOVUPS   Z11, K4, (BX)(DI*1)
 	ADDQ      $0x20, CX
-	LEAQ      (BX)(SI*4), BX
 	SUBQ      $0x04, AX
-	JNZ       loop
+	JZ        last
+	VMOVUPS   Z11, K4, (BX)(DI*1)
+	LEAQ      (BX)(SI*4), BX
+	JMP       loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(DI*1)
 	VZEROUPPER
 	RET
 
@@ -17915,11 +20913,15 @@ loop:
 	VMOVUPS   Z8, K4, (BX)
 	VMOVUPS   Z9, K4, (BX)(SI*1)
 	VMOVUPS   Z10, K4, (BX)(SI*2)
-	VMOVUPS   Z11, K4, (BX)(DI*1)
 	ADDQ      $0x10, CX
-	LEAQ      (BX)(SI*4), BX
 	SUBQ      $0x04, AX
-	JNZ       loop
+	JZ        last
+	VMOVUPS   Z11, K4, (BX)(DI*1)
+	LEAQ      (BX)(SI*4), BX
+	JMP       loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(DI*1)
 	VZEROUPPER
 	RET
 
@@ -17970,11 +20972,15 @@ loop:
 	VMOVUPS   Z8, K4, (BX)
 	VMOVUPS   Z9, K4, (BX)(SI*1)
 	VMOVUPS   Z10, K4, (BX)(SI*2)
-	VMOVUPS   Z11, K4, (BX)(DI*1)
 	ADDQ      $0x20, CX
-	LEAQ      (BX)(SI*4), BX
 	SUBQ      $0x04, AX
-	JNZ       loop
+	JZ        last
+	VMOVUPS   Z11, K4, (BX)(DI*1)
+	LEAQ      (BX)(SI*4), BX
+	JMP       loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(DI*1)
 	VZEROUPPER
 	RET
 
@@ -18009,11 +21015,15 @@ loop:
 	VMOVUPS   Z8, K4, (BX)
 	VMOVUPS   Z9, K4, (BX)(SI*1)
 	VMOVUPS   Z10, K4, (BX)(SI*2)
-	VMOVUPS   Z11, K4, (BX)(R8*1)
 	ADDQ      $0x10, CX
-	LEAQ      (BX)(SI*4), BX
 	SUBQ      $0x04, AX
-	JNZ       loop
+	JZ        last
+	VMOVUPS   Z11, K4, (BX)(R8*1)
+	LEAQ      (BX)(SI*4), BX
+	JMP       loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18064,11 +21074,15 @@ loop:
 	VMOVUPS   Z8, K4, (BX)
 	VMOVUPS   Z9, K4, (BX)(SI*1)
 	VMOVUPS   Z10, K4, (BX)(SI*2)
-	VMOVUPS   Z11, K4, (BX)(R8*1)
 	ADDQ      $0x20, CX
-	LEAQ      (BX)(SI*4), BX
 	SUBQ      $0x04, AX
-	JNZ       loop
+	JZ        last
+	VMOVUPS   Z11, K4, (BX)(R8*1)
+	LEAQ      (BX)(SI*4), BX
+	JMP       loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18107,12 +21121,16 @@ loop:
 	VMOVUPS         Z8, K4, (BX)
 	VMOVUPS         Z9, K4, (BX)(SI*1)
 	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, K4, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18165,12 +21183,16 @@ loop:
 	VMOVUPS      Z8, K4, (BX)
 	VMOVUPS      Z9, K4, (BX)(SI*1)
 	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, K4, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18210,12 +21232,16 @@ loop:
 	VMOVUPS         Z8, K4, (BX)
 	VMOVUPS         Z9, K4, (BX)(SI*1)
 	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, K4, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18269,12 +21295,16 @@ loop:
 	VMOVUPS      Z8, K4, (BX)
 	VMOVUPS      Z9, K4, (BX)(SI*1)
 	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, K4, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18315,12 +21345,16 @@ loop:
 	VMOVUPS         Z8, K4, (BX)
 	VMOVUPS         Z9, K4, (BX)(SI*1)
 	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, K4, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18375,12 +21409,16 @@ loop:
 	VMOVUPS      Z8, K4, (BX)
 	VMOVUPS      Z9, K4, (BX)(SI*1)
 	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, K4, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18419,15 +21457,19 @@ loop:
 	VUNPCKHPD       Z6, Z4, Z9
 	VUNPCKLPD       Z7, Z5, Z10
 	VUNPCKHPD       Z7, Z5, Z11
-	VMOVUPS         Z8, K4, (BX)
-	VMOVUPS         Z9, K4, (BX)(SI*1)
-	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
+	VMOVUPS         Z8, (BX)
+	VMOVUPS         Z9, (BX)(SI*1)
+	VMOVUPS         Z10, (BX)(SI*2)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18480,15 +21522,19 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z9
 	VUNPCKLPD    Z7, Z5, Z10
 	VUNPCKHPD    Z7, Z5, Z11
-	VMOVUPS      Z8, K4, (BX)
-	VMOVUPS      Z9, K4, (BX)(SI*1)
-	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, (BX)(SI*1)
+	VMOVUPS      Z10, (BX)(SI*2)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18531,16 +21577,20 @@ loop:
 	VUNPCKHPD       Z6, Z4, Z9
 	VUNPCKLPD       Z7, Z5, Z10
 	VUNPCKHPD       Z7, Z5, Z11
-	VMOVUPS         Z8, K4, (BX)
-	VMOVUPS         Z9, K4, (BX)(SI*1)
-	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
+	VMOVUPS         Z8, (BX)
+	VMOVUPS         Z9, (BX)(SI*1)
+	VMOVUPS         Z10, (BX)(SI*2)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
 	ADDQ            $0x10, R10
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18594,16 +21644,20 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z9
 	VUNPCKLPD    Z7, Z5, Z10
 	VUNPCKHPD    Z7, Z5, Z11
-	VMOVUPS      Z8, K4, (BX)
-	VMOVUPS      Z9, K4, (BX)(SI*1)
-	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, (BX)(SI*1)
+	VMOVUPS      Z10, (BX)(SI*2)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
 	ADDQ         $0x20, R10
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18647,16 +21701,20 @@ loop:
 	VUNPCKHPD       Z6, Z4, Z9
 	VUNPCKLPD       Z7, Z5, Z10
 	VUNPCKHPD       Z7, Z5, Z11
-	VMOVUPS         Z8, K4, (BX)
-	VMOVUPS         Z9, K4, (BX)(SI*1)
-	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
+	VMOVUPS         Z8, (BX)
+	VMOVUPS         Z9, (BX)(SI*1)
+	VMOVUPS         Z10, (BX)(SI*2)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
 	ADDQ            $0x10, R10
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18710,16 +21768,20 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z9
 	VUNPCKLPD    Z7, Z5, Z10
 	VUNPCKHPD    Z7, Z5, Z11
-	VMOVUPS      Z8, K4, (BX)
-	VMOVUPS      Z9, K4, (BX)(SI*1)
-	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, (BX)(SI*1)
+	VMOVUPS      Z10, (BX)(SI*2)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
 	ADDQ         $0x20, R10
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18764,16 +21826,20 @@ loop:
 	VUNPCKHPD       Z6, Z4, Z9
 	VUNPCKLPD       Z7, Z5, Z10
 	VUNPCKHPD       Z7, Z5, Z11
-	VMOVUPS         Z8, K4, (BX)
-	VMOVUPS         Z9, K4, (BX)(SI*1)
-	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
+	VMOVUPS         Z8, (BX)
+	VMOVUPS         Z9, (BX)(SI*1)
+	VMOVUPS         Z10, (BX)(SI*2)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
 	ADDQ            $0x10, R10
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18827,16 +21893,20 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z9
 	VUNPCKLPD    Z7, Z5, Z10
 	VUNPCKHPD    Z7, Z5, Z11
-	VMOVUPS      Z8, K4, (BX)
-	VMOVUPS      Z9, K4, (BX)(SI*1)
-	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, (BX)(SI*1)
+	VMOVUPS      Z10, (BX)(SI*2)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
 	ADDQ         $0x20, R10
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18882,16 +21952,20 @@ loop:
 	VUNPCKHPD       Z6, Z4, Z9
 	VUNPCKLPD       Z7, Z5, Z10
 	VUNPCKHPD       Z7, Z5, Z11
-	VMOVUPS         Z8, K4, (BX)
-	VMOVUPS         Z9, K4, (BX)(SI*1)
-	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
+	VMOVUPS         Z8, (BX)
+	VMOVUPS         Z9, (BX)(SI*1)
+	VMOVUPS         Z10, (BX)(SI*2)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
 	ADDQ            $0x10, R10
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -18945,16 +22019,20 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z9
 	VUNPCKLPD    Z7, Z5, Z10
 	VUNPCKHPD    Z7, Z5, Z11
-	VMOVUPS      Z8, K4, (BX)
-	VMOVUPS      Z9, K4, (BX)(SI*1)
-	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, (BX)(SI*1)
+	VMOVUPS      Z10, (BX)(SI*2)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
 	ADDQ         $0x20, R10
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19004,17 +22082,21 @@ loop:
 	VUNPCKHPD       Z6, Z4, Z9
 	VUNPCKLPD       Z7, Z5, Z10
 	VUNPCKHPD       Z7, Z5, Z11
-	VMOVUPS         Z8, K4, (BX)
-	VMOVUPS         Z9, K4, (BX)(SI*1)
-	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
+	VMOVUPS         Z8, (BX)
+	VMOVUPS         Z9, (BX)(SI*1)
+	VMOVUPS         Z10, (BX)(SI*2)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
 	ADDQ            $0x10, R10
 	ADDQ            $0x10, R11
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19070,17 +22152,21 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z9
 	VUNPCKLPD    Z7, Z5, Z10
 	VUNPCKHPD    Z7, Z5, Z11
-	VMOVUPS      Z8, K4, (BX)
-	VMOVUPS      Z9, K4, (BX)(SI*1)
-	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, (BX)(SI*1)
+	VMOVUPS      Z10, (BX)(SI*2)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
 	ADDQ         $0x20, R10
 	ADDQ         $0x20, R11
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19131,17 +22217,21 @@ loop:
 	VUNPCKHPD       Z6, Z4, Z9
 	VUNPCKLPD       Z7, Z5, Z10
 	VUNPCKHPD       Z7, Z5, Z11
-	VMOVUPS         Z8, K4, (BX)
-	VMOVUPS         Z9, K4, (BX)(SI*1)
-	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
+	VMOVUPS         Z8, (BX)
+	VMOVUPS         Z9, (BX)(SI*1)
+	VMOVUPS         Z10, (BX)(SI*2)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
 	ADDQ            $0x10, R10
 	ADDQ            $0x10, R11
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19198,17 +22288,21 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z9
 	VUNPCKLPD    Z7, Z5, Z10
 	VUNPCKHPD    Z7, Z5, Z11
-	VMOVUPS      Z8, K4, (BX)
-	VMOVUPS      Z9, K4, (BX)(SI*1)
-	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, (BX)(SI*1)
+	VMOVUPS      Z10, (BX)(SI*2)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
 	ADDQ         $0x20, R10
 	ADDQ         $0x20, R11
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19260,17 +22354,21 @@ loop:
 	VUNPCKHPD       Z6, Z4, Z9
 	VUNPCKLPD       Z7, Z5, Z10
 	VUNPCKHPD       Z7, Z5, Z11
-	VMOVUPS         Z8, K4, (BX)
-	VMOVUPS         Z9, K4, (BX)(SI*1)
-	VMOVUPS         Z10, K4, (BX)(SI*2)
-	VMOVUPS         Z11, K4, (BX)(R8*1)
+	VMOVUPS         Z8, (BX)
+	VMOVUPS         Z9, (BX)(SI*1)
+	VMOVUPS         Z10, (BX)(SI*2)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
 	ADDQ            $0x10, R10
 	ADDQ            $0x10, R11
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19328,17 +22426,21 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z9
 	VUNPCKLPD    Z7, Z5, Z10
 	VUNPCKHPD    Z7, Z5, Z11
-	VMOVUPS      Z8, K4, (BX)
-	VMOVUPS      Z9, K4, (BX)(SI*1)
-	VMOVUPS      Z10, K4, (BX)(SI*2)
-	VMOVUPS      Z11, K4, (BX)(R8*1)
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, (BX)(SI*1)
+	VMOVUPS      Z10, (BX)(SI*2)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
 	ADDQ         $0x20, R10
 	ADDQ         $0x20, R11
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, K4, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19394,14 +22496,18 @@ loop:
 	VMOVUPS         Z8, (BX)
 	VMOVUPS         Z9, (BX)(SI*1)
 	VMOVUPS         Z10, (BX)(SI*2)
-	VMOVUPS         Z11, (BX)(R8*1)
 	ADDQ            $0x10, CX
 	ADDQ            $0x10, R9
 	ADDQ            $0x10, R10
 	ADDQ            $0x10, R11
-	LEAQ            (BX)(SI*4), BX
 	SUBQ            $0x04, AX
-	JNZ             loop
+	JZ              last
+	VMOVUPS         Z11, (BX)(R8*1)
+	LEAQ            (BX)(SI*4), BX
+	JMP             loop
+
+last:
+	VMOVUPS Z11, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19463,14 +22569,18 @@ loop:
 	VMOVUPS      Z8, (BX)
 	VMOVUPS      Z9, (BX)(SI*1)
 	VMOVUPS      Z10, (BX)(SI*2)
-	VMOVUPS      Z11, (BX)(R8*1)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, R9
 	ADDQ         $0x20, R10
 	ADDQ         $0x20, R11
-	LEAQ         (BX)(SI*4), BX
 	SUBQ         $0x04, AX
-	JNZ          loop
+	JZ           last
+	VMOVUPS      Z11, (BX)(R8*1)
+	LEAQ         (BX)(SI*4), BX
+	JMP          loop
+
+last:
+	VMOVUPS Z11, (BX)(R8*1)
 	VZEROUPPER
 	RET
 
@@ -19567,7 +22677,7 @@ loop:
 	RET
 
 // func copy512(n int, src *float32, ld int, dst *float32, width int, cols int)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·copy512(SB), NOSPLIT, $0-48
 	MOVQ  n+0(FP), AX
 	MOVQ  src+8(FP), CX
@@ -19579,25 +22689,63 @@ TEXT ·copy512(SB), NOSPLIT, $0-48
 	MOVQ  cols+40(FP), DI
 	MOVL  $0xffffffff, R8
 	BZHIL DI, R8, R8
-	MOVL  R8, DI
-	SHRL  $0x10, DI
+	MOVL  R8, R9
+	SHRL  $0x10, R9
 	KMOVW R8, K1
-	KMOVW DI, K2
+	KMOVW R9, K2
+	LEAQ  (CX)(DX*4), R8
+	CMPQ  DI, $0x20
+	JEQ   panel
+	CMPQ  DI, $0x10
+	JGT   masked
+	CMPQ  SI, $0x20
+	JLT   masked
 
-loop:
-	VMOVUPS.Z (CX), K1, Z0
-	VMOVUPS.Z 64(CX), K2, Z1
-	VMOVUPS   Z0, K1, (BX)
-	VMOVUPS   Z1, K2, 64(BX)
-	ADDQ      DX, CX
-	ADDQ      SI, BX
-	DECQ      AX
-	JNZ       loop
+tile:
+	CMPQ       AX, $0x01
+	JEQ        masked
+	VMOVUPS.Z  (CX), K1, Z0
+	VMOVUPS    Z0, (BX)
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       DX, R8
+	ADDQ       DX, CX
+	ADDQ       SI, BX
+	DECQ       AX
+	JMP        tile
+
+panel:
+	VMOVUPS.Z  (CX), K1, Z0
+	VMOVUPS    Z0, (BX)
+	VMOVUPS.Z  64(CX), K2, Z1
+	VMOVUPS    Z1, 64(BX)
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       DX, R8
+	ADDQ       DX, CX
+	ADDQ       SI, BX
+	DECQ       AX
+	JNZ        panel
+	VZEROUPPER
+	RET
+
+masked:
+	VMOVUPS.Z  (CX), K1, Z0
+	VMOVUPS    Z0, K1, (BX)
+	VMOVUPS.Z  64(CX), K2, Z1
+	VMOVUPS    Z1, K2, 64(BX)
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       DX, R8
+	ADDQ       DX, CX
+	ADDQ       SI, BX
+	DECQ       AX
+	JNZ        masked
 	VZEROUPPER
 	RET
 
 // func pairBF16(n int, src *float32, ld int, dst *float32, width int, cols int)
-// Requires: AVX, AVX512BW, AVX512F, BMI2
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
 TEXT ·pairBF16(SB), NOSPLIT, $0-48
 	VMOVDQU32 interleave<>+0(SB), Z8
 	MOVQ      n+0(FP), AX
@@ -19610,28 +22758,84 @@ TEXT ·pairBF16(SB), NOSPLIT, $0-48
 	MOVQ      cols+40(FP), DI
 	MOVL      $0xffffffff, R8
 	BZHIL     DI, R8, R8
-	MOVL      R8, DI
-	SHRL      $0x10, DI
+	MOVL      R8, R9
+	SHRL      $0x10, R9
 	KMOVW     R8, K1
-	KMOVW     DI, K2
+	KMOVW     R9, K2
+	LEAQ      (CX)(DX*4), R8
+	CMPQ      DI, $0x20
+	JEQ       panel
+	CMPQ      DI, $0x10
+	JGT       masked
+	CMPQ      SI, $0x20
+	JLT       masked
 
-loop:
-	VMOVUPS.Z (CX), K1, Z0
-	VMOVUPS.Z (CX)(DX*1), K1, Z1
-	VMOVUPS.Z 64(CX), K2, Z2
-	VMOVUPS.Z 64(CX)(DX*1), K2, Z3
-	LONG      $0x487ff262
-	WORD      $0xe172
-	VPERMW    Z4, Z8, Z4
-	VMOVUPS   Z4, K1, (BX)
-	LONG      $0x486ff262
-	WORD      $0xeb72
-	VPERMW    Z5, Z8, Z5
-	VMOVUPS   Z5, K2, 64(BX)
-	LEAQ      (CX)(DX*2), CX
-	ADDQ      SI, BX
-	DECQ      AX
-	JNZ       loop
+tile:
+	CMPQ       AX, $0x01
+	JEQ        masked
+	VMOVUPS.Z  (CX), K1, Z0
+	VMOVUPS.Z  (CX)(DX*1), K1, Z2
+	LONG       $0x487ff262
+	WORD       $0xc272
+	VPERMW     Z0, Z8, Z0
+	VMOVUPS    Z0, (BX)
+	PREFETCHT0 (R8)
+	PREFETCHT0 (R8)(DX*1)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 64(R8)(DX*1)
+	LEAQ       (R8)(DX*2), R8
+	LEAQ       (CX)(DX*2), CX
+	ADDQ       SI, BX
+	DECQ       AX
+	JMP        tile
+
+panel:
+	VMOVUPS.Z  (CX), K1, Z0
+	VMOVUPS.Z  (CX)(DX*1), K1, Z2
+	LONG       $0x487ff262
+	WORD       $0xc272
+	VPERMW     Z0, Z8, Z0
+	VMOVUPS    Z0, (BX)
+	VMOVUPS.Z  64(CX), K2, Z1
+	VMOVUPS.Z  64(CX)(DX*1), K2, Z3
+	LONG       $0x4877f262
+	WORD       $0xcb72
+	VPERMW     Z1, Z8, Z1
+	VMOVUPS    Z1, 64(BX)
+	PREFETCHT0 (R8)
+	PREFETCHT0 (R8)(DX*1)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 64(R8)(DX*1)
+	LEAQ       (R8)(DX*2), R8
+	LEAQ       (CX)(DX*2), CX
+	ADDQ       SI, BX
+	DECQ       AX
+	JNZ        panel
+	VZEROUPPER
+	RET
+
+masked:
+	VMOVUPS.Z  (CX), K1, Z0
+	VMOVUPS.Z  (CX)(DX*1), K1, Z2
+	LONG       $0x487ff262
+	WORD       $0xc272
+	VPERMW     Z0, Z8, Z0
+	VMOVUPS    Z0, K1, (BX)
+	VMOVUPS.Z  64(CX), K2, Z1
+	VMOVUPS.Z  64(CX)(DX*1), K2, Z3
+	LONG       $0x4877f262
+	WORD       $0xcb72
+	VPERMW     Z1, Z8, Z1
+	VMOVUPS    Z1, K2, 64(BX)
+	PREFETCHT0 (R8)
+	PREFETCHT0 (R8)(DX*1)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 64(R8)(DX*1)
+	LEAQ       (R8)(DX*2), R8
+	LEAQ       (CX)(DX*2), CX
+	ADDQ       SI, BX
+	DECQ       AX
+	JNZ        masked
 	VZEROUPPER
 	RET
 

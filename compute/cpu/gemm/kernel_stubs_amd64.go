@@ -449,7 +449,7 @@ func transpose2x8(n int, src *float32, ld int, dst *float32, width int)
 //go:noescape
 func copy512(n int, src *float32, ld int, dst *float32, width int, cols int)
 
-// pairBF16 packs n pairs of rows, at least one, of up to 32 columns, see packBF16.
+// pairBF16 packs n pairs of rows, at least one, of up to 32 columns, see copyRowsBF16.
 //
 //go:noescape
 func pairBF16(n int, src *float32, ld int, dst *float32, width int, cols int)

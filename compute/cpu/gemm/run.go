@@ -26,7 +26,7 @@ func (j *job) run(p *par.Pool) {
 						j.pack(i)
 					}
 					for i := range groups {
-						j.multiply(i)
+						j.multiply(0, i)
 					}
 					continue
 				}
@@ -40,7 +40,7 @@ func (j *job) run(p *par.Pool) {
 func (j *job) runShared(p *par.Pool, packs, groups int) {
 	shared := *j
 	p.Run(packs, shared.pack)
-	p.Run(groups, shared.multiply)
+	p.RunWorker(groups, shared.multiply)
 }
 
 // tiles and panels count the present part's row tiles and column panels.
@@ -54,7 +54,7 @@ func (j *job) packs() int {
 		items = j.tiles()
 	}
 	switch {
-	case j.panels != nil:
+	case j.panels != nil, j.s.fused:
 	case j.s.directB:
 		items += min(1, j.n%j.k.width)
 	default:
@@ -85,15 +85,18 @@ func (j *job) pack(item int) {
 // enough groups to keep the threads busy to the end.
 func (j *job) group(threads int) {
 	j.mt, j.nt = min(j.tiles(), max(1, 168/j.k.mr)), min(j.panelN(), 16)
+	if j.s.fused {
+		j.mt = j.tiles()
+	}
 	if threads == 1 {
 		return
 	}
 	work := func() int { return j.mt * j.k.mr * j.nt * j.k.width * j.kb }
 	for j.groups() < 4*threads && work() > 1<<19 {
 		switch {
-		case j.nt > 1 && (j.nt*j.k.width >= j.mt*j.k.mr || j.mt == 1):
+		case j.nt > 1 && (j.s.fused || j.nt*j.k.width >= j.mt*j.k.mr || j.mt == 1):
 			j.nt = ceilDiv(j.nt, 2)
-		case j.mt > 1:
+		case j.mt > 1 && !j.s.fused:
 			j.mt = ceilDiv(j.mt, 2)
 		default:
 			return
@@ -104,7 +107,7 @@ func (j *job) group(threads int) {
 func (j *job) groups() int { return ceilDiv(j.tiles(), j.mt) * ceilDiv(j.panelN(), j.nt) }
 
 // multiply computes one group of tiles of C over the present part of K.
-func (j *job) multiply(item int) {
+func (j *job) multiply(worker, item int) {
 	k := j.k
 	across := ceilDiv(j.tiles(), j.mt)
 	t0, p0 := item%across*j.mt, item/across*j.nt
@@ -122,7 +125,7 @@ func (j *job) multiply(item int) {
 	for kc0 := 0; kc0 < j.kb; kc0 += KC {
 		kc := k.units(min(KC, j.kb-kc0))
 		for panel := p0; panel < p1; panel++ {
-			b, ldb := j.panel(panel, kc0)
+			b, ldb := j.panel(worker, panel, kc0)
 			for at := 0; at < k.width && panel*k.width+at < j.n; at += k.nr {
 				col := j.cut[1] + panel*k.width + at
 				cols := min(k.nr, j.n-panel*k.width-at)
@@ -156,10 +159,15 @@ func (j *job) tile(tile, kc0, rows int) *float32 {
 }
 
 // panel returns a panel of B from row kc0 of the present part of K on, and the stride of its rows.
-func (j *job) panel(panel, kc0 int) ([]float32, int) {
+func (j *job) panel(worker, panel, kc0 int) ([]float32, int) {
 	k := j.k
 	width := k.width
 	switch {
+	case j.s.fused:
+		size := len(j.bp) / j.threads
+		b := j.bp[worker*size:][:size]
+		k.packPanel(b, j.b, j.cut[2]+kc0, min(KC, j.kb-kc0), j.cut[1]+panel*width)
+		return b, width
 	case j.panels != nil:
 		return j.panels[(j.cut[1]/width+panel)*width*k.units(j.b.Rows)+k.units(j.cut[2]+kc0)*width:], width
 	case !j.s.directB:

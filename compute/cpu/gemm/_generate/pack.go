@@ -53,20 +53,36 @@ func transpose512(rows int) {
 		}
 	}
 	transpose4x4(in, mid, out)
-	for x := range 4 {
-		to := row(dst, width, width3, x, 0)
-		if rows == 16 {
-			VMOVUPS(out[x], to)
-		} else {
-			VMOVUPS(out[x], store, to)
-		}
+	storeColumns(rows, 16, out, store, bases, n, dst, width, width3)
+}
+
+// storeColumns ends a transposition's loop: it stores four columns of 32-bit words and steps by step bytes in the source.
+//
+// A store under a mask takes several times as long as a full one. With eight rows or more a full one therefore writes zeros
+// (what the missing rows are) over the beginning of the next column, which is written afterwards, but for the last.
+func storeColumns(rows int, step uint64, out []reg.VecPhysical, mask reg.OpmaskPhysical, bases []reg.GPVirtual, n, dst, width, width3 reg.GPVirtual) {
+	masked := func(x int) { VMOVUPS(out[x], mask, row(dst, width, width3, x, 0)) }
+	full := func(x int) { VMOVUPS(out[x], row(dst, width, width3, x, 0)) }
+	last := full
+	switch {
+	case rows < 8:
+		full, last = masked, masked
+	case rows < 16:
+		last = masked
+	}
+	for x := range 3 {
+		full(x)
 	}
 	for _, p := range bases {
-		ADDQ(operand.Imm(16), p)
+		ADDQ(operand.Imm(step), p)
 	}
-	LEAQ(operand.Mem{Base: dst, Index: width, Scale: 4}, dst)
 	SUBQ(operand.Imm(4), n)
-	JNZ(operand.LabelRef("loop"))
+	JZ(operand.LabelRef("last"))
+	full(3)
+	LEAQ(operand.Mem{Base: dst, Index: width, Scale: 4}, dst)
+	JMP(operand.LabelRef("loop"))
+	Label("last")
+	last(3)
 	VZEROUPPER()
 	RET()
 }
@@ -110,22 +126,7 @@ func transposeBF16(rows int) {
 		VPRORD(operand.Imm(16), in[q], in[q])
 	}
 	transpose4x4(in, mid, out)
-	for x := range 4 {
-		to := row(dst, width, width3, x, 0)
-		if rows == 16 {
-			VMOVUPS(out[x], to)
-		} else {
-			VMOVUPS(out[x], store, to)
-		}
-	}
-	for _, p := range bases {
-		ADDQ(operand.Imm(32), p)
-	}
-	LEAQ(operand.Mem{Base: dst, Index: width, Scale: 4}, dst)
-	SUBQ(operand.Imm(4), n)
-	JNZ(operand.LabelRef("loop"))
-	VZEROUPPER()
-	RET()
+	storeColumns(rows, 32, out, store, bases, n, dst, width, width3)
 }
 
 // transpose4x4 transposes the 4×4 matrices that stand in the 128-bit lanes of in.
@@ -179,20 +180,101 @@ func transpose2(rows int) {
 
 // copy512 writes dst[x·width+c] = src[x·ld+c] for c < cols ≤ 32 and x < n, n at least one.
 func copy512() {
-	TEXT("copy512", NOSPLIT, "func(n int, src *float32, ld int, dst *float32, width int, cols int)")
+	TEXT("copy512", NOSPLIT, copySignature)
 	Pragma("noescape")
 	Doc("copy512 copies n rows, at least one, of up to 32 columns, see kernel.copyRows.")
+	copyLoops(1, func(src, _ operand.Mem, mask reg.OpmaskPhysical, v int) reg.VecPhysical {
+		VMOVUPS_Z(src, mask, zmm[v])
+		return zmm[v]
+	})
+}
+
+// pairBF16 writes the words dst[x·width+c] = (src[2x·ld+c], src[(2x+1)·ld+c]) rounded to bf16, the first in the upper half, for
+// c < cols ≤ 32 and x < n, n at least one.
+func pairBF16() {
+	TEXT("pairBF16", NOSPLIT, copySignature)
+	Pragma("noescape")
+	Doc("pairBF16 packs n pairs of rows, at least one, of up to 32 columns, see copyRowsBF16.")
+	order := GLOBL("interleave", RODATA|NOPTR)
+	for i := range 16 {
+		DATA(4*i, operand.U32(uint32(16+i)<<16|uint32(i)))
+	}
+	index := zmm[8]
+	VMOVDQU32(order, index)
+	copyLoops(2, func(first, second operand.Mem, mask reg.OpmaskPhysical, v int) reg.VecPhysical {
+		VMOVUPS_Z(first, mask, zmm[v])
+		VMOVUPS_Z(second, mask, zmm[2+v])
+		vcvtne2ps2bf16(zmm[2+v], zmm[v], zmm[v])
+		VPERMW(zmm[v], index, zmm[v])
+		return zmm[v]
+	})
+}
+
+const copySignature = "func(n int, src *float32, ld int, dst *float32, width int, cols int)"
+
+// copyLoops is the body of a function that makes a row of words of every rows rows of the source. load leaves 16 words of them
+// in a register, zeros where the mask is.
+//
+// See storeColumns for why there is a loop with full stores for whole panels, one for tiles of A of at least eight rows, whose
+// stores overlap, and one for the rest.
+func copyLoops(rows int, load func(src, next operand.Mem, mask reg.OpmaskPhysical, v int) reg.VecPhysical) {
 	n, src, ld, dst, width, cols := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width"), param("cols")
 	columnMasks(cols)
-	Label("loop")
-	VMOVUPS_Z(operand.Mem{Base: src}, reg.K1, zmm[0])
-	VMOVUPS_Z(operand.Mem{Base: src, Disp: 64}, reg.K2, zmm[1])
-	VMOVUPS(zmm[0], reg.K1, operand.Mem{Base: dst})
-	VMOVUPS(zmm[1], reg.K2, operand.Mem{Base: dst, Disp: 64})
-	ADDQ(ld, src)
-	ADDQ(width, dst)
-	DECQ(n)
-	JNZ(operand.LabelRef("loop"))
+	mask := []reg.OpmaskPhysical{reg.K1, reg.K2}
+	at := func(v int) reg.VecPhysical {
+		return load(operand.Mem{Base: src, Disp: 64 * v}, operand.Mem{Base: src, Index: ld, Scale: 1, Disp: 64 * v}, mask[v], v)
+	}
+	to := func(v int) operand.Mem { return operand.Mem{Base: dst, Disp: 64 * v} }
+	// Rows of a wide matrix lie on pages of their own, where the hardware does not look ahead.
+	ahead := GP64()
+	LEAQ(operand.Mem{Base: src, Index: ld, Scale: 4}, ahead)
+	advance := func(p reg.GPVirtual) {
+		if rows == 2 {
+			LEAQ(operand.Mem{Base: p, Index: ld, Scale: 2}, p)
+		} else {
+			ADDQ(ld, p)
+		}
+	}
+	step := func() {
+		for v := range 2 {
+			PREFETCHT0(operand.Mem{Base: ahead, Disp: 64 * v})
+			if rows == 2 {
+				PREFETCHT0(operand.Mem{Base: ahead, Index: ld, Scale: 1, Disp: 64 * v})
+			}
+		}
+		advance(ahead)
+		advance(src)
+		ADDQ(width, dst)
+		DECQ(n)
+	}
+	CMPQ(cols, operand.Imm(32))
+	JEQ(operand.LabelRef("panel"))
+	CMPQ(cols, operand.Imm(16))
+	JGT(operand.LabelRef("masked"))
+	CMPQ(width, operand.Imm(32)) // bytes
+	JLT(operand.LabelRef("masked"))
+	Label("tile")
+	CMPQ(n, operand.Imm(1))
+	JEQ(operand.LabelRef("masked"))
+	VMOVUPS(at(0), to(0))
+	step()
+	JMP(operand.LabelRef("tile"))
+
+	Label("panel")
+	for v := range 2 {
+		VMOVUPS(at(v), to(v))
+	}
+	step()
+	JNZ(operand.LabelRef("panel"))
+	VZEROUPPER()
+	RET()
+
+	Label("masked")
+	for v := range 2 {
+		VMOVUPS(at(v), mask[v], to(v))
+	}
+	step()
+	JNZ(operand.LabelRef("masked"))
 	VZEROUPPER()
 	RET()
 }
@@ -206,39 +288,6 @@ func columnMasks(cols reg.GPVirtual) {
 	SHRL(operand.Imm(16), upper)
 	KMOVW(lower, reg.K1)
 	KMOVW(upper, reg.K2)
-}
-
-// pairBF16 writes the words dst[x·width+c] = (src[2x·ld+c], src[(2x+1)·ld+c]) rounded to bf16, the first in the upper half, for
-// c < cols ≤ 32 and x < n, n at least one.
-func pairBF16() {
-	TEXT("pairBF16", NOSPLIT, "func(n int, src *float32, ld int, dst *float32, width int, cols int)")
-	Pragma("noescape")
-	Doc("pairBF16 packs n pairs of rows, at least one, of up to 32 columns, see packBF16.")
-	order := GLOBL("interleave", RODATA|NOPTR)
-	for i := range 16 {
-		DATA(4*i, operand.U32(uint32(16+i)<<16|uint32(i)))
-	}
-	index := zmm[8]
-	VMOVDQU32(order, index)
-	n, src, ld, dst, width, cols := param("n"), param("src"), bytes("ld"), param("dst"), bytes("width"), param("cols")
-	columnMasks(cols)
-	mask := []reg.OpmaskPhysical{reg.K1, reg.K2}
-	Label("loop")
-	for v := range 2 {
-		VMOVUPS_Z(operand.Mem{Base: src, Disp: 64 * v}, mask[v], zmm[2*v])
-		VMOVUPS_Z(operand.Mem{Base: src, Index: ld, Scale: 1, Disp: 64 * v}, mask[v], zmm[2*v+1])
-	}
-	for v := range 2 {
-		vcvtne2ps2bf16(zmm[2*v+1], zmm[2*v], zmm[4+v])
-		VPERMW(zmm[4+v], index, zmm[4+v])
-		VMOVUPS(zmm[4+v], mask[v], operand.Mem{Base: dst, Disp: 64 * v})
-	}
-	LEAQ(operand.Mem{Base: src, Index: ld, Scale: 2}, src)
-	ADDQ(width, dst)
-	DECQ(n)
-	JNZ(operand.LabelRef("loop"))
-	VZEROUPPER()
-	RET()
 }
 
 // copy2 is copy512 for AVX2 and 16 columns.

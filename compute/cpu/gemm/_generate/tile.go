@@ -41,47 +41,51 @@ func tile512(prefix string, kind product, rows int) {
 	c, ldc := prefetchC(rows, 2)
 	sums(kind, rows, 64, zmm, zmm[28:32])
 
-	n, full, upper := param("n"), GP32(), GP32()
-	MOVL(operand.U32(0xffffffff), full)
-	BZHIL(n.As32(), full, full)
-	MOVL(full, upper)
-	SHRL(operand.Imm(16), upper)
-	KMOVW(full, reg.K1)
-	KMOVW(upper, reg.K2)
-	mask := []reg.OpmaskPhysical{reg.K1, reg.K2}
 	alpha := zmm[28]
 	VBROADCASTSS(operand.NewParamAddr("alpha", alphaOffset), alpha)
-
-	init := param("init")
-	TESTQ(init, init)
-	JZ(operand.LabelRef("scale"))
-	ldinit := bytes("ldinit")
-	for i := range rows {
-		for v := range 2 {
-			VFMADD213PS(operand.Mem{Base: init, Disp: 64 * v}, alpha, mask[v], acc(i, v))
+	n, init, ldinit := param("n"), param("init"), bytes("ldinit")
+	CMPQ(n, operand.Imm(32))
+	JNE(operand.LabelRef("tail"))
+	// Stores under a mask are slow: whole tiles do without.
+	for _, part := range []string{"full", "tail"} {
+		add := func(i, v int) { VFMADD213PS(operand.Mem{Base: init, Disp: 64 * v}, alpha, acc(i, v)) }
+		store := func(i, v int) { VMOVUPS(acc(i, v), operand.Mem{Base: c, Disp: 64 * v}) }
+		if part == "tail" {
+			Label("tail")
+			columnMasks(n)
+			mask := []reg.OpmaskPhysical{reg.K1, reg.K2}
+			add = func(i, v int) { VFMADD213PS(operand.Mem{Base: init, Disp: 64 * v}, alpha, mask[v], acc(i, v)) }
+			store = func(i, v int) { VMOVUPS(acc(i, v), mask[v], operand.Mem{Base: c, Disp: 64 * v}) }
 		}
-		if i < rows-1 {
-			ADDQ(ldinit, init)
+		TESTQ(init, init)
+		JZ(operand.LabelRef("scale_" + part))
+		for i := range rows {
+			for v := range 2 {
+				add(i, v)
+			}
+			if i < rows-1 {
+				ADDQ(ldinit, init)
+			}
 		}
+		JMP(operand.LabelRef("store_" + part))
+		Label("scale_" + part)
+		for i := range rows {
+			for v := range 2 {
+				VMULPS(alpha, acc(i, v), acc(i, v))
+			}
+		}
+		Label("store_" + part)
+		for i := range rows {
+			for v := range 2 {
+				store(i, v)
+			}
+			if i < rows-1 {
+				ADDQ(ldc, c)
+			}
+		}
+		VZEROUPPER()
+		RET()
 	}
-	JMP(operand.LabelRef("store"))
-	Label("scale")
-	for i := range rows {
-		for v := range 2 {
-			VMULPS(alpha, acc(i, v), acc(i, v))
-		}
-	}
-	Label("store")
-	for i := range rows {
-		for v := range 2 {
-			VMOVUPS(acc(i, v), mask[v], operand.Mem{Base: c, Disp: 64 * v})
-		}
-		if i < rows-1 {
-			ADDQ(ldc, c)
-		}
-	}
-	VZEROUPPER()
-	RET()
 }
 
 // alphaOffset is where alpha stands in tile's arguments.
