@@ -1,7 +1,5 @@
 package graph
 
-import "slices"
-
 // checkpoint returns the program with gradient checkpointing (Chen et al. 2016): of every block in blocks only what flows
 // to the next block stays in memory; what the block's gradients need is computed again before them. The calls are the same
 // with the same inputs, so the bits are.
@@ -60,15 +58,6 @@ func (p *program) checkpoint(blocks map[int]bool) *program {
 	q := &program{}
 	copies := map[*value]*value{}
 	repeated := map[int]bool{}
-	replaced := func(vs []*value) []*value {
-		vs = slices.Clone(vs)
-		for i, v := range vs {
-			if w := copies[v]; w != nil {
-				vs[i] = w
-			}
-		}
-		return vs
-	}
 	for _, c := range p.code {
 		if c.phase == backward {
 			for _, v := range c.in {
@@ -83,7 +72,7 @@ func (p *program) checkpoint(blocks map[int]bool) *program {
 					}
 					d := *r
 					d.phase = computedAgain
-					d.in = replaced(r.in)
+					d.in = substitute(r.in, copies)
 					d.out = make([]*value, len(r.out))
 					for i, v := range r.out {
 						if v != nil {
@@ -95,7 +84,7 @@ func (p *program) checkpoint(blocks map[int]bool) *program {
 				}
 			}
 			d := *c
-			d.in = replaced(c.in)
+			d.in = substitute(c.in, copies)
 			c = &d
 		}
 		q.code = append(q.code, c)

@@ -102,9 +102,9 @@ func (p *program) place(dev compute.Device) placement {
 func reuse(c *instr, i int, last map[*value]int, of map[*value]*region) *region {
 	var slots []int
 	switch c.call.Kernel {
-	case compute.Add:
+	case compute.Add, compute.ActivationGrad:
 		slots = []int{0, 1}
-	case compute.Dropout:
+	case compute.Dropout, compute.Activation:
 		slots = []int{0}
 	case compute.Linear:
 		slots = []int{3}

@@ -90,7 +90,7 @@ func build(cfg Config, net network, dev compute.Device) (*Training, error) {
 		return nil, err
 	}
 	t.hash = t.fingerprint(step)
-	plain := step.place(dev)
+	plain := step.recompute().place(dev)
 	chosen := step.sparsest(dev)
 	t.usage = Usage{
 		Weights: bytes[compute.Weights], Gradients: bytes[compute.Grads], Moments: bytes[compute.Moments],
@@ -290,12 +290,12 @@ func differentiate(cfg *Config, net network, eval bool, host compute.HostKernels
 // at once, so that keeping its values often costs no memory; then they are not computed again.
 func (p *program) sparsest(dev compute.Device) placement {
 	blocks := p.blocks()
-	placed := p.checkpoint(blocks).place(dev)
+	placed := p.checkpoint(blocks).recompute().place(dev)
 	if len(blocks) == 0 {
 		return placed
 	}
 	delete(blocks, slices.Max(keys(blocks)))
-	if q := p.checkpoint(blocks).place(dev); q.arena <= placed.arena {
+	if q := p.checkpoint(blocks).recompute().place(dev); q.arena <= placed.arena {
 		return q
 	}
 	return placed

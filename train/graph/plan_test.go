@@ -334,7 +334,7 @@ func TestCheckpointing(t *testing.T) {
 func TestLastBlock(t *testing.T) {
 	cfg := Config{Model: tiny(1, true), Batch: 2, Seq: 8, Checkpointing: true}
 	const work = 1 << 20
-	for kernel, twice := range map[compute.Kernel]bool{compute.AttentionGrad: false, compute.CrossEntropy: true, compute.TokenNLL: true, compute.AdamW: true} {
+	for kernel, twice := range map[compute.Kernel]bool{compute.AttentionGrad: false, compute.CrossEntropy: true, compute.TokenNLL: false, compute.AdamW: false} {
 		tr, err := Build(cfg, hostDevice{kernels: ref.Kernels{}, more: map[compute.Kernel]int64{kernel: work}})
 		if err != nil {
 			t.Fatal(err)
@@ -375,14 +375,14 @@ func TestSantaCoderMemory(t *testing.T) {
 		t.Errorf("%d parameters: %+v", c.NumParams(), u)
 	}
 	for _, a := range []ArenaUsage{u.Plain, u.Checkpointed} {
-		if a.Bytes != a.Activations {
+		if a.Bytes > a.Activations*101/100 {
 			t.Errorf("arena of %d bytes for %d bytes alive", a.Bytes, a.Activations)
 		}
 	}
-	// 28.25·E·L two-byte elements a token stay without checkpointing, the
-	// residual stream at each block's start with it.
+	// Without checkpointing the residual stream (twice a block), queries, keys and values, attention's output and the MLP's
+	// inner layer before its activation stay, with it the residual stream at each block's start.
 	tokens := 2. * 2048
-	if got, want := float64(u.Plain.Bytes), tokens*28.25*2048*24*2; math.Abs(got/want-1) > .05 {
+	if got, want := float64(u.Plain.Bytes), tokens*(2+1.125+1+4)*2048*24*4; math.Abs(got/want-1) > .05 {
 		t.Errorf("arena of %v bytes without checkpointing, expected about %v", got, want)
 	}
 	if got, least := float64(u.Checkpointed.Bytes), tokens*2048*4*24; got < least || got > 2*least {
@@ -440,7 +440,9 @@ func TestReuse(t *testing.T) {
 		{"not over its input", []*instr{src, call(compute.Linear, y, x, weight, nil, weight)}, 2},
 		{"not over a base that is its input", []*instr{src, call(compute.Linear, y, x, weight, nil, x)}, 2},
 		{"gradient over its base", []*instr{src, call(compute.LinearGradX, y, weight, weight, x)}, 1},
-		{"not of an activation's gradient", []*instr{src, call(compute.ActivationGrad, y, weight, x)}, 2},
+		{"activation in place", []*instr{src, call(compute.Activation, y, x)}, 1},
+		{"an activation's gradient", []*instr{src, call(compute.ActivationGrad, y, weight, x)}, 1},
+		{"not of a norm's gradient", []*instr{src, call(compute.LayerNormGrad, y, x, weight, weight)}, 2},
 	} {
 		p := &program{code: c.code}
 		if err := p.check(); err != nil {
@@ -521,6 +523,7 @@ func TestHash(t *testing.T) {
 		"trained":       func(c *Config) { c.Train = func(p string) bool { return p != "transformer.wpe.weight" } },
 		"groups":        func(c *Config) { c.Group = func(_ string, s []int) int { return len(s) - 1 } },
 		"type":          func(c *Config) { c.DType = compute.F64 },
+		"precision":     func(c *Config) { c.Precision = BF16 },
 	} {
 		h := hash(dev, change)
 		if other, ok := seen[h]; ok {
@@ -537,6 +540,8 @@ func TestBuildErrors(t *testing.T) {
 	}{
 		{func(c *Config) { c.Batch = 0 }, "batch of 0 sequences of 4 tokens, expected at least 1 of each"},
 		{func(c *Config) { c.Seq = 10 }, "sequences of 10 tokens, expected at most the model's 9 positions"},
+		{func(c *Config) { c.Precision = "fp8" }, `precision "fp8", expected float32 or bf16`},
+		{func(c *Config) { c.Precision, c.DType = BF16, compute.F64 }, "precision bf16 with floats of type f64, expected f32"},
 		{func(c *Config) { c.Model.Heads = 5 }, "n_head: 5, expected a divisor of n_embd 12"},
 		{func(c *Config) { c.DType = compute.I32 }, "floats of type i32"},
 		{func(c *Config) { c.Train = func(string) bool { return false } }, "no parameter is trained"},
