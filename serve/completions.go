@@ -40,6 +40,9 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 		head: completion{ID: "cmpl-" + hex.EncodeToString(random[:12]), Object: "text_completion", Created: time.Now().Unix(), Model: s.o.Model},
 	}
 	reqs := req.requests()
+	for i := range reqs {
+		reqs[i].Prompt.Order, reqs[i].Speculate = s.o.Order, s.o.Speculate
+	}
 	a.echoes = make([]string, len(reqs))
 	if req.echo {
 		for i := range reqs {
@@ -91,7 +94,7 @@ func note(r *http.Request, results []infer.Result) {
 	l := logged(r)
 	for i, res := range results {
 		l.attrs = append(l.attrs, slog.Group(fmt.Sprintf("completion%d", i),
-			"prompt_tokens", len(res.PromptIDs), "tokens", len(res.IDs), "finish", string(res.FinishReason), "shortened", res.Shortened,
+			"prompt_tokens", len(res.PromptIDs), "cached", res.Cached, "tokens", len(res.IDs), "drafted", res.Drafted, "accepted", res.Accepted, "finish", string(res.FinishReason), "shortened", res.Shortened,
 			"queue", res.Timings.Queue, "prompt", res.Timings.Prompt, "decode", res.Timings.Decode))
 	}
 }
@@ -135,7 +138,7 @@ type answer struct {
 // whole writes the answer as one object.
 func (a *answer) whole(results []infer.Result) {
 	c := a.head
-	c.Usage = usageOf(results, a.req.n)
+	c.Usage, c.Timings = usageOf(results, a.req.n), timingsOf(results)
 	var total infer.Timings
 	for i, r := range results {
 		ch := choice{Text: a.echoes[i] + r.Text, Index: i, FinishReason: optional(string(r.FinishReason)), Shortened: r.Shortened}
@@ -149,8 +152,7 @@ func (a *answer) whole(results []infer.Result) {
 		total.Prompt += r.Timings.Prompt
 		total.Decode += r.Timings.Decode
 	}
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	a.w.Header().Set("Server-Timing", fmt.Sprintf("queue;dur=%.3f, prompt;dur=%.3f, decode;dur=%.3f", ms(total.Queue), ms(total.Prompt), ms(total.Decode)))
+	a.w.Header().Set("Server-Timing", fmt.Sprintf("queue;dur=%.3f, prompt;dur=%.3f, decode;dur=%.3f", milliseconds(total.Queue), milliseconds(total.Prompt), milliseconds(total.Decode)))
 	writeJSON(a.w, http.StatusOK, c)
 }
 
@@ -160,7 +162,7 @@ func (a *answer) event(i int, chunk infer.Chunk) error {
 		a.choice, a.begun, a.at = i, false, offsets{}
 	}
 	a.at.text += chunk.Text
-	ch := choice{Text: chunk.Text, Index: i, FinishReason: optional(string(chunk.FinishReason))}
+	ch := choice{Text: chunk.Text, Index: i, FinishReason: optional(string(chunk.FinishReason)), Shortened: chunk.Shortened}
 	if !a.begun {
 		a.begun = true
 		a.base = utf8.RuneCountInString(a.echoes[i])
@@ -213,7 +215,7 @@ func (a *answer) send(v any) error {
 func (a *answer) end(results []infer.Result) {
 	if a.req.includeUsage {
 		c := a.head
-		c.Choices, c.Usage = []choice{}, usageOf(results, a.req.n)
+		c.Choices, c.Usage, c.Timings = []choice{}, usageOf(results, a.req.n), timingsOf(results)
 		if a.send(c) != nil {
 			return
 		}

@@ -36,7 +36,8 @@ func TestAnswerWhole(t *testing.T) {
 	want := `{ID,"model":"some/model","choices":[` +
 		`{"text":"one two<&>","index":0,"logprobs":null,"finish_reason":"stop"},{"text":"one two<&>","index":1,"logprobs":null,"finish_reason":"stop"},` +
 		`{"text":"one two<&>","index":2,"logprobs":null,"finish_reason":"stop"},{"text":"one two<&>","index":3,"logprobs":null,"finish_reason":"stop"}],` +
-		`"usage":{"prompt_tokens":4,"completion_tokens":12,"total_tokens":16}}` + "\n"
+		`"usage":{"prompt_tokens":4,"completion_tokens":12,"total_tokens":16,"prompt_tokens_details":{"cached_tokens":2}},` +
+		`"timings":{"cache_n":4,"prompt_n":4,"prompt_ms":0,"prompt_per_token_ms":0,"prompt_per_second":0,"predicted_n":12,"predicted_ms":0,"predicted_per_token_ms":0,"predicted_per_second":0,"draft_n":8,"draft_n_accepted":4}}` + "\n"
 	if status != 200 || steady(t, got) != want {
 		t.Errorf("%d %s\nexpected %s", status, got, want)
 	}
@@ -55,7 +56,7 @@ func TestAnswerStream(t *testing.T) {
 		{`{"prompt":"p","stream":true,"echo":true,"stream_options":{"include_usage":true}}`,
 			`data: {ID,"model":"some/model","choices":[{"text":"pone","index":0,"logprobs":null,"finish_reason":null}]}` + "\n\n" +
 				`data: {ID,"model":"some/model","choices":[{"text":" two<&>","index":0,"logprobs":null,"finish_reason":"stop"}]}` + "\n\n" +
-				`data: {ID,"model":"some/model","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}` + "\n\n" +
+				`data: {ID,"model":"some/model","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1}},"timings":{"cache_n":1,"prompt_n":1,"prompt_ms":0,"prompt_per_token_ms":0,"prompt_per_second":0,"predicted_n":3,"predicted_ms":0,"predicted_per_token_ms":0,"predicted_per_second":0,"draft_n":2,"draft_n_accepted":1}}` + "\n\n" +
 				"data: [DONE]\n\n"},
 	} {
 		status, got, header := post(t, url, c.body)
@@ -466,4 +467,78 @@ func FuzzCompletionBody(f *testing.F) {
 			t.Fatalf("accepted %+v", r)
 		}
 	})
+}
+
+// TestShortenedPrompt: a whole answer says that its prompt was cut, and so does the last event of a stream.
+func TestShortenedPrompt(t *testing.T) {
+	url, _ := start(t, realEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{}), Options{})
+	for _, c := range []struct {
+		prompt string
+		cut    bool
+	}{{"x = 1\n", false}, {strings.Repeat("x = 1\n", 40), true}} {
+		body := fmt.Sprintf(`{"prompt":%q,"max_tokens":5,%s`, c.prompt, endless)
+		_, got, _ := post(t, url, body+`}`)
+		if strings.Contains(got, `"prompt_shortened":true`) != c.cut {
+			t.Errorf("cut %v: %s", c.cut, got)
+		}
+		_, got, _ = post(t, url, body+`,"stream":true}`)
+		all := events(t, strings.NewReader(got))
+		for i, e := range all {
+			if last := i == len(all)-2; strings.Contains(e, `"prompt_shortened":true`) != (c.cut && last) || strings.Contains(e, `"finish_reason":"length"`) != last {
+				t.Errorf("cut %v, event %d of %d: %s", c.cut, i, len(all), e)
+			}
+		}
+	}
+}
+
+// TestCachedTokens: a prompt that goes on from the one before is evaluated only where it does, and the answer says so.
+func TestCachedTokens(t *testing.T) {
+	url, log := start(t, realEngine(t, nil, infer.EngineOptions{}), Options{})
+	type answer struct {
+		Choices []struct{ Text string }
+		Usage   struct {
+			PromptTokens        int `json:"prompt_tokens"`
+			PromptTokensDetails struct {
+				CachedTokens int `json:"cached_tokens"`
+			} `json:"prompt_tokens_details"`
+		}
+		Timings struct {
+			CacheN   int     `json:"cache_n"`
+			PromptN  int     `json:"prompt_n"`
+			PromptMS float64 `json:"prompt_ms"`
+			Rate     float64 `json:"predicted_per_second"`
+		}
+	}
+	ask := func(prefix string) answer {
+		_, got, _ := post(t, url, fmt.Sprintf(`{"prompt":%q,"suffix":"\n    return a\n","max_tokens":4,%s}`, prefix, endless))
+		return decode[answer](t, got)
+	}
+	if a := ask("def add(a, b):\n"); a.Usage.PromptTokensDetails.CachedTokens != 0 || a.Timings.PromptN != a.Usage.PromptTokens || !(a.Timings.PromptMS > 0 && a.Timings.Rate > 0) {
+		t.Errorf("first request: %+v", a)
+	}
+	a := ask("def add(a, b):\n    if a")
+	if n := a.Usage.PromptTokensDetails.CachedTokens; n < a.Usage.PromptTokens-5 || n != a.Timings.CacheN || a.Timings.PromptN != a.Usage.PromptTokens-n {
+		t.Errorf("after typing: %+v", a)
+	}
+	if !strings.Contains(log.String(), "completion0.cached=") {
+		t.Errorf("log %s", log)
+	}
+}
+
+// TestOptionsReachEngine: the server's order of prompts and its speculation are those of every request.
+func TestOptionsReachEngine(t *testing.T) {
+	var got []infer.Request
+	url, _ := start(t, &fake{complete: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		got = reqs
+		return make([]infer.Result, len(reqs)), nil
+	}}, Options{Order: infer.SPM, Speculate: infer.SpeculateOff})
+	post(t, url, `{"prompt":["a","b"],"suffix":"c","n":2}`)
+	for i, r := range got {
+		if r.Prompt.Order != infer.SPM || r.Speculate != infer.SpeculateOff {
+			t.Errorf("request %d: %+v", i, r)
+		}
+	}
+	if len(got) != 4 {
+		t.Errorf("%d requests", len(got))
+	}
 }

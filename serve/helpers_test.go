@@ -44,7 +44,7 @@ func (f *fake) Complete(ctx context.Context, reqs []infer.Request, emit func(int
 				}
 			}
 		}
-		results = append(results, infer.Result{Text: "one two<&>", IDs: []int32{1, 2, 3}, PromptIDs: []int32{4, 5}, FinishReason: infer.FinishStop})
+		results = append(results, infer.Result{Text: "one two<&>", IDs: []int32{1, 2, 3}, PromptIDs: []int32{4, 5}, FinishReason: infer.FinishStop, Cached: 1, Drafted: 2, Accepted: 1})
 	}
 	return results, nil
 }

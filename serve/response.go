@@ -3,6 +3,7 @@ package serve
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"autodev/infer"
@@ -16,6 +17,8 @@ type completion struct {
 	Model   string   `json:"model"`
 	Choices []choice `json:"choices"`
 	Usage   *usage   `json:"usage,omitempty"`
+	// Timings are not of OpenAI's but as llama.cpp's server gives them.
+	Timings *timings `json:"timings,omitempty"`
 }
 
 type choice struct {
@@ -28,9 +31,14 @@ type choice struct {
 }
 
 type usage struct {
-	PromptTokens     int `json:"prompt_tokens"`
-	CompletionTokens int `json:"completion_tokens"`
-	TotalTokens      int `json:"total_tokens"`
+	PromptTokens        int           `json:"prompt_tokens"`
+	CompletionTokens    int           `json:"completion_tokens"`
+	TotalTokens         int           `json:"total_tokens"`
+	PromptTokensDetails promptDetails `json:"prompt_tokens_details"`
+}
+
+type promptDetails struct {
+	CachedTokens int `json:"cached_tokens"` // that a request before had evaluated
 }
 
 // usageOf adds up results; the n results of one prompt share it.
@@ -39,12 +47,48 @@ func usageOf(results []infer.Result, n int) *usage {
 	for i, r := range results {
 		if i%n == 0 {
 			u.PromptTokens += len(r.PromptIDs)
+			u.PromptTokensDetails.CachedTokens += r.Cached
 		}
 		u.CompletionTokens += len(r.IDs)
 	}
 	u.TotalTokens = u.PromptTokens + u.CompletionTokens
 	return u
 }
+
+// timings tell where the time of an answer went, over all its choices.
+type timings struct {
+	Cached         int     `json:"cache_n"`  // prompt tokens from the cache
+	Prompt         int     `json:"prompt_n"` // evaluated
+	PromptMS       float64 `json:"prompt_ms"`
+	PromptTokenMS  float64 `json:"prompt_per_token_ms"`
+	PromptRate     float64 `json:"prompt_per_second"`
+	Predicted      int     `json:"predicted_n"`
+	PredictedMS    float64 `json:"predicted_ms"`
+	PredictTokenMS float64 `json:"predicted_per_token_ms"`
+	PredictedRate  float64 `json:"predicted_per_second"`
+	Drafted        int     `json:"draft_n"`
+	Accepted       int     `json:"draft_n_accepted"`
+}
+
+func timingsOf(results []infer.Result) *timings {
+	t := &timings{}
+	var total infer.Timings
+	for _, r := range results {
+		t.Cached += r.Cached
+		t.Prompt += len(r.PromptIDs) - r.Cached
+		t.Predicted += len(r.IDs)
+		t.Drafted += r.Drafted
+		t.Accepted += r.Accepted
+		total.Prompt += r.Timings.Prompt
+		total.Decode += r.Timings.Decode
+	}
+	t.PromptMS, t.PredictedMS = milliseconds(total.Prompt), milliseconds(total.Decode)
+	t.PromptTokenMS, t.PredictTokenMS = t.PromptMS/float64(max(1, t.Prompt)), t.PredictedMS/float64(max(1, t.Predicted))
+	t.PromptRate, t.PredictedRate = total.PromptRate(t.Prompt), total.DecodeRate(t.Predicted)
+	return t
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // logprobs holds one element per token in each of its lists. Offsets count characters of the choice's text.
 type logprobs struct {

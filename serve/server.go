@@ -29,7 +29,9 @@ type Engine interface {
 
 // Options of a Server. Zero values take the defaults.
 type Options struct {
-	Model        string        // id of the model, as clients see it
+	Model        string      // id of the model, as clients see it
+	Order        infer.Order // of prompts with a suffix
+	Speculate    infer.Speculate
 	Created      time.Time     // of the model; zero: the server's start
 	Logger       *slog.Logger  // nil: no log
 	MaxBody      int64         // bytes of a request: 8 MiB
