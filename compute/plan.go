@@ -135,3 +135,10 @@ type Memory interface {
 	// Free releases the memory, which must not be used afterwards.
 	Free() error
 }
+
+// Visible is a Memory that the host sees too, so that large buffers need no copy. View returns b's elements where they lie;
+// they are valid until Free.
+type Visible interface {
+	Memory
+	View(b Buffer) (Host, error)
+}

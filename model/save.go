@@ -53,14 +53,17 @@ func save(dir string, fill func(tmp string) error) error {
 	return nil
 }
 
-// SaveInto writes the files of Save into the existing folder dir; the caller sees to it that dir appears whole.
-func SaveInto(ctx context.Context, dir string, c Config, w *Weights, o SaveOptions) error {
+// SaveInto writes the files of Save into the existing folder dir; the caller sees to it that dir appears whole. The parameters
+// may come from anywhere, as with SaveFrom.
+func SaveInto(ctx context.Context, dir string, c Config, src Source, o SaveOptions) error {
 	if converted, err := c.convert(cmp.Or(o.Layout, c.Architecture)); err == nil {
-		if err := w.Check(converted); err != nil {
+		if w, ok := src.(*Weights); !ok {
+			// Each parameter is checked when it is read.
+		} else if err := w.Check(converted); err != nil {
 			return fmt.Errorf("save %s: %w", dir, err)
 		}
 	}
-	return saveInto(ctx, dir, c, w, o)
+	return saveInto(ctx, dir, c, src, o)
 }
 
 func saveInto(ctx context.Context, dir string, c Config, src Source, o SaveOptions) error {

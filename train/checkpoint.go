@@ -178,13 +178,13 @@ func newestState(out string, warn func(string, ...any)) (*state, string, error) 
 	return nil, "", first
 }
 
-// gather copies the trained parameters from the device to the host's weights or adapter.
+// gather checks the trained parameters, and copies them from the device to the host's adapter.
 func (j *job) gather() error {
 	for _, p := range j.plans.Params() {
 		if !p.Trained {
 			continue
 		}
-		data, err := j.plans.Param(p.Name)
+		data, err := j.weight(p.Name)
 		if err != nil {
 			return err
 		}
@@ -193,25 +193,37 @@ func (j *job) gather() error {
 				return fmt.Errorf("tensor %s: element %d is %v: training has diverged", p.Name, i, v)
 			}
 		}
-		copy(j.host(p.Name), data)
+		if j.adapter != nil {
+			copy(j.adapter.Data(p.Name), data)
+		}
 	}
 	return nil
 }
 
-// host returns the host's copy of a trained parameter.
-func (j *job) host(name string) []float32 {
-	if j.adapter != nil {
-		return j.adapter.Data(name)
+// weight returns a parameter's elements: where they lie if the host sees them there, else a copy.
+func (j *job) weight(name string) ([]float32, error) {
+	if data, _, _, ok := j.plans.View(name); ok {
+		return data, nil
 	}
-	return j.weights.Data(name)
+	return j.plans.Param(name)
 }
 
-// saveResult writes the model or the adapter as it is on the host into dir.
+// Read gives the model as it is on the device (model.Source), so that it is saved without being in memory a second time.
+func (j *job) Read(name string) (*model.Tensor, error) {
+	p, ok := j.plans.Lookup(name)
+	if !ok {
+		return nil, fmt.Errorf("tensor %s: missing", name)
+	}
+	data, err := j.weight(name)
+	return &model.Tensor{Name: name, Shape: p.Shape, Data: data}, err
+}
+
+// saveResult writes the model as it is on the device, or the adapter as it is on the host, into dir.
 func (j *job) saveResult(ctx context.Context, dir string) error {
 	if j.adapter != nil {
 		return j.adapter.SaveInto(dir)
 	}
-	return model.SaveInto(ctx, dir, j.config, j.weights, model.SaveOptions{Assets: j.assets})
+	return model.SaveInto(ctx, dir, j.config, j, model.SaveOptions{Assets: j.assets})
 }
 
 // checkpoint writes the run's state after step n, whose position in the data is given, and removes old checkpoints.
@@ -270,9 +282,12 @@ func (j *job) saveMoments(name string) error {
 		if !p.Trained {
 			continue
 		}
-		m, v, err := j.plans.Moments(p.Name)
-		if err != nil {
-			return err
+		_, m, v, ok := j.plans.View(p.Name)
+		if !ok {
+			var err error
+			if m, v, err = j.plans.Moments(p.Name); err != nil {
+				return err
+			}
 		}
 		ts = append(ts, safetensors.Float32("m."+p.Name, p.Shape, m, dtype.F32), safetensors.Float32("v."+p.Name, p.Shape, v, dtype.F32))
 	}
@@ -297,6 +312,8 @@ func (j *job) restore(ctx context.Context, s *state, dir string) error {
 	if err := j.windows.Restore(s.Data); err != nil {
 		return fail(err)
 	}
+	// trained returns the trained parameters of the checkpoint.
+	var trained func(name string) []float32
 	if j.adapter != nil {
 		a, err := lora.Load(dir, j.config)
 		if err != nil {
@@ -305,10 +322,7 @@ func (j *job) restore(ctx context.Context, s *state, dir string) error {
 		if !slices.Equal(a.Modules, j.adapter.Modules) {
 			return fail(fmt.Errorf("%s: other modules or ranks than the recipe's", lora.ConfigFile))
 		}
-		for _, m := range a.Modules {
-			copy(j.adapter.Data(m.A()), a.Data(m.A()))
-			copy(j.adapter.Data(m.B()), a.Data(m.B()))
-		}
+		trained = a.Data
 	} else {
 		c, err := model.Load(ctx, dir)
 		if err == nil {
@@ -317,13 +331,13 @@ func (j *job) restore(ctx context.Context, s *state, dir string) error {
 		if err != nil {
 			return fail(err)
 		}
-		j.weights = c.Weights
+		trained = c.Weights.Data
 	}
 	for _, p := range j.plans.Params() {
 		if !p.Trained {
 			continue
 		}
-		if err := j.plans.SetParam(p.Name, j.host(p.Name)); err != nil {
+		if err := j.plans.SetParam(p.Name, trained(p.Name)); err != nil {
 			return fail(err)
 		}
 	}

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"math"
 	"os"
@@ -56,7 +57,7 @@ func TestLoRAStepEqualsPEFT(t *testing.T) {
 			j.recipe.Train.Beta1, j.recipe.Train.Beta2, j.recipe.Train.Epsilon = o.Betas[0], o.Betas[1], o.Eps
 			j.schedule = schedule{peak: o.LR, kind: "constant", total: 1}
 			j.windows = fixedWindows(want.IDs)
-			if err := j.plan(ckpt.Weights); err != nil {
+			if err := j.plan(ckpt.Weights, sha256.New()); err != nil {
 				t.Fatal(err)
 			}
 			defer func() {
@@ -170,13 +171,13 @@ func TestStepsEqualTorch(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := want.AdamW
-	j := &job{config: c.Config, weights: c.Weights, sequence: len(want.IDs[0]), total: len(o.Losses)}
+	j := &job{config: c.Config, sequence: len(want.IDs[0]), total: len(o.Losses)}
 	j.recipe.Train = configs.Train{
 		MicroBatch: 1, Accumulation: len(want.IDs), LR: o.LR, Clip: o.Clip, WeightDecay: o.WeightDecay, DecayAll: true,
 		Beta1: o.Betas[0], Beta2: o.Betas[1], Epsilon: o.Eps, Schedule: "constant",
 	}
 	j.schedule = newSchedule(j.recipe.Train, j.total)
-	if err := j.plan(c.Weights); err != nil {
+	if err := j.plan(c.Weights, sha256.New()); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
@@ -206,9 +207,9 @@ func TestDecayGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, all := range []bool{false, true} {
-		j := &job{config: c.Config, weights: c.Weights, sequence: 8}
+		j := &job{config: c.Config, sequence: 8}
 		j.recipe.Train.MicroBatch, j.recipe.Train.WeightDecay, j.recipe.Train.DecayAll = 1, .1, all
-		if err := j.plan(c.Weights); err != nil {
+		if err := j.plan(c.Weights, sha256.New()); err != nil {
 			t.Fatal(err)
 		}
 		for _, p := range j.plans.Params() {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"autodev/configs"
@@ -131,6 +132,9 @@ func start(ctx context.Context, r configs.Recipe, o *Options) (*Summary, error) 
 		}
 	}
 	if err == nil {
+		// What was read is in the plans' memory now. It was as large as what the run is about to need, and the collector alone
+		// would be slow to give it back.
+		debug.FreeOSMemory()
 		err = j.run(ctx, sum, o.Progress)
 	}
 	return sum, errors.Join(err, j.close())

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -35,9 +36,8 @@ import (
 type job struct {
 	recipe   configs.Recipe
 	config   model.Config
-	weights  *model.Weights // full training: the host's copy of the weights, filled when they are saved; LoRA: nil
-	assets   fs.FS          // tokenizer and other files to put beside a saved model
-	adapter  *lora.Adapter  // nil for full training
+	assets   fs.FS         // tokenizer and other files to put beside a saved model
+	adapter  *lora.Adapter // nil for full training
 	tok      *tokenizer.Tokenizer
 	plans    *graph.Training
 	device   *cpu.Device
@@ -77,9 +77,14 @@ func prepare(ctx context.Context, r configs.Recipe, o *Options, total int) (_ *j
 		return nil, err
 	}
 	j.schedule = newSchedule(r.Train, j.total)
-	if err := j.plan(base); err != nil {
+	identity := sha256.New()
+	if err := j.plan(base, identity); err != nil {
 		return nil, err
 	}
+	if err := j.tok.WriteJSON(identity); err != nil {
+		return nil, fmt.Errorf("tokenizer: %w", err)
+	}
+	j.base = hex.EncodeToString(identity.Sum(nil))
 	return j, nil
 }
 
@@ -105,8 +110,8 @@ func (j *job) close() error {
 }
 
 // openModel finds the initial weights, which it returns, and the tokenizer.
-func (j *job) openModel(ctx context.Context, o *Options) (*model.Weights, error) {
-	var weights *model.Weights
+func (j *job) openModel(ctx context.Context, o *Options) (model.Source, error) {
+	var weights model.Source
 	if i := j.recipe.Init; i != nil {
 		tok, err := tokenizer.Load(i.Tokenizer)
 		if err != nil {
@@ -120,7 +125,7 @@ func (j *job) openModel(ctx context.Context, o *Options) (*model.Weights, error)
 			dir = filepath.Dir(dir)
 		}
 		j.tok, j.assets = tok, os.DirFS(dir)
-		weights = model.Init(j.config, j.recipe.Seed)
+		weights = model.Random(j.config, j.recipe.Seed)
 	} else {
 		if o.Open == nil {
 			return nil, fmt.Errorf("model %s: no way to open models was given", j.recipe.Model)
@@ -135,11 +140,8 @@ func (j *job) openModel(ctx context.Context, o *Options) (*model.Weights, error)
 		j.tok, j.assets, weights = tok, ckpt.FS, ckpt.Weights
 	}
 	j.sentinel = fim.SentinelsOf(j.tok)
-	var err error
-	if j.base, err = identity(weights, j.tok); err != nil {
-		return nil, err
-	}
 	if l := j.recipe.LoRA; l != nil {
+		var err error
 		j.adapter, err = lora.New(j.config, lora.Spec{
 			Rank: l.Rank, Alpha: l.Alpha, RSLoRA: l.RSLoRA, Dropout: l.Dropout, Targets: l.Targets, Init: lora.Init(l.Init),
 		}, j.recipe.Seed)
@@ -147,8 +149,6 @@ func (j *job) openModel(ctx context.Context, o *Options) (*model.Weights, error)
 			return nil, err
 		}
 		j.adapter.Base = j.recipe.Model
-	} else {
-		j.weights = weights
 	}
 	return weights, nil
 }
@@ -180,23 +180,26 @@ func newConfig(i *configs.Init, tok *tokenizer.Tokenizer) (model.Config, error) 
 	return c, nil
 }
 
-// identity hashes weights and vocabulary, so that a run is not resumed on top of others.
-func identity(w *model.Weights, tok *tokenizer.Tokenizer) (string, error) {
-	h := sha256.New()
+// load puts the parameters of src into the plans, one at a time, and writes them to identity.
+func load(plans *graph.Training, src model.Source, c model.Config, identity hash.Hash) error {
 	buf := make([]byte, 0, 1<<16)
-	for t := range w.All() {
-		fmt.Fprintf(h, "%s %v\n", t.Name, t.Shape)
+	for _, p := range c.Params() {
+		t, err := src.Read(p.Name)
+		if err != nil {
+			return err
+		}
+		if err := plans.SetParam(p.Name, t.Data); err != nil {
+			return err
+		}
+		fmt.Fprintf(identity, "%s %v\n", t.Name, t.Shape)
 		for i, v := range t.Data {
 			if buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v)); len(buf) == cap(buf) || i == len(t.Data)-1 {
-				h.Write(buf)
+				identity.Write(buf)
 				buf = buf[:0]
 			}
 		}
 	}
-	if err := tok.WriteJSON(h); err != nil {
-		return "", fmt.Errorf("tokenizer: %w", err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return nil
 }
 
 // openData opens the sources and settles the number of steps.
@@ -348,8 +351,8 @@ func (j *job) countSteps(ctx context.Context, src data.Source) (n int, err error
 
 func (j *job) windowsPerStep() int { return j.recipe.Train.MicroBatch * j.recipe.Train.Accumulation }
 
-// plan makes the plans, allocates their memory and puts the initial weights there.
-func (j *job) plan(base *model.Weights) error {
+// plan makes the plans, allocates their memory and puts the initial weights there; it writes them to identity too.
+func (j *job) plan(base model.Source, identity hash.Hash) error {
 	t := &j.recipe.Train
 	decays := map[string]bool{}
 	for _, p := range j.config.Params() {
@@ -389,10 +392,8 @@ func (j *job) plan(base *model.Weights) error {
 		}
 		j.groups = append(j.groups, h)
 	}
-	for w := range base.All() {
-		if err := plans.SetParam(w.Name, w.Data); err != nil {
-			return err
-		}
+	if err := load(plans, base, j.config, identity); err != nil {
+		return err
 	}
 	if j.adapter != nil {
 		for _, m := range j.adapter.Modules {

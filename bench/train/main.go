@@ -16,6 +16,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"time"
@@ -154,12 +155,17 @@ func plan(s shape, precision string, checkpointing bool, device *cpu.Device) (*g
 	if err := t.Alloc(); err != nil {
 		return nil, err
 	}
-	initial := model.Init(c, 1)
-	for w := range initial.All() {
-		if err := t.SetParam(w.Name, w.Data); err != nil {
+	initial := model.Random(c, 1)
+	for _, p := range t.Params() {
+		w, err := initial.Read(p.Name)
+		if err == nil {
+			err = t.SetParam(p.Name, w.Data)
+		}
+		if err != nil {
 			return nil, join(err, t.Free())
 		}
 	}
+	debug.FreeOSMemory() // as package train does
 	return t, nil
 }
 

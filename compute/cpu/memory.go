@@ -10,7 +10,7 @@ import (
 	"autodev/compute/cpu/par"
 )
 
-// memory implements compute.Memory: one allocation a space.
+// memory implements compute.Visible: one allocation a space.
 type memory struct {
 	pool   *par.Pool
 	spaces [compute.NumSpaces][]byte
@@ -103,6 +103,15 @@ func (m *memory) pair(b compute.Buffer, slice any) (inside, outside compute.Host
 		return inside, outside, fmt.Errorf("%d elements of %v for %d of %v in %v", n, dtype, b.Len(), b.DType, b.Space)
 	}
 	return inside, outside, nil
+}
+
+// View implements compute.Visible.
+func (m *memory) View(b compute.Buffer) (compute.Host, error) {
+	h, err := m.host(b)
+	if err != nil {
+		return h, fmt.Errorf("cpu: view: %w", err)
+	}
+	return h, nil
 }
 
 func (m *memory) Write(b compute.Buffer, src any) error {

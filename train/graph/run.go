@@ -245,6 +245,30 @@ func (t *Training) SetMoments(name string, m, v []float32) error {
 	return t.set(name, "second moment", v, func(p Param) compute.Buffer { return p.V })
 }
 
+// View returns a parameter's weights and, of a trained one, AdamW's moments where they lie, valid until Free, if they are
+// float32 in memory that the host sees; else ok is false. A run that saves through it needs no second copy of them.
+func (t *Training) View(name string) (weights, m, v []float32, ok bool) {
+	if t.run == nil {
+		return nil, nil, nil, false
+	}
+	visible, ok := t.run.mem.(compute.Visible)
+	p, found := t.Lookup(name)
+	if !ok || !found || t.cfg.DType != compute.F32 {
+		return nil, nil, nil, false
+	}
+	for b, dst := range map[*compute.Buffer]*[]float32{&p.Weight: &weights, &p.M: &m, &p.V: &v} {
+		if b.Space == compute.None {
+			continue
+		}
+		h, err := visible.View(*b)
+		if err != nil {
+			return nil, nil, nil, false
+		}
+		*dst = h.F32
+	}
+	return weights, m, v, true
+}
+
 func (t *Training) buffer(name, part string, of func(Param) compute.Buffer) (compute.Buffer, error) {
 	if t.run == nil {
 		return compute.Buffer{}, errNotAllocated
