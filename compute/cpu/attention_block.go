@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"math"
+
 	"autodev/compute/cpu/attend"
 	"autodev/compute/cpu/vec"
 )
@@ -60,7 +62,8 @@ func (b *queries) keys() (from, to int) {
 // scratch is one worker's memory for a block of queries.
 type scratch struct {
 	layout
-	scale   float32
+	scale   float32 // of the queries
+	after   float32 // of the scores, where queries are rounded and their scaling would not be exact; else 1
 	drop    dropout
 	element func(t, h int) uint64
 
@@ -84,7 +87,10 @@ func scratchFloats(l layout, rows int) int {
 }
 
 func newScratch(memory []float32, l layout, rows int, scale float32) *scratch {
-	w := &scratch{scale: scale}
+	w := &scratch{scale: scale, after: 1}
+	if l.format != CacheF32 && !powerOfTwo(scale) {
+		w.scale, w.after = 1, scale
+	}
 	w.cut(memory, l, rows)
 	return w
 }
@@ -123,9 +129,11 @@ func (w *scratch) load(b *queries) {
 		q, row := b.q[(t-b.base)*b.qStride+h*w.dim:][:w.dim], w.q[r*w.ldq:][:w.inner()]
 		if w.format == CacheF32 {
 			vec.Scale(attend.Floats(row), q, w.scale)
-		} else {
-			attend.Round(row, q)
+			continue
 		}
+		scaled := w.part[:w.dim]
+		vec.Scale(scaled, q, w.scale)
+		attend.Round(row, scaled)
 	}
 	clear(w.outSum[:w.rows])
 }
@@ -193,8 +201,8 @@ func (w *scratch) exponentials(row []float32, r, from, to int, o keyOperands, el
 	if o.keyScale != nil {
 		vec.Mul(row, row, o.keyScale[from:to])
 	}
-	if w.format != CacheF32 {
-		vec.Scale(row, row, w.scale)
+	if w.after != 1 {
+		vec.Scale(row, row, w.after)
 	}
 	w.largest[r] = vec.Max(row)
 	w.sum[r] = vec.ExpSum(row, w.largest[r])
@@ -252,6 +260,12 @@ func (w *scratch) store(b *queries) {
 		t, h := b.token(r)
 		vec.Scale(b.y[(t-b.base)*b.yStride+h*w.dim:][:w.dim], w.out[r*w.ldo:][:w.dim], 1/w.outSum[r])
 	}
+}
+
+// powerOfTwo reports whether multiplication by x is exact.
+func powerOfTwo(x float32) bool {
+	fraction, exponent := math.Frexp(float64(x))
+	return fraction == 0.5 && exponent > -32 && exponent < 32
 }
 
 // stride returns the row stride of a score matrix of n columns: whole cache lines, and not a power of two, so that rows do

@@ -70,7 +70,12 @@ func (k Kernels) AttentionGrad(dqkv, dy, qkv []float32, docStart []int32, key [2
 	k.pool.RunWorker(sequences*a.KVHeads*p.slots, func(worker, i int) {
 		slot, g, sequence := i%p.slots, i/p.slots%a.KVHeads, i/p.slots/a.KVHeads
 		first := sequence * a.Seq
-		w := &gradScratch{scale: float32(a.Scale), drop: drop, element: func(t, h int) uint64 { return p.element(sequence, t, h) }}
+		w := &gradScratch{scale: float32(a.Scale), before: 1, after: 1, drop: drop, element: func(t, h int) uint64 { return p.element(sequence, t, h) }}
+		if p.format == CacheF32 || powerOfTwo(w.scale) {
+			w.before = w.scale
+		} else {
+			w.after = w.scale
+		}
 		w.cut(work[worker*p.each:][:p.each], &p)
 		if p.slots > 1 {
 			w.grads = work[p.partial+i*p.size:][:p.size]
@@ -126,6 +131,8 @@ func (k Kernels) sumSlots(dqkv, parts []float32, sequences int, p *gradPlan) {
 // block of query rows.
 type gradScratch struct {
 	scale   float32
+	before  float32 // the part of scale that the queries are multiplied with before their product
+	after   float32 // the part that scores are multiplied with
 	drop    dropout
 	element func(t, h int) uint64
 
@@ -202,10 +209,11 @@ func (w *gradScratch) backward(p *gradPlan, b *queries, dq []float32) {
 		t, h := b.token(r)
 		q, dy := b.q[(t-b.base)*b.qStride+h*p.dim:][:p.dim], b.y[(t-b.base)*b.yStride+h*p.dim:][:p.dim]
 		if p.format == CacheF32 {
-			vec.Scale(attend.Floats(w.q[r*w.ldq:][:p.dim]), q, w.scale)
+			vec.Scale(attend.Floats(w.q[r*w.ldq:][:p.dim]), q, w.before)
 			copy(w.dy[r*w.ldq:][:p.dim], wordsOf(dy))
 		} else {
-			attend.Round(w.q[r*w.ldq:][:p.inner()], q)
+			vec.Scale(w.row[:p.dim], q, w.before)
+			attend.Round(w.q[r*w.ldq:][:p.inner()], w.row[:p.dim])
 			attend.Round(w.dy[r*w.ldq:][:p.inner()], dy)
 		}
 	}
@@ -226,8 +234,8 @@ func (w *gradScratch) backward(p *gradPlan, b *queries, dq []float32) {
 			clear(x[to:])
 		}
 		row, grad = row[from:to], grad[from:to]
-		if p.format != CacheF32 {
-			vec.Scale(row, row, w.scale)
+		if w.after != 1 {
+			vec.Scale(row, row, w.after)
 		}
 		w.inverse[r] = 1 / vec.ExpSum(row, vec.Max(row))
 		var keep []float32
