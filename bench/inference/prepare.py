@@ -1,0 +1,55 @@
+"""Makes the models that bench/inference/compare.py measures: SantaCoder's dimensions with random weights, for us and for the peers.
+
+    python bench/inference/prepare.py FOLDER --tokenizer DIR [--like santacoder] [--python PYTHON] [--only NAME ...]
+
+DIR is a folder with a tokenizer of the model's vocabulary. Writes FOLDER/model (safetensors), FOLDER/int8 and FOLDER/int4 (packed),
+FOLDER/f16.gguf, bf16.gguf, q8_0.gguf and q4_0.gguf, and with a PYTHON that has ctranslate2 and transformers FOLDER/ctranslate2-int8.
+What is there already stays. Needs Go, and 9 GB of disk for SantaCoder's 1.1 billion parameters.
+"""
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+import common  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("folder", type=pathlib.Path)
+    p.add_argument("--tokenizer", required=True)
+    p.add_argument("--like", default="santacoder")
+    p.add_argument("--python", help="an interpreter with ctranslate2, torch and transformers")
+    p.add_argument("--only", nargs="*", help="of int8, int4, f16, bf16, q8_0, q4_0, ctranslate2-int8")
+    a = p.parse_args()
+    a.folder.mkdir(parents=True, exist_ok=True)
+    autodev = str(a.folder / "autodev")
+    common.go_build(ROOT, "./cmd/autodev", autodev)
+    model = a.folder / "model"
+
+    def make(name, path, command):
+        if path.exists() or a.only and name not in a.only and name != "model":
+            return
+        common.progress(f"{path.name}\n")
+        part = path.with_name("part-" + path.name)
+        subprocess.run([str(part) if x is None else str(x) for x in command], check=True)
+        os.replace(part, path)
+
+    make("model", model, [autodev, "model", "random", "--like", a.like, "--tokenizer", a.tokenizer, "--out", None])
+    for weights in ("int8", "int4"):
+        # Rounded to nearest: the quality of random weights is no matter, and speed does not depend on it.
+        make(weights, a.folder / weights, [autodev, "model", "quantize", "--model", model, "--weights", weights, "--method", "rtn", "--out", None])
+    for kind in ("f16", "bf16", "q8_0", "q4_0"):
+        make(kind, a.folder / f"{kind}.gguf", [autodev, "model", "convert", "--model", model, "--to", "gguf", "--type", kind, "--out", None])
+    if a.python:
+        converter = "import sys; from ctranslate2.converters.transformers import main; main()"
+        make("ctranslate2-int8", a.folder / "ctranslate2-int8",
+             [a.python, "-c", converter, "--model", model, "--quantization", "int8", "--output_dir", None, "--low_cpu_mem_usage"])
+    print("\n".join(sorted(str(x) for x in a.folder.iterdir())))
+
+
+main()
