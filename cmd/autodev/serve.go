@@ -38,10 +38,18 @@ func serveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			order, err := fimOrder(c.String("fim-order"))
+			if err != nil {
+				return err
+			}
+			speculate, err := speculation(c.String("speculate"))
+			if err != nil {
+				return err
+			}
 			return serveModel(c.Context, serveFlags{
 				inference: f,
 				listen:    c.String("listen"), name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
-				order: c.String("fim-order"), speculate: c.String("speculate"), promptCache: c.Int("prompt-cache"),
+				order: order, speculate: speculate, promptCache: c.Int("prompt-cache"),
 			}, c.App.Writer, c.App.ErrWriter)
 		},
 	}
@@ -77,21 +85,14 @@ type serveFlags struct {
 	inference
 	listen, name, log string
 	queue             int
-	order, speculate  string
-	promptCache       int // MiB
+	order             infer.Order
+	speculate         infer.Speculate
+	promptCache       int // MiB; −1: as much as is sensible
 }
 
 func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error {
 	if f.queue < 1 {
 		return usageError("--queue %d: expected 1 or more", f.queue)
-	}
-	order, err := fimOrder(f.order)
-	if err != nil {
-		return err
-	}
-	speculate, err := speculation(f.speculate)
-	if err != nil {
-		return err
 	}
 	if f.promptCache < -1 {
 		return usageError("--prompt-cache %d: expected -1 or more", f.promptCache)
@@ -130,7 +131,7 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error 
 	case f.promptCache > 0:
 		engine.CacheBytes = int64(f.promptCache) << 20
 	}
-	s := serve.New(infer.NewEngine(m, engine), serve.Options{Model: f.name, Order: order, Speculate: speculate, Created: time.Now(), Logger: logger})
+	s := serve.New(infer.NewEngine(m, engine), serve.Options{Model: f.name, Order: f.order, Speculate: f.speculate, Created: time.Now(), Logger: logger})
 	if _, err := fmt.Fprintf(out, "%s is ready at http://%s/v1\n", f.name, l.Addr()); err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func TestComplete(t *testing.T) {
 	}
 	tok := infertest.Tokenizer(t)
 	fim, _ := tok.FIM()
-	prompt := slices.Concat([]int32{fim.Prefix}, tok.Encode("def add(a, b):\n"), []int32{fim.Suffix}, tok.Encode("\n    return c\n"), []int32{fim.Middle})
+	prompt := slices.Concat([]int32{fim.Prefix, fim.Suffix}, tok.Encode("\n    return c\n"), []int32{fim.Middle}, tok.Encode("def add(a, b):\n"))
 	if got.Model != "small" || !slices.Equal(got.PromptIDs, prompt) || len(got.IDs) == 0 || got.Text != tok.Decode(got.IDs) || got.FinishReason == "" {
 		t.Errorf("%+v, expected a completion of %v", got, prompt)
 	}
@@ -151,7 +151,9 @@ func TestServe(t *testing.T) {
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		done <- serveModel(ctx, serveFlags{inference: inference{model: smallModel(t)}, listen: "127.0.0.1:0", queue: 1, log: "off"}, w, io.Discard)
+		err := serveModel(ctx, serveFlags{inference: inference{model: smallModel(t)}, listen: "127.0.0.1:0", queue: 1, promptCache: 1, log: "off"}, w, io.Discard)
+		w.CloseWithError(err) // a server that cannot start must not keep the test waiting
+		done <- err
 	}()
 	var line [200]byte
 	n, err := r.Read(line[:])
