@@ -57,7 +57,7 @@ func NewEngine(m *Model, o EngineOptions) *Engine {
 	case o.CacheBytes < 0:
 		o.CacheBytes = 0
 	}
-	return &Engine{m: m, o: o, cache: &prefixes{m: m, limit: o.CacheBytes}, slots: make(chan struct{}, o.Concurrency)}
+	return &Engine{m: m, o: o, cache: newPrefixes(m, o.CacheBytes), slots: make(chan struct{}, o.Concurrency)}
 }
 
 // Info returns what a client may want to know about the model.

@@ -10,6 +10,7 @@ import (
 type prefixes struct {
 	m     *Model
 	limit int64 // bytes of keys and values that are kept
+	block int   // tokens whose keys and values share memory
 
 	mu      sync.Mutex
 	entries []*entry  // the latest used last
@@ -17,9 +18,9 @@ type prefixes struct {
 }
 
 // entry is a session, in use or idle. Its fields are guarded by prefixes.mu, the session's own by busy and readers: a busy
-// session belongs to its call, which may append to it within what it has reserved and never goes back before the first stable
-// tokens, so that those may be copied meanwhile; of an idle one everything may be copied; and it is not lent out, and so not cut
-// or grown, while somebody copies.
+// session belongs to its call, which appends to it within what it has reserved and never goes back before the first stable
+// tokens, so that whole blocks of those may be copied meanwhile; of an idle one everything may be copied; and it is not lent
+// out, and so not cut or grown, while somebody copies.
 type entry struct {
 	session *Session
 	busy    bool
@@ -34,6 +35,16 @@ const (
 	contextTokens = 16
 	recentTokens  = 4096 // in all
 )
+
+func newPrefixes(m *Model, limit int64) *prefixes {
+	p := &prefixes{m: m, limit: limit, block: 1}
+	s := m.NewSession()
+	s.reserve(1)
+	for _, c := range s.kv {
+		p.block = max(p.block, c.Capacity())
+	}
+	return p
+}
 
 // defaultCacheBytes is the memory for sessions if none is given: eight full contexts, at most a gigabyte.
 func defaultCacheBytes(m *Model) int64 { return min(8*m.cacheBytes(m.Context()), 1<<30) }
@@ -57,7 +68,11 @@ func (p *prefixes) take(prompt []int32, total int) *entry {
 	var best *entry
 	shared := 0
 	for _, e := range slices.Backward(p.entries) {
-		if n := min(common(e.stable, prompt), len(prompt)-1); n > shared || n == shared && n > 0 && best.busy && !e.busy {
+		n := min(common(e.stable, prompt), len(prompt)-1)
+		if e.busy {
+			n -= n % p.block
+		}
+		if n > shared || n == shared && n > 0 && best.busy && !e.busy {
 			best, shared = e, n
 		}
 	}
