@@ -11,6 +11,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"autodev/compute/cpu"
+	"autodev/infer/infertest"
 	"autodev/model"
 )
 
@@ -162,10 +164,10 @@ func TestPrefixCancelled(t *testing.T) {
 // TestPrefixTogether: calls that run at the same time, share beginnings, leave early and push each other's sessions out get what
 // they get alone.
 func TestPrefixTogether(t *testing.T) {
-	m := textModel(t, func(c *model.Config) { c.Positions = 400 }, 2)
-	for _, limit := range []int64{0, m.cacheBytes(400)} {
+	m := textModel(t, nil, 2)
+	for _, limit := range []int64{0, m.cacheBytes(2 * m.Context())} {
 		e := NewEngine(m, EngineOptions{Concurrency: 6, Queue: 1000, CacheBytes: limit})
-		file := strings.Repeat("def add(a, b):\n    return a + b\n", 4)
+		file := strings.Repeat("def add(a, b):\n    return a + b\n", 25)
 		var wg sync.WaitGroup
 		for i := range 48 {
 			r := Request{
@@ -229,5 +231,46 @@ func TestRecentIsDrafted(t *testing.T) {
 	again := completed(t, e, r)
 	if !sameCompletion(first, again) || again.Accepted < 30 {
 		t.Errorf("%d of %d tokens were drafted rightly the second time, %d the first", again.Accepted, len(again.IDs), first.Accepted)
+	}
+}
+
+// TestFormats: in every format of weights, keys and values, guesses and what is cached change no bit of a completion.
+func TestFormats(t *testing.T) {
+	tok := infertest.Tokenizer(t)
+	c := infertest.Config(tok.VocabSize())
+	c.Embed, c.Inner = 64, 128
+	text := strings.Repeat("for i in range(10):\n    print(i)\n", 12)
+	for _, weights := range []Weights{Float32, Int8, Int4} {
+		for _, cache := range []cpu.CacheFormat{cpu.CacheF32, cpu.CacheBF16, cpu.CacheInt8} {
+			m, err := New(infertest.Checkpoint(c), tok, Options{Threads: 2, Weights: weights, Cache: cache})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := NewEngine(m, EngineOptions{})
+			cached, accepted := 0, 0
+			for i, n := range []int{300, 305, 340, 200, 340} {
+				r := Request{
+					Prompt: Prompt{Prefix: text[:n], Suffix: "\nend\n"}, MaxTokens: 60, Logprobs: true, Speculate: SpeculateOff,
+					Sampling: Sampling{Temperature: []float64{0, 1}[i%2], Seed: 2, Bias: noEnd(m)},
+				}
+				if i == 1 {
+					r.Replay = tok.Encode(text[:60] + "x" + text[:60])
+				}
+				want, err := m.Generate(t.Context(), r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Speculate = SpeculateAlways
+				got := completed(t, e, r)
+				if !sameCompletion(got, want) {
+					t.Errorf("%v weights, %v keys and values, request %d with %d tokens cached and %d accepted: %v, expected %v", weights, cache, i, got.Cached, got.Accepted, got.IDs, want.IDs)
+				}
+				cached, accepted = cached+got.Cached, accepted+got.Accepted
+			}
+			if cached < 300 || accepted < 20 {
+				t.Errorf("%v weights, %v keys and values: %d tokens cached, %d accepted", weights, cache, cached, accepted)
+			}
+			m.Close()
+		}
 	}
 }
