@@ -113,7 +113,7 @@ class Ours:
 
     def request(self, ids, new):
         bias = {str(i): -100 for i in self.a.controls.values()}
-        return "/v1/completions", {"prompt": ids, "max_tokens": new, "temperature": 0, "stream": True, "logit_bias": bias}
+        return "/v1/completions", {"prompt": ids, "max_tokens": new, "temperature": 0, "stream": True, "logit_bias": bias, "stream_options": {"include_usage": True}}
 
 
 class Llama:
@@ -308,18 +308,19 @@ class Server:
         response = c.getresponse()
         if response.status != 200:
             raise Failed(f"status {response.status}: {response.read()[:300]!r}")
-        first, last = None, {}
+        first, timings, generated = None, {}, None
         for line in response:
             if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
                 continue
             first = first or time.perf_counter() - began
-            last = json.loads(line[6:]) or last
+            event = json.loads(line[6:])
+            timings = event.get("timings") or timings
+            generated = (event.get("usage") or {}).get("completion_tokens", timings.get("predicted_n", generated))
         total = time.perf_counter() - began
         if first is None:
             raise Failed("the server sent no token")
-        timings = last.get("timings") or {}
-        if timings.get("predicted_n", new) != new:
-            raise Failed(f"{timings['predicted_n']} tokens generated, expected {new}")
+        if generated != new:
+            raise Failed(f"{generated} tokens generated, expected {new}")
         return {"first": first, "total": total, "evaluated": timings.get("prompt_n")}
 
     def close(self):

@@ -11,6 +11,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import common  # noqa: E402
@@ -27,8 +28,14 @@ def main():
     p.add_argument("--only", nargs="*", help="of int8, int4, f16, bf16, q8_0, q4_0, ctranslate2-int8")
     a = p.parse_args()
     a.folder.mkdir(parents=True, exist_ok=True)
-    autodev = str(a.folder / "autodev")
-    common.go_build(ROOT, "./cmd/autodev", autodev)
+    with tempfile.TemporaryDirectory() as tools:
+        autodev = str(pathlib.Path(tools, "autodev"))
+        common.go_build(ROOT, "./cmd/autodev", autodev)
+        prepare(a, autodev)
+    print("\n".join(sorted(str(x) for x in a.folder.iterdir())))
+
+
+def prepare(a, autodev):
     model = a.folder / "model"
 
     def make(name, path, command):
@@ -49,7 +56,6 @@ def main():
         converter = "import sys; from ctranslate2.converters.transformers import main; main()"
         make("ctranslate2-int8", a.folder / "ctranslate2-int8",
              [a.python, "-c", converter, "--model", model, "--quantization", "int8", "--output_dir", None, "--low_cpu_mem_usage"])
-    print("\n".join(sorted(str(x) for x in a.folder.iterdir())))
 
 
 main()
