@@ -265,6 +265,8 @@ func (t *tally) continueGreedily(ctx context.Context, peer *server, m *infer.Mod
 	if err != nil {
 		return err
 	}
+	// The server leaves out tokens that end within a character: then it is unknown which is whose.
+	aligned := len(reply.Probs) == len(reply.Tokens)
 	s := m.NewSession()
 	defer s.Close()
 	logits, err := s.Append(ctx, prompt)
@@ -282,23 +284,30 @@ func (t *tally) continueGreedily(ctx context.Context, peer *server, m *infer.Mod
 		case i < len(reply.Tokens) && reply.Tokens[i] == id:
 			t.total++
 			t.tokens++
-			if i < len(reply.Probs) && reply.Probs[i].ID == id {
+			if aligned {
 				t.worst = max(t.worst, math.Abs(reply.Probs[i].LogProb-logProb(logits, id)))
 			}
 		default:
 			t.total += tokens - i
 			what := fmt.Sprintf("document %d, prompt of %d: token %d: autodev %d", doc, len(prompt), i, id)
-			if i >= len(reply.Tokens) {
-				t.divergences = append(t.divergences, what+", llama.cpp ends")
-				return nil
+			theirs := int32(-1)
+			if i < len(reply.Tokens) {
+				theirs = reply.Tokens[i]
+			} else {
+				for end := range ends { // it ended: by the likeliest of the tokens that end a text
+					if theirs < 0 || logits[end] > logits[theirs] {
+						theirs = end
+					}
+				}
 			}
-			theirs := reply.Tokens[i]
 			gap := float64(logits[id] - logits[theirs])
 			t.largestGap = max(t.largestGap, gap)
 			what += fmt.Sprintf(", llama.cpp %d; logits here differ by %.3g", theirs, gap)
-			for _, p := range reply.Probs[i].Top {
-				if p.ID == id {
-					what += fmt.Sprintf(", there by %.3g", reply.Probs[i].LogProb-p.LogProb)
+			if aligned && i < len(reply.Probs) {
+				for _, p := range reply.Probs[i].Top {
+					if p.ID == id {
+						what += fmt.Sprintf(", there by %.3g", reply.Probs[i].LogProb-p.LogProb)
+					}
 				}
 			}
 			t.divergences = append(t.divergences, what)
