@@ -11,8 +11,8 @@ type kernel struct {
 	// quantize writes the codes of x, 64, 128, 192 or 256 elements with |x·inv| < 127.5: x·inv rounded to the nearest, ties to even.
 	// The four codes of quad q go to dst[q·stride]. sums receives the sum of every 64.
 	quantize func(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32)
-	// multiply computes a tile of outputs for the given format, rows, at most mr, and panels, 1 or 2.
-	multiply func(t *tile, f Format, rows, panels int)
+	// multiply computes a tile of outputs for the given format and rows, at most mr.
+	multiply func(t *tile, f Format, rows int)
 }
 
 // tile names the operands of kernel.multiply, which sets
@@ -29,14 +29,14 @@ type tile struct {
 	c                   *float32
 	ldc                 int // elements
 	in                  int // a multiple of 64
+	panels              int
+	stream              bool // the codes come from memory, not from a cache
 }
 
 // Level names the instruction set that Mul uses here: "avx512", "avx2" or "generic".
 func Level() string { return best().level }
 
 func best() *kernel { return kernels()[0] }
-
-const maxPanels = 2
 
 // bytesAt returns n bytes from p on.
 func bytesAt(p *byte, n int) []byte { return unsafe.Slice(p, n) }

@@ -47,33 +47,43 @@ var (
 	multiply2Int4       = [2]tileFunc{multiply2Int4x1, multiply2Int4x2}
 )
 
-func multiply512(t *tile, f Format, rows, panels int) {
-	single, pair := &multiply512Int8, &multiply512Int8Pair
+// multiply512 takes panels in pairs where there is a function for it, so that every broadcast serves twice. Few rows take them one by
+// one: weights come from memory fastest in one stream.
+func multiply512(t *tile, f Format, rows int) {
+	single, pair := multiply512Int8[rows-1], multiply512Int8Pair[rows-1]
 	if f == Int4 {
-		single, pair = &multiply512Int4, &multiply512Int4Pair
+		single, pair = multiply512Int4[rows-1], multiply512Int4Pair[rows-1]
 	}
-	if panels == 2 && pair[rows-1] != nil {
-		pair[rows-1]((*byte)(unsafe.Pointer(t)))
-		return
+	part, pairs := *t, t.panels/2
+	if t.stream || pair == nil {
+		pairs = 0
 	}
-	eachPanel(t, panels, single[rows-1])
+	for p := range pairs {
+		part.at(t, 2*p, 2)
+		pair((*byte)(unsafe.Pointer(&part)))
+	}
+	if left := t.panels - 2*pairs; left > 0 {
+		part.at(t, 2*pairs, left)
+		single((*byte)(unsafe.Pointer(&part)))
+	}
 }
 
-func multiply2(t *tile, f Format, rows, panels int) {
-	single := &multiply2Int8
+func multiply2(t *tile, f Format, rows int) {
+	single := multiply2Int8[rows-1]
 	if f == Int4 {
-		single = &multiply2Int4
+		single = multiply2Int4[rows-1]
 	}
-	eachPanel(t, panels, single[rows-1])
+	part := *t
+	for p := range t.panels {
+		part.at(t, p, 1)
+		single((*byte)(unsafe.Pointer(&part)))
+	}
 }
 
-// eachPanel calls f for one panel at a time.
-func eachPanel(t *tile, panels int, f tileFunc) {
-	for p := range panels {
-		part := *t
-		part.codes = (*byte)(unsafe.Add(unsafe.Pointer(t.codes), p*t.codeStep))
-		part.scales = (*byte)(unsafe.Add(unsafe.Pointer(t.scales), p*t.scaleStep))
-		part.c = (*float32)(unsafe.Add(unsafe.Pointer(t.c), 4*p*panelOut))
-		f((*byte)(unsafe.Pointer(&part)))
-	}
+// at makes t the panels of whole from p on.
+func (t *tile) at(whole *tile, p, panels int) {
+	t.codes = (*byte)(unsafe.Add(unsafe.Pointer(whole.codes), p*whole.codeStep))
+	t.scales = (*byte)(unsafe.Add(unsafe.Pointer(whole.scales), p*whole.scaleStep))
+	t.c = (*float32)(unsafe.Add(unsafe.Pointer(whole.c), 4*p*panelOut))
+	t.panels = panels
 }

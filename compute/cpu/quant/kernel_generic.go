@@ -27,9 +27,9 @@ func quantizeGeneric(dst []byte, stride int, x []float32, inv float32, sums *[Ac
 	}
 }
 
-func multiplyGeneric(t *tile, f Format, rows, panels int) {
+func multiplyGeneric(t *tile, f Format, rows int) {
 	group := f.Group()
-	for p := range panels {
+	for p := range t.panels {
 		codes := bytesAt((*byte)(unsafe.Add(unsafe.Pointer(t.codes), p*t.codeStep)), f.codeBytes(t.in))
 		groups := ceilDiv(t.in, group)
 		halves := bytesAt((*byte)(unsafe.Add(unsafe.Pointer(t.scales), p*t.scaleStep)), groups*panelOut*2)

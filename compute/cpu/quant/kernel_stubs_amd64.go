@@ -4,72 +4,72 @@
 
 package quant
 
-// multiply512Int8x1x1 computes 1 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x1x1 computes 1 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x1x1(t *byte)
 
-// multiply512Int8x2x1 computes 2 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x2x1 computes 2 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x2x1(t *byte)
 
-// multiply512Int8x3x1 computes 3 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x3x1 computes 3 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x3x1(t *byte)
 
-// multiply512Int8x4x1 computes 4 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x4x1 computes 4 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x4x1(t *byte)
 
-// multiply512Int8x5x1 computes 5 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x5x1 computes 5 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x5x1(t *byte)
 
-// multiply512Int8x6x1 computes 6 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x6x1 computes 6 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x6x1(t *byte)
 
-// multiply512Int8x7x1 computes 7 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x7x1 computes 7 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x7x1(t *byte)
 
-// multiply512Int8x8x1 computes 8 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x8x1 computes 8 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x8x1(t *byte)
 
-// multiply512Int8x9x1 computes 9 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x9x1 computes 9 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x9x1(t *byte)
 
-// multiply512Int8x10x1 computes 10 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x10x1 computes 10 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x10x1(t *byte)
 
-// multiply512Int8x11x1 computes 11 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x11x1 computes 11 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x11x1(t *byte)
 
-// multiply512Int8x12x1 computes 12 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x12x1 computes 12 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x12x1(t *byte)
 
-// multiply512Int8x13x1 computes 13 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x13x1 computes 13 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x13x1(t *byte)
 
-// multiply512Int8x14x1 computes 14 rows and 1 panels, see kernel.multiply.
+// multiply512Int8x14x1 computes 14 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int8x14x1(t *byte)
@@ -114,72 +114,72 @@ func multiply512Int8x13x2(t *byte)
 //go:noescape
 func multiply512Int8x14x2(t *byte)
 
-// multiply512Int4x1x1 computes 1 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x1x1 computes 1 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x1x1(t *byte)
 
-// multiply512Int4x2x1 computes 2 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x2x1 computes 2 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x2x1(t *byte)
 
-// multiply512Int4x3x1 computes 3 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x3x1 computes 3 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x3x1(t *byte)
 
-// multiply512Int4x4x1 computes 4 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x4x1 computes 4 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x4x1(t *byte)
 
-// multiply512Int4x5x1 computes 5 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x5x1 computes 5 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x5x1(t *byte)
 
-// multiply512Int4x6x1 computes 6 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x6x1 computes 6 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x6x1(t *byte)
 
-// multiply512Int4x7x1 computes 7 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x7x1 computes 7 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x7x1(t *byte)
 
-// multiply512Int4x8x1 computes 8 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x8x1 computes 8 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x8x1(t *byte)
 
-// multiply512Int4x9x1 computes 9 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x9x1 computes 9 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x9x1(t *byte)
 
-// multiply512Int4x10x1 computes 10 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x10x1 computes 10 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x10x1(t *byte)
 
-// multiply512Int4x11x1 computes 11 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x11x1 computes 11 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x11x1(t *byte)
 
-// multiply512Int4x12x1 computes 12 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x12x1 computes 12 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x12x1(t *byte)
 
-// multiply512Int4x13x1 computes 13 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x13x1 computes 13 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x13x1(t *byte)
 
-// multiply512Int4x14x1 computes 14 rows and 1 panels, see kernel.multiply.
+// multiply512Int4x14x1 computes 14 rows and any number of panels, one by one, see kernel.multiply.
 //
 //go:noescape
 func multiply512Int4x14x1(t *byte)

@@ -59,7 +59,7 @@ func (j *job) cut(threads int) {
 	if threads > 1 {
 		run = min(run, ceilDiv(j.panels(), 4*threads))
 	}
-	j.perItem = min(roundUp(run, maxPanels), 64)
+	j.perItem = min(roundUp(run, 2), 64)
 }
 
 var scratch = sync.Pool{New: func() any { return new([]float32) }}
@@ -77,27 +77,20 @@ func (j *job) run(item int) {
 	f := j.w.format
 	codeStep, scaleStep := f.panelBytes(j.w.in)
 	padded := j.x.padded()
-	// Weights from memory come fastest in one stream.
-	together := maxPanels
-	if j.x.tiles() == 1 {
-		together = 1
-	}
 	for n := range j.x.tiles() {
 		row, rows := j.x.tile(n)
 		t := tile{
 			codeStep: codeStep, scaleStep: scaleStep,
 			x: &j.x.codes[row*padded], scale: &j.x.scale[row*ceilDiv(j.x.in, ActGroup)],
-			ldc: ldc, in: padded,
+			c: &c[0], ldc: ldc, in: padded, panels: panels, stream: j.x.tiles() == 1,
+			codes: &j.w.codes[first*codeStep], scales: &j.w.scales[first*scaleStep],
 		}
 		if f == Int4 {
 			t.sums = &j.x.sum4[row*padded/64]
 		} else {
 			t.sums = &j.x.sum8[row*ceilDiv(j.x.in, ActGroup)]
 		}
-		for p := 0; p < panels; p += together {
-			t.codes, t.scales, t.c = &j.w.codes[(first+p)*codeStep], &j.w.scales[(first+p)*scaleStep], &c[p*panelOut]
-			j.x.k.multiply(&t, f, rows, min(together, panels-p))
-		}
+		j.x.k.multiply(&t, f, rows)
 		for i := range rows {
 			j.finish(c[i*ldc:], row+i, first*panelOut, min(panels*panelOut, j.w.out-first*panelOut))
 		}

@@ -47,7 +47,7 @@ var (
 // The offsets of tile's fields.
 const (
 	tileCodes, tileScales, tileCodeStep, tileScaleStep, tileX = 0, 8, 16, 24, 32
-	tileSums, tileScale, tileC, tileLDC, tileIn               = 40, 48, 56, 64, 72
+	tileSums, tileScale, tileC, tileLDC, tileIn, tilePanels   = 40, 48, 56, 64, 72, 80
 )
 
 // field loads a field of the tile that t points to.

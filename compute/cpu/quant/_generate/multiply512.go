@@ -81,7 +81,11 @@ func multiply512(rows, panels int, int4 bool) {
 
 	TEXT(k.name(), NOSPLIT, "func(t *byte)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%s computes %d rows and %d panels, see kernel.multiply.", k.name(), rows, panels))
+	if panels == 1 {
+		Doc(fmt.Sprintf("%s computes %d rows and any number of panels, one by one, see kernel.multiply.", k.name(), rows))
+	} else {
+		Doc(fmt.Sprintf("%s computes %d rows and %d panels, see kernel.multiply.", k.name(), rows, panels))
+	}
 	t := param("t")
 	k.codes[0], k.scales[0] = field(t, tileCodes), field(t, tileScales)
 	if panels == 2 {
@@ -89,13 +93,20 @@ func multiply512(rows, panels int, int4 bool) {
 		ADDQ(k.codes[0], k.codes[1])
 		ADDQ(k.scales[0], k.scales[1])
 	}
-	k.x, k.sums, k.scale, k.c, k.ldc = field(t, tileX), field(t, tileSums), field(t, tileScale), field(t, tileC), field(t, tileLDC)
+	k.c, k.ldc = field(t, tileC), field(t, tileLDC)
 	SHLQ(operand.Imm(2), k.ldc)
-	rest := field(t, tileIn)
-	SHRQ(operand.Imm(2), rest) // quads
 	if int4 {
 		broadcast32(0x0f0f0f0f, k.mask)
 	}
+	var left reg.GPVirtual
+	if panels == 1 {
+		// Codes and scales of the next panel follow: going on to it here and not by another call keeps loads in flight.
+		left = field(t, tilePanels)
+		Label("panel")
+	}
+	k.x, k.sums, k.scale = field(t, tileX), field(t, tileSums), field(t, tileScale)
+	rest := field(t, tileIn)
+	SHRQ(operand.Imm(2), rest) // quads
 	if k.floats {
 		k.eachVector(func(i, p int) { VPXORD(k.acc(i, p), k.acc(i, p), k.acc(i, p)) })
 	} else {
@@ -181,6 +192,11 @@ func multiply512(rows, panels int, int4 bool) {
 	JNZ(operand.LabelRef("group"))
 	if k.floats {
 		k.eachC(func(i, p int, c operand.Mem) { VMOVUPS(k.acc(i, p), c) })
+	}
+	if panels == 1 {
+		ADDQ(operand.Imm(64), k.c)
+		DECQ(left)
+		JNZ(operand.LabelRef("panel"))
 	}
 	VZEROUPPER()
 	RET()
