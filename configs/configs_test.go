@@ -96,7 +96,7 @@ func TestBadRecipes(t *testing.T) {
 		"two warm-ups":     {minimal + "  warmup_steps: 3\n  warmup_ratio: .1\n", nil, `r.yaml:6: train.warmup_steps: found both warmup_steps and warmup_ratio, expected one of them`},
 		"fim":              {minimal + "# x\nseed: 3\n", []string{"data.fim.rate=1.5"}, `--set data.fim.rate=1.5: data.fim.rate: found 1.5, expected 0 to 1`},
 		"device":           {"device: cuda\n" + minimal, nil, `r.yaml:1: device: found "cuda", expected one of auto, cpu`},
-		"precision":        {"precision: bf16\n" + minimal, nil, `r.yaml:1: precision: found "bf16", expected one of float32`},
+		"precision":        {"precision: fp16\n" + minimal, nil, `r.yaml:1: precision: found "fp16", expected one of float32, bf16`},
 		"model and init":   {"model: m\ninit: {}\n" + minimal, nil, `r.yaml:1: model: found "m", expected no model beside init, which describes a new one`},
 		"init and lora":    {"init: {}\nlora: {}\n" + minimal, nil, `r.yaml:2: lora: found adapters on a new model, expected lora with model, or init without lora`},
 		"heads":            {"init: {tokenizer: t, n_layer: 1, n_embd: 10, n_head: 4}\n" + minimal, nil, `r.yaml:1: init.n_embd: found 10, expected a multiple of n_head 4`},
