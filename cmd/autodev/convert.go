@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -210,29 +211,35 @@ func ggufInfo(name, format string, tensors bool, out io.Writer) (err error) {
 	fmt.Fprintf(w, "tensors\t%d: %s\n", len(f.Tensors), countTypes(f.Tensors))
 	fmt.Fprintf(w, "parameters\t%s\n", group(parameters))
 	for _, kv := range f.Metadata {
-		fmt.Fprintf(w, "%s\t%v\n", kv.Key, showValue(kv.Value))
+		fmt.Fprintf(w, "%v\t%v\n", showValue(kv.Key), showValue(kv.Value))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	if tensors {
 		for _, t := range f.Tensors {
-			fmt.Fprintf(w, "%s\t%v\t%v\toffset %d\n", t.Name, t.Type, t.Shape, t.Offset)
+			fmt.Fprintf(w, "%v\t%v\t%v\toffset %d\n", showValue(t.Name), t.Type, t.Shape, t.Offset)
 		}
 	}
 	return w.Flush()
 }
 
-// showValue returns a metadata value as it is shown: long text is cut, an array is its length and item type, a number that JSON
-// cannot hold is its text.
+// showValue returns a metadata value as it is shown: long text is cut, an array is its length and item type, a floating-point
+// number, which JSON may not hold, is its text.
 func showValue(v any) any {
 	const long = 200
 	switch v := v.(type) {
 	case string:
 		if len(v) > long {
-			return strings.ToValidUTF8(v[:long], "") + "…"
+			v = strings.ToValidUTF8(v[:long], "") + "…"
 		}
-		return v
+		// What a file says must not steer a terminal.
+		return strings.Map(func(r rune) rune {
+			if !unicode.IsPrint(r) {
+				return ' '
+			}
+			return r
+		}, v)
 	case float32:
 		return fmt.Sprint(v)
 	case float64:
