@@ -8,6 +8,8 @@
 //	split.go   the text is cut into words by the vocabulary's pattern
 //	bpe.go     the bytes of each word are merged into tokens
 //
+// vocabulary.go tells what a vocabulary consists of, for other file formats.
+//
 // Encode never looks for added tokens, so text of a user cannot contain a control token: "<fim-prefix>" typed by a
 // user is encoded as the letters it is made of. Ids equal those of the Hugging Face tokenizers package on every valid
 // UTF-8 text (EncodeSpecial equals its encode(text, add_special_tokens=False); Encode equals it for texts without
