@@ -84,7 +84,7 @@ func (j *job) pack(item int) {
 // group chooses mt and nt: a group's A should stay in the second-level cache while panels of B pass by, and there should be
 // enough groups to keep the threads busy to the end.
 func (j *job) group(threads int) {
-	j.mt, j.nt = min(j.tiles(), max(1, 168/j.k.mr)), min(j.panelN(), 16)
+	j.mt, j.nt = min(j.tiles(), max(1, 168/j.k.mr)), min(j.panelN(), 32)
 	if j.s.fused {
 		j.mt = j.tiles()
 	}
