@@ -343,33 +343,37 @@ func logProb(logits []float32, id int32) float64 {
 	return float64(logits[id]) - top - math.Log(sum)
 }
 
-// estimate is what llama-perplexity prints after each window: its number and the perplexity so far. (Its last line sometimes
-// gets lost.)
+// estimate is what llama-perplexity prints after each window: its number and the perplexity so far. What it prints last sometimes
+// gets lost, so it is asked for two windows more.
 var estimate = regexp.MustCompile(`\[(\d+)\]([0-9.]+),`)
 
 // comparePerplexity scores the second half of every window of the documents put one after another, as llama-perplexity does.
 func comparePerplexity(ctx context.Context, o options, m *infer.Model, tok *tokenizer.Tokenizer, texts []string, file, dir string) error {
 	text := strings.Join(texts, "\n")
 	ids := tok.Encode(text)
-	n := min(o.chunks, len(ids)/o.context)
-	if n == 0 {
-		return fmt.Errorf("%d tokens, expected a window of %d", len(ids), o.context)
+	n := min(o.chunks, len(ids)/o.context-2)
+	if n < 1 {
+		return fmt.Errorf("%d tokens, expected three windows of %d", len(ids), o.context)
 	}
 	name := filepath.Join(dir, "text")
 	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 		return err
 	}
 	c := exec.CommandContext(ctx, o.perplexity, "-m", file, "-f", name, "-c", strconv.Itoa(o.context), "-b", strconv.Itoa(o.context), "-t", strconv.Itoa(o.threads),
-		"--chunks", strconv.Itoa(n), "-fa", "off", "-ctk", "f32", "-ctv", "f32")
+		"--chunks", strconv.Itoa(n+2), "-fa", "off", "-ctk", "f32", "-ctv", "f32")
 	out, err := c.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w, ending with %q", o.perplexity, err, out[max(0, len(out)-400):])
 	}
-	found := estimate.FindAllSubmatch(out, -1)
-	if len(found) == 0 || string(found[len(found)-1][1]) != strconv.Itoa(n) {
-		return fmt.Errorf("%s: no perplexity of window %d, output ends with %q", o.perplexity, n, out[max(0, len(out)-400):])
+	var theirs float64
+	for _, x := range estimate.FindAllSubmatch(out, -1) {
+		if string(x[1]) == strconv.Itoa(n) {
+			theirs, err = strconv.ParseFloat(string(x[2]), 64)
+		}
 	}
-	theirs, err := strconv.ParseFloat(string(found[len(found)-1][2]), 64)
+	if err == nil && theirs == 0 {
+		err = fmt.Errorf("%s: no perplexity of window %d, output ends with %q", o.perplexity, n, out[max(0, len(out)-400):])
+	}
 	if err != nil {
 		return err
 	}
