@@ -128,7 +128,7 @@ func Round(dst []uint32, src []float32) { best.rows.round(dst, src) }
 // Interleave sets the lower halves of dst to a and the upper to b, rounded to bfloat16. The three have one length.
 func Interleave(dst []uint32, a, b []float32) { best.rows.interleave(dst, a, b) }
 
-// Widen sets the halves of dst to the integers of src, of which there are an even number, as bfloat16: exactly.
+// Widen sets the halves of dst to the integers of src, −127 to 127 and even in number, as bfloat16: exactly.
 func Widen(dst []uint32, src []int8) { best.rows.widen(dst, src) }
 
 // Merge sets y = a·y + b·x, rounding each product.

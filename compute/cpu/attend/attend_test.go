@@ -172,7 +172,7 @@ func TestRows(t *testing.T) {
 		}
 		ints := make([]int8, 256)
 		for i := range ints {
-			ints[i] = int8(i - 128)
+			ints[i] = int8(i*37%255 - 127)
 		}
 		pairs := make([]uint32, 128)
 		k.rows.widen(pairs, ints)

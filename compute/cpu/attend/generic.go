@@ -7,51 +7,92 @@ import (
 
 var genericRows = rowKernels{transpose: transposeGeneric, round: roundGeneric, interleave: interleaveGeneric, widen: widenGeneric, merge: mergeGeneric}
 
-// genericKernels are the portable forms. The portable tiles are four rows by eight columns.
+// genericKernels are the portable forms.
 func genericKernels() *kernels {
-	k := &kernels{level: "generic", rows: genericRows}
-	k.floats = genericTiles(func(s *[8]float32, a float32, b []float32) {
-		// The conversion keeps compilers from fusing, which would make the bits depend on the machine.
-		for j := range s {
-			s[j] += float32(a * b[j])
-		}
-	})
-	k.pairs = genericTiles(func(s *[8]float32, a uint32, b []uint32) {
-		upper, lower := math.Float32frombits(a&^0xffff), math.Float32frombits(a<<16)
-		for j := range s {
-			v := s[j] + float32(upper*math.Float32frombits(b[j]&^0xffff))
-			s[j] = v + float32(lower*math.Float32frombits(b[j]<<16))
-		}
-	})
-	return k
+	return &kernels{level: "generic", floats: genericTiles(floats2x4), pairs: genericTiles(pairs2x4), rows: genericRows}
 }
 
-func genericTiles[W word](step func(s *[8]float32, a W, b []W)) tiles[W] {
-	const rows, width = 8, 8
-	tile := func(rows, across, along int) func(kc int, a *W, b *W, c *float32, ldc, add int) {
-		return func(kc int, a *W, b *W, c *float32, ldc, add int) {
-			as := unsafe.Slice(a, (rows-1)*across+(kc-1)*along+1)
-			bs := unsafe.Slice(b, (kc-1)*Panel+width)
-			cs := unsafe.Slice(c, (rows-1)*ldc+width)
-			for i := range rows {
-				var s [width]float32
-				row := cs[i*ldc:][:width]
-				if add != 0 {
-					copy(s[:], row)
-				}
-				for k := range kc {
-					step(&s, as[i*across+k*along], bs[k*Panel:][:width:width])
-				}
-				copy(row, s[:])
+// genericTiles makes tiles of eight rows and four columns of f, which adds to s the products of two rows of A, a0 and a1 on with
+// their words along apart, and four columns of b.
+func genericTiles[W word](f func(kc int, a []W, a0, a1, along int, b []W, s *[2][4]float32)) tiles[W] {
+	const rows, width = 8, 4
+	tile := func(rows, across, along, kc int, a, b *W, c *float32, ldc, add int) {
+		as := unsafe.Slice(a, (rows-1)*across+(kc-1)*along+1)
+		bs := unsafe.Slice(b, (kc-1)*Panel+width)
+		cs := unsafe.Slice(c, (rows-1)*ldc+width)
+		for i := 0; i < rows; i += 2 {
+			// In a tile of an odd number of rows the last stands for both.
+			i1 := min(i+1, rows-1)
+			var s [2][4]float32
+			if add != 0 {
+				copy(s[0][:], cs[i*ldc:])
+				copy(s[1][:], cs[i1*ldc:])
 			}
+			f(kc, as, i*across, i1*across, along, bs, &s)
+			copy(cs[i*ldc:][:width], s[0][:])
+			copy(cs[i1*ldc:][:width], s[1][:])
 		}
 	}
 	t := tiles[W]{width: width, row: make([]tileFunc[W], rows)}
 	for r := range rows {
-		t.row[r] = func(kc int, a *W, lda int, b *W, c *float32, ldc, add int) { tile(r+1, lda, 1)(kc, a, b, c, ldc, add) }
+		t.row[r] = func(kc int, a *W, lda int, b *W, c *float32, ldc, add int) { tile(r+1, lda, 1, kc, a, b, c, ldc, add) }
 	}
-	t.down = func(kc int, a *W, lda int, b *W, c *float32, ldc, add int) { tile(rows, 1, lda)(kc, a, b, c, ldc, add) }
+	t.down = func(kc int, a *W, lda int, b *W, c *float32, ldc, add int) { tile(rows, 1, lda, kc, a, b, c, ldc, add) }
 	return t
+}
+
+// The conversions keep compilers from fusing multiplication and addition, which would make the bits depend on the machine.
+
+func floats2x4(kc int, a []float32, a0, a1, along int, b []float32, s *[2][4]float32) {
+	s00, s01, s02, s03 := s[0][0], s[0][1], s[0][2], s[0][3]
+	s10, s11, s12, s13 := s[1][0], s[1][1], s[1][2], s[1][3]
+	for k := range kc {
+		x, y, r := a[a0], a[a1], b[k*Panel:][:4:4]
+		s00 += float32(x * r[0])
+		s01 += float32(x * r[1])
+		s02 += float32(x * r[2])
+		s03 += float32(x * r[3])
+		s10 += float32(y * r[0])
+		s11 += float32(y * r[1])
+		s12 += float32(y * r[2])
+		s13 += float32(y * r[3])
+		a0, a1 = a0+along, a1+along
+	}
+	*s = [2][4]float32{{s00, s01, s02, s03}, {s10, s11, s12, s13}}
+}
+
+// lowerHalf and upperHalf are the numbers of a pair.
+func lowerHalf(w uint32) float32 { return math.Float32frombits(w << 16) }
+func upperHalf(w uint32) float32 { return math.Float32frombits(w &^ 0xffff) }
+
+func pairs2x4(kc int, a []uint32, a0, a1, along int, b []uint32, s *[2][4]float32) {
+	s00, s01, s02, s03 := s[0][0], s[0][1], s[0][2], s[0][3]
+	s10, s11, s12, s13 := s[1][0], s[1][1], s[1][2], s[1][3]
+	for k := range kc {
+		r := b[k*Panel:][:4:4]
+		x, y := upperHalf(a[a0]), upperHalf(a[a1])
+		b0, b1, b2, b3 := upperHalf(r[0]), upperHalf(r[1]), upperHalf(r[2]), upperHalf(r[3])
+		s00 += float32(x * b0)
+		s01 += float32(x * b1)
+		s02 += float32(x * b2)
+		s03 += float32(x * b3)
+		s10 += float32(y * b0)
+		s11 += float32(y * b1)
+		s12 += float32(y * b2)
+		s13 += float32(y * b3)
+		x, y = lowerHalf(a[a0]), lowerHalf(a[a1])
+		b0, b1, b2, b3 = lowerHalf(r[0]), lowerHalf(r[1]), lowerHalf(r[2]), lowerHalf(r[3])
+		s00 += float32(x * b0)
+		s01 += float32(x * b1)
+		s02 += float32(x * b2)
+		s03 += float32(x * b3)
+		s10 += float32(y * b0)
+		s11 += float32(y * b1)
+		s12 += float32(y * b2)
+		s13 += float32(y * b3)
+		a0, a1 = a0+along, a1+along
+	}
+	*s = [2][4]float32{{s00, s01, s02, s03}, {s10, s11, s12, s13}}
 }
 
 // bfloat rounds x to bfloat16, in the upper half.

@@ -27,7 +27,10 @@ func levels() []*kernels {
 	}
 	pairs512 := tiles[uint32]{32, []tileFunc[uint32]{tilePairs512x1, tilePairs512x2, tilePairs512x3, tilePairs512x4,
 		tilePairs512x5, tilePairs512x6, tilePairs512x7, tilePairs512x8}, downPairs512}
-	rows.round, rows.interleave, rows.widen = roundWide, interleaveWide, widenWide
+	rows.round, rows.interleave = roundWide, interleaveWide
+	if x.HasAVX512VBMI {
+		rows.widen = widenWide
+	}
 	return append([]*kernels{{"avx512bf16", floats512, pairs512, rows}}, ks...)
 }
 
@@ -68,7 +71,7 @@ func interleaveWide(dst []uint32, a, b []float32) {
 }
 
 func widenWide(dst []uint32, src []int8) {
-	n := len(src) &^ 15
+	n := len(src) &^ 63
 	dst = dst[:len(src)/2]
 	if n > 0 {
 		widen512(n, &dst[0], &src[0])

@@ -6145,28 +6145,79 @@ loop:
 	RET
 
 // func widen512(n int, dst *uint32, src *int8)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI
 TEXT ·widen512(SB), NOSPLIT, $0-24
-	MOVQ n+0(FP), AX
-	MOVQ dst+8(FP), CX
-	MOVQ src+16(FP), DX
+	MOVQ         n+0(FP), AX
+	MOVQ         dst+8(FP), CX
+	MOVQ         src+16(FP), DX
+	LEAQ         widenTables<>+0(SB), BX
+	VMOVUPS      (BX), Z2
+	VMOVUPS      128(BX), Z4
+	VMOVUPS      64(BX), Z3
+	VMOVUPS      192(BX), Z5
+	VMOVUPS      256(BX), Z6
+	MOVL         $0x80808080, BX
+	VPBROADCASTD BX, Z0
 
 loop:
-	VPMOVSXBD (DX), Z1
-	VCVTDQ2PS Z1, Z1
-	BYTE      $0x62
-	BYTE      $0xf2
-	BYTE      $0x7e
-	BYTE      $0x48
-	BYTE      $0x72
-	BYTE      $0xd1
-	VMOVUPS   Y2, (CX)
-	ADDQ      $0x20, CX
-	ADDQ      $0x10, DX
-	SUBQ      $0x10, AX
-	JG        loop
+	VPERMQ     (DX), Z6, Z7
+	VPABSB     Z7, Z8
+	VMOVDQU64  Z8, Z9
+	VPERMI2B   Z3, Z2, Z8
+	VPERMI2B   Z5, Z4, Z9
+	VPTERNLOGD $0xf8, Z0, Z7, Z9
+	VPUNPCKLBW Z9, Z8, Z10
+	VPUNPCKHBW Z9, Z8, Z11
+	VMOVUPS    Z10, (CX)
+	VMOVUPS    Z11, 64(CX)
+	ADDQ       $0x00000080, CX
+	ADDQ       $0x40, DX
+	SUBQ       $0x40, AX
+	JG         loop
 	VZEROUPPER
 	RET
+
+DATA widenTables<>+0(SB)/8, $0xe0c0a08040008000
+DATA widenTables<>+8(SB)/8, $0x7060504030201000
+DATA widenTables<>+16(SB)/8, $0xb8b0a8a098908880
+DATA widenTables<>+24(SB)/8, $0xf8f0e8e0d8d0c8c0
+DATA widenTables<>+32(SB)/8, $0x1c1814100c080400
+DATA widenTables<>+40(SB)/8, $0x3c3834302c282420
+DATA widenTables<>+48(SB)/8, $0x5c5854504c484440
+DATA widenTables<>+56(SB)/8, $0x7c7874706c686460
+DATA widenTables<>+64(SB)/8, $0x8e8c8a8886848280
+DATA widenTables<>+72(SB)/8, $0x9e9c9a9896949290
+DATA widenTables<>+80(SB)/8, $0xaeacaaa8a6a4a2a0
+DATA widenTables<>+88(SB)/8, $0xbebcbab8b6b4b2b0
+DATA widenTables<>+96(SB)/8, $0xcecccac8c6c4c2c0
+DATA widenTables<>+104(SB)/8, $0xdedcdad8d6d4d2d0
+DATA widenTables<>+112(SB)/8, $0xeeeceae8e6e4e2e0
+DATA widenTables<>+120(SB)/8, $0xfefcfaf8f6f4f2f0
+DATA widenTables<>+128(SB)/8, $0x4040404040403f00
+DATA widenTables<>+136(SB)/8, $0x4141414141414141
+DATA widenTables<>+144(SB)/8, $0x4141414141414141
+DATA widenTables<>+152(SB)/8, $0x4141414141414141
+DATA widenTables<>+160(SB)/8, $0x4242424242424242
+DATA widenTables<>+168(SB)/8, $0x4242424242424242
+DATA widenTables<>+176(SB)/8, $0x4242424242424242
+DATA widenTables<>+184(SB)/8, $0x4242424242424242
+DATA widenTables<>+192(SB)/8, $0x4242424242424242
+DATA widenTables<>+200(SB)/8, $0x4242424242424242
+DATA widenTables<>+208(SB)/8, $0x4242424242424242
+DATA widenTables<>+216(SB)/8, $0x4242424242424242
+DATA widenTables<>+224(SB)/8, $0x4242424242424242
+DATA widenTables<>+232(SB)/8, $0x4242424242424242
+DATA widenTables<>+240(SB)/8, $0x4242424242424242
+DATA widenTables<>+248(SB)/8, $0x4242424242424242
+DATA widenTables<>+256(SB)/8, $0x0000000000000000
+DATA widenTables<>+264(SB)/8, $0x0000000000000004
+DATA widenTables<>+272(SB)/8, $0x0000000000000001
+DATA widenTables<>+280(SB)/8, $0x0000000000000005
+DATA widenTables<>+288(SB)/8, $0x0000000000000002
+DATA widenTables<>+296(SB)/8, $0x0000000000000006
+DATA widenTables<>+304(SB)/8, $0x0000000000000003
+DATA widenTables<>+312(SB)/8, $0x0000000000000007
+GLOBL widenTables<>(SB), RODATA|NOPTR, $320
 
 // func merge512(n int, y *float32, x *float32, a float32, b float32)
 // Requires: AVX, AVX512F

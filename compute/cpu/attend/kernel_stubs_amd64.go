@@ -159,7 +159,7 @@ func round512(n int, dst *uint32, src *float32)
 //go:noescape
 func interleave512(n int, dst *uint32, a *float32, b *float32)
 
-// widen512 converts n integers, a multiple of 16, to bfloat16.
+// widen512 converts n integers of −127 to 127, n a multiple of 64, to bfloat16.
 //
 //go:noescape
 func widen512(n int, dst *uint32, src *int8)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math"
+
 	. "github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -104,15 +106,57 @@ func interleave512() {
 	}, []reg.GPVirtual{dst, a, b}, []int{64, 64, 64})
 }
 
+// widen512 looks the bytes of a number's bfloat16 up by its magnitude, 64 at a time.
 func widen512() {
-	function("widen512", "func(n int, dst *uint32, src *int8)", "widen512 converts n integers, a multiple of 16, to bfloat16.")
+	function("widen512", "func(n int, dst *uint32, src *int8)", "widen512 converts n integers of −127 to 127, n a multiple of 64, to bfloat16.")
 	n, dst, src := param("n"), param("dst"), param("src")
-	loop(n, func() {
-		VPMOVSXBD(operand.Mem{Base: src}, zmm[1])
-		VCVTDQ2PS(zmm[1], zmm[1])
-		vcvtneps2bf16(zmm[1], zmm[2])
-		VMOVUPS(zmm[2].AsY(), operand.Mem{Base: dst})
-	}, []reg.GPVirtual{dst, src}, []int{32, 16})
+	table, sign, lower, upper := GP64(), zmm[0], zmm[2:4], zmm[4:6]
+	data := widenTables()
+	LEAQ(data, table)
+	for i := range 2 {
+		VMOVUPS(operand.Mem{Base: table, Disp: 64 * i}, lower[i])
+		VMOVUPS(operand.Mem{Base: table, Disp: 128 + 64*i}, upper[i])
+	}
+	VMOVUPS(operand.Mem{Base: table, Disp: 256}, zmm[6])
+	bits := GP32()
+	MOVL(operand.U32(0x80808080), bits)
+	VPBROADCASTD(bits, sign)
+	Label("loop")
+	// Quarters are put into the order in which unpacking inside lanes leaves them in the source's order.
+	VPERMQ(operand.Mem{Base: src}, zmm[6], zmm[7])
+	VPABSB(zmm[7], zmm[8])
+	VMOVDQU64(zmm[8], zmm[9])
+	VPERMI2B(lower[1], lower[0], zmm[8])
+	VPERMI2B(upper[1], upper[0], zmm[9])
+	VPTERNLOGD(operand.U8(0xf8), sign, zmm[7], zmm[9]) // upper | number & sign
+	VPUNPCKLBW(zmm[9], zmm[8], zmm[10])
+	VPUNPCKHBW(zmm[9], zmm[8], zmm[11])
+	VMOVUPS(zmm[10], operand.Mem{Base: dst})
+	VMOVUPS(zmm[11], operand.Mem{Base: dst, Disp: 64})
+	ADDQ(operand.U32(128), dst)
+	ADDQ(operand.Imm(64), src)
+	SUBQ(operand.Imm(64), n)
+	JG(operand.LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// widenTables are the lower and the upper bytes of the bfloat16 of 0 to 127, then the order of quarters.
+func widenTables() operand.Mem {
+	m := GLOBL("widenTables", RODATA|NOPTR)
+	for half := range 2 {
+		for i := 0; i < 128; i += 8 {
+			var entries uint64
+			for j := range 8 {
+				entries |= uint64(math.Float32bits(float32(i+j))>>(16+8*half)&0xff) << (8 * j)
+			}
+			DATA(128*half+i, operand.U64(entries))
+		}
+	}
+	for i, q := range []uint64{0, 4, 1, 5, 2, 6, 3, 7} {
+		DATA(256+8*i, operand.U64(q))
+	}
+	return m
 }
 
 func merge512() {
