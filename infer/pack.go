@@ -2,10 +2,13 @@ package infer
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"slices"
+	"unsafe"
 
+	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/par"
 	"autodev/compute/cpu/quant"
 	"autodev/model"
@@ -31,7 +34,7 @@ func PackMethods() []PackMethod { return []PackMethod{PackSearch, PackNearest, P
 
 // PackOptions say how Pack makes a packed folder.
 type PackOptions struct {
-	Weights     Weights // Int8 or Int4
+	Weights     Weights // BFloat16, Int8 or Int4
 	Method      PackMethod
 	Calibration [][]int32 // token ids of documents, each at most the model's context; for PackGPTQ
 	Threads     int       // 0 is all processors; changes no byte
@@ -44,17 +47,24 @@ type PackOptions struct {
 const (
 	partCodes  = "codes"
 	partScales = "scales"
+	partHalves = "bf16"
 )
+
+// packable lists the formats of packed folders.
+func packable() []Weights { return []Weights{BFloat16, Int8, Int4} }
 
 // Pack writes the model as a packed folder at dir (see package packed): the same bytes that Load with the same Weights has in
 // memory for PackSearch.
 func Pack(ctx context.Context, dir string, c model.Config, src model.Source, o PackOptions) (packed.Quantization, error) {
 	q := packed.Quantization{}
-	if o.Weights != Int8 && o.Weights != Int4 {
-		return q, &OptionError{"weights", fmt.Sprintf("found %q, expected int8 or int4", o.Weights)}
+	if !slices.Contains(packable(), o.Weights) {
+		return q, &OptionError{"weights", fmt.Sprintf("found %q, expected bf16, int8 or int4", o.Weights)}
 	}
 	if !slices.Contains(PackMethods(), o.Method) {
 		return q, &OptionError{"method", fmt.Sprintf("found %q, expected one of %v", o.Method, PackMethods())}
+	}
+	if o.Weights == BFloat16 && o.Method != PackSearch {
+		return q, &OptionError{"method", fmt.Sprintf("found %q, expected %q for bf16: there is nothing to choose", o.Method, PackSearch)}
 	}
 	if o.Method == PackGPTQ && len(o.Calibration) == 0 {
 		return q, &OptionError{"method", "gptq needs calibration documents, found none"}
@@ -71,7 +81,10 @@ func Pack(ctx context.Context, dir string, c model.Config, src model.Source, o P
 			weights += float64(specs[e.Name].Len())
 		}
 	}
-	q.Weights, q.Group, q.Bits = string(o.Weights), o.Weights.quant().Group(), bits/weights
+	q.Weights, q.Bits = string(o.Weights), bits/weights
+	if o.Weights != BFloat16 {
+		q.Group = o.Weights.quant().Group()
+	}
 	done := 0
 	w := &packWriter{PackOptions: o, config: c, pool: pool, specs: specs, biases: map[string][]float32{}, tell: func() {
 		done++
@@ -96,7 +109,7 @@ func Pack(ctx context.Context, dir string, c model.Config, src model.Source, o P
 					if err != nil {
 						return err
 					}
-					if err := w.matrix(e.Name, w.quantize(t)); err != nil {
+					if err := w.matrix(w.round(t)); err != nil {
 						return err
 					}
 				}
@@ -135,8 +148,12 @@ func packEntries(c model.Config, w Weights) ([]packed.Entry, map[string]model.Pa
 			plain = append(plain, e)
 			continue
 		}
-		codes, scales := quant.Size(f.quant(), p.Shape[0], p.Shape[1])
-		e.Parts = []packed.Part{{Name: partCodes, Size: int64(codes)}, {Name: partScales, Size: int64(scales)}}
+		if f == BFloat16 {
+			e.Parts = []packed.Part{{Name: partHalves, Size: 2 * int64(gemm.BF16PackedSize(p.Shape[1], p.Shape[0]))}}
+		} else {
+			codes, scales := quant.Size(f.quant(), p.Shape[0], p.Shape[1])
+			e.Parts = []packed.Part{{Name: partCodes, Size: int64(codes)}, {Name: partScales, Size: int64(scales)}}
+		}
 		matrices = append(matrices, e)
 	}
 	return append(matrices, plain...), specs
@@ -153,29 +170,65 @@ type packWriter struct {
 	tell   func()
 }
 
-// quantize rounds t without calibration.
-func (w *packWriter) quantize(t *model.Tensor) *quant.Matrix {
-	f := w.Weights.formatOf(w.config, w.specs[t.Name]).quant()
+// round brings t into its form without calibration.
+func (w *packWriter) round(t *model.Tensor) *matrix {
+	f := w.Weights.formatOf(w.config, w.specs[t.Name])
 	if w.Method == PackNearest {
-		return quant.QuantizeAbsMax(w.pool, f, t.Data, t.Shape[0], t.Shape[1])
+		out, in := t.Shape[0], t.Shape[1]
+		return &matrix{name: t.Name, out: out, in: in, quant: quant.QuantizeAbsMax(w.pool, f.quant(), t.Data, out, in)}
 	}
-	return quant.Quantize(w.pool, f, t.Data, t.Shape[0], t.Shape[1])
+	return pack(w.pool, t, f)
 }
 
-func (w *packWriter) matrix(name string, m *quant.Matrix) error {
-	if err := w.out.Bytes(name, m.Codes(), m.Scales()); err != nil {
+// matrix writes m.
+func (w *packWriter) matrix(m *matrix) error {
+	parts := [][]byte{}
+	if m.quant != nil {
+		parts = append(parts, m.quant.Codes(), m.quant.Scales())
+	} else {
+		parts = append(parts, littleEndian(m.packed.BF16()))
+	}
+	if err := w.out.Bytes(m.name, parts...); err != nil {
 		return err
 	}
 	w.tell()
 	return nil
 }
 
+// littleEndian returns the bytes of v as they are in a file: its own memory where that is the machine's order.
+func littleEndian(v []uint16) []byte {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 2*len(v))
+	if nativeEndian() {
+		return b
+	}
+	return swapped(b)
+}
+
+// halves is the inverse of littleEndian; b starts at an even address.
+func halves(b []byte) []uint16 {
+	if !nativeEndian() {
+		b = swapped(b)
+	}
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/2)
+}
+
+func nativeEndian() bool { return binary.NativeEndian.Uint16([]byte{1, 0}) == 1 }
+
+// swapped returns a copy of b with the bytes of every pair exchanged.
+func swapped(b []byte) []byte {
+	out := make([]byte, len(b))
+	for i := 0; i+1 < len(b); i += 2 {
+		out[i], out[i+1] = b[i+1], b[i]
+	}
+	return out
+}
+
 // LoadPacked makes the model of a packed folder ready. It takes the folder over: Close closes it, and so does an error.
 func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
 	w := Weights(f.Quantization.Weights)
 	m, err := func() (*Model, error) {
-		if w != Int8 && w != Int4 {
-			return nil, fmt.Errorf("%s: weights of format %q, expected int8 or int4", f.Label(), w)
+		if !slices.Contains(packable(), w) {
+			return nil, fmt.Errorf("%s: weights of format %q, expected bf16, int8 or int4", f.Label(), w)
 		}
 		if o.Weights != "" && o.Weights != w {
 			return nil, &OptionError{"weights", fmt.Sprintf("found %s, but the folder %s holds %s: expected that, or none", o.Weights, f.Dir, w)}
@@ -250,9 +303,13 @@ func (p *mapped) matrix(name string) (*matrix, error) {
 		return nil, err
 	}
 	m := &matrix{name: name, out: e.Shape[0], in: e.Shape[1]}
-	f, err := quant.ParseFormat(e.Format)
-	if err == nil {
-		m.quant, err = quant.From(f, m.out, m.in, p.folder.Bytes(name, partCodes), p.folder.Bytes(name, partScales))
+	switch format := Weights(e.Format); format {
+	case BFloat16:
+		m.packed, err = gemm.PackedBF16From(halves(p.folder.Bytes(name, partHalves)), m.in, m.out)
+	case Int8, Int4:
+		m.quant, err = quant.From(format.quant(), m.out, m.in, p.folder.Bytes(name, partCodes), p.folder.Bytes(name, partScales))
+	default:
+		err = fmt.Errorf("format %q, expected bf16, int8 or int4", e.Format)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: tensor %s: %w", p.folder.Label(), name, err)

@@ -87,7 +87,7 @@ func (w *packWriter) calibrate(src model.Source, st *step, x []float32, n int) e
 	f := w.Weights.formatOf(w.config, w.specs[name]).quant()
 	if x == nil {
 		st.weight.quant = quant.Quantize(w.pool, f, t.Data, st.weight.out, st.weight.in)
-		return w.matrix(name, st.weight.quant)
+		return w.matrix(st.weight)
 	}
 	inputs := calibrate.Observe(w.pool, append([]float32(nil), x...), n, st.weight.in, st.bias != nil)
 	r, err := calibrate.Quantize(w.pool, f, t.Data, st.weight.out, inputs, calibrate.Options{})
@@ -103,7 +103,7 @@ func (w *packWriter) calibrate(src model.Source, st *step, x []float32, n int) e
 		w.biases[biasOf(name)] = bias
 	}
 	st.weight.quant = quant.FromCodes(f, r.Codes, r.Scales, st.weight.out, st.weight.in)
-	return w.matrix(name, st.weight.quant)
+	return w.matrix(st.weight)
 }
 
 // biasOf returns the name of the bias that belongs to a weight.

@@ -29,8 +29,8 @@ type step struct {
 	gain, bias []float32 // layer norm; bias also linear
 	epsilon    float64
 	weight     *matrix // embed: the table; linear, head
-	// What follows a linear at once on its rows: y, unless −1, is added last.
-	fused bool // then is act
+	// What follows a linear at once on its rows: act when fused, or the sum with y unless it is −1.
+	fused bool
 	same  bool // x is what the linear before read
 	layer int  // attention
 	spec  model.AttentionSpec
@@ -220,7 +220,7 @@ func (t *tracer) fuse() {
 			}
 		case opAdd:
 			for _, v := range [][2]int{{s.y, s.x}, {s.x, s.y}} {
-				if l := linear(v[0]); l != nil && v[0] != v[1] && maker[v[1]] < maker[v[0]] {
+				if l := linear(v[0]); l != nil && !l.fused && v[0] != v[1] && maker[v[1]] < maker[v[0]] {
 					l.y, l.out = v[1], s.out
 					gone[i], maker[s.out] = true, maker[v[0]]
 					break

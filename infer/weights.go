@@ -17,6 +17,8 @@ type Weights string
 const (
 	// Float32 is the default.
 	Float32 Weights = "float32"
+	// BFloat16 keeps bfloat16; activations are rounded to it where a product reads them.
+	BFloat16 Weights = "bf16"
 	// Int8 keeps 8-bit codes with a scale per group of inputs, and quantises the activations that a product reads likewise.
 	Int8 Weights = "int8"
 	// Int4 keeps 4-bit codes with a scale per group of inputs; activations as Int8. The token embeddings and the head are Int8:
@@ -25,7 +27,7 @@ const (
 )
 
 // WeightFormats lists the known ones.
-func WeightFormats() []Weights { return []Weights{Float32, Int8, Int4} }
+func WeightFormats() []Weights { return []Weights{Float32, BFloat16, Int8, Int4} }
 
 // ParseWeights reads the name of a format; "" is Float32.
 func ParseWeights(s string) (Weights, error) {
@@ -37,7 +39,7 @@ func ParseWeights(s string) (Weights, error) {
 			return w, nil
 		}
 	}
-	return "", &OptionError{"weights", fmt.Sprintf("found %q, expected float32, int8 or int4", s)}
+	return "", &OptionError{"weights", fmt.Sprintf("found %q, expected float32, bf16, int8 or int4", s)}
 }
 
 // formatOf returns how a parameter is kept.
@@ -58,8 +60,7 @@ const tokenTable = "transformer.wte.weight"
 type matrix struct {
 	name    string
 	in, out int
-	packed  *gemm.Packed
-	table   []float32 // beside packed, where rows are looked up
+	packed  *gemm.Packed // [in, out], float32 or bfloat16
 	quant   *quant.Matrix
 }
 
@@ -69,18 +70,20 @@ func (w *matrix) row(dst []float32, r int) {
 		w.quant.Row(dst, r)
 		return
 	}
-	copy(dst, w.table[r*w.in:][:w.in])
+	w.packed.Column(dst, r)
 }
 
 // pack brings the tensor t [out, in] into a form.
 func pack(p *par.Pool, t *model.Tensor, format Weights) *matrix {
 	m := &matrix{name: t.Name, out: t.Shape[0], in: t.Shape[1]}
+	dense := gemm.Dense(t.Data, m.out, m.in).Transposed()
 	switch format {
 	case Int8, Int4:
 		m.quant = quant.Quantize(p, format.quant(), t.Data, m.out, m.in)
+	case BFloat16:
+		m.packed = gemm.PackBF16(p, dense)
 	default:
-		m.packed = gemm.Pack(p, gemm.Dense(t.Data, m.out, m.in).Transposed())
-		m.table = t.Data
+		m.packed = gemm.Pack(p, dense)
 	}
 	return m
 }
@@ -97,7 +100,7 @@ func (w Weights) quant() quant.Format {
 type epilogue struct {
 	bias []float32
 	then func(y, x []float32)
-	base []float32 // may be y
+	base []float32 // may be y; not together with then
 }
 
 // linear computes the product of x [n, w.in] and w, y [n, w.out], with what follows it. same says that x is what the linear
@@ -110,14 +113,11 @@ func (m *Model) linear(scratch *workspace, y, x []float32, n int, w *matrix, e e
 		quant.Mul(m.pool, y[:n*w.out], &scratch.rows, w.quant, quant.Epilogue{Bias: e.bias, Then: e.then, Base: e.base})
 		return
 	}
-	o := gemm.Options{Bias: e.bias}
+	o := gemm.Options{Bias: e.bias, Then: e.then}
 	if e.base != nil {
 		o.Base = gemm.Dense(e.base, n, w.out)
 	}
 	gemm.MulPacked(m.pool, gemm.Dense(y, n, w.out), 1, gemm.Dense(x, n, w.in), w.packed, o)
-	if e.then != nil {
-		m.pool.Run(n, func(i int) { e.then(y[i*w.out:(i+1)*w.out], y[i*w.out:(i+1)*w.out]) })
-	}
 }
 
 // packer is the weightSource of a model's parameters: each is read, brought into its form and forgotten.
@@ -193,9 +193,6 @@ func (p *packer) matrix(name string) (*matrix, error) {
 		return nil, fmt.Errorf("tensor %s: shape %v, expected two dimensions", name, t.Shape)
 	}
 	m := pack(p.pool, t, p.weights.formatOf(p.config, p.specs[name]))
-	if m.table != nil && name != tokenTable {
-		m.table = nil
-	}
 	p.matrices[name] = m
 	return m, nil
 }

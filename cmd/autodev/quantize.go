@@ -31,7 +31,7 @@ func quantizeCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, or " + models.Tiny, Value: models.Tiny},
 			&cli.StringFlag{Name: "adapter", Usage: "`FOLDER` of a PEFT LoRA adapter to merge before"},
-			&cli.StringFlag{Name: "weights", Usage: "`FORMAT` int8 or int4", Value: string(infer.Int8)},
+			&cli.StringFlag{Name: "weights", Usage: "`FORMAT` bf16, int8 or int4", Value: string(infer.Int8)},
 			&cli.StringFlag{Name: "method", Usage: "search, gptq or rtn"},
 			&cli.StringSliceFlag{Name: "calibration", Usage: "documents for gptq: parquet or JSON-lines file, folder, glob or http(s) address"},
 			&cli.StringSliceFlag{Name: "language", Usage: "keep calibration documents of this language"},
@@ -71,8 +71,8 @@ type quantizeFlags struct {
 
 // check completes the flags and reports what cannot be.
 func (f *quantizeFlags) check() error {
-	if f.weights != infer.Int8 && f.weights != infer.Int4 {
-		return usageError("--weights %s: expected int8 or int4", f.weights)
+	if f.weights != infer.BFloat16 && f.weights != infer.Int8 && f.weights != infer.Int4 {
+		return usageError("--weights %s: expected bf16, int8 or int4", f.weights)
 	}
 	if f.method == "" {
 		f.method = infer.PackSearch
@@ -87,6 +87,8 @@ func (f *quantizeFlags) check() error {
 		return usageError("--calibration is missing: --method %s needs documents", f.method)
 	case f.method != infer.PackGPTQ && len(f.calibration) > 0:
 		return usageError("--calibration: not used by --method %s, expected %s", f.method, infer.PackGPTQ)
+	case f.weights == infer.BFloat16 && f.method != infer.PackSearch:
+		return usageError("--method %s: not for bf16, expected %s", f.method, infer.PackSearch)
 	case f.sample.Tokens < 1:
 		return usageError("--calibration-tokens %d: expected 1 or more", f.sample.Tokens)
 	case f.sample.Window < 2:
