@@ -63,3 +63,19 @@ func BenchmarkNLL1024(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N*(len(ids)-1))/b.Elapsed().Seconds(), "tokens/s")
 }
+
+// BenchmarkGenerate shows what the loop around the model costs: the model is as small as can be.
+func BenchmarkGenerate(b *testing.B) {
+	m := textModel(b, func(c *model.Config) { c.Embed, c.Layers, c.Inner, c.Heads = 8, 1, 8, 1 }, 1)
+	r := Request{Prompt: Prompt{Prefix: "def add(a, b):\n"}, MaxTokens: 500, Sampling: Sampling{Temperature: 1, TopP: 0.9, Bias: noEnd(m)}, Stop: []string{"\n\n\n\n\n"}}
+	b.ReportAllocs()
+	tokens := 0
+	for b.Loop() {
+		res, err := m.Generate(context.Background(), r, func(Chunk) error { return nil })
+		if err != nil {
+			b.Fatal(err)
+		}
+		tokens += len(res.IDs)
+	}
+	b.ReportMetric(float64(tokens)/b.Elapsed().Seconds(), "tokens/s")
+}

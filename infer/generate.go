@@ -375,13 +375,14 @@ func (w *writer) show(text string, reason FinishReason) error {
 	for n < len(w.held) && (w.ends[n] <= shown || reason != "" && (!stopped || w.held[n].Start < shown)) {
 		n++
 	}
-	c := Chunk{Text: text, Tokens: slices.Clone(w.held[:n]), FinishReason: reason, Shortened: reason != "" && w.res.Shortened}
-	w.held, w.ends = w.held[n:], w.ends[n:]
+	tokens := w.held[:n]
 	if w.keepAll {
-		w.res.Tokens = append(w.res.Tokens, c.Tokens...)
+		w.res.Tokens = append(w.res.Tokens, tokens...)
 	}
-	if w.emit == nil || c.Text == "" && len(c.Tokens) == 0 && reason == "" {
-		return nil
+	var err error
+	if w.emit != nil && (text != "" || n > 0 || reason != "") {
+		err = w.emit(Chunk{Text: text, Tokens: slices.Clone(tokens), FinishReason: reason, Shortened: reason != "" && w.res.Shortened})
 	}
-	return w.emit(c)
+	w.held, w.ends = slices.Delete(w.held, 0, n), slices.Delete(w.ends, 0, n)
+	return err
 }

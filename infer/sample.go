@@ -65,6 +65,13 @@ type sampler struct {
 	counts map[int32]int
 	order  []int32
 	probs  []float64
+	kept   []candidate
+}
+
+// candidate is a token that may be chosen, and its probability relative to the most probable one.
+type candidate struct {
+	id int32
+	p  float64
 }
 
 func newSampler(s Sampling, masked []int32) *sampler {
@@ -142,17 +149,13 @@ func (s *sampler) candidates(logits []float32) {
 func (s *sampler) nucleus(sum float64) float64 {
 	// All candidates below this bound together are less than 1−TopP, so none of them is in the nucleus.
 	bound := (1 - s.TopP) * sum / float64(len(s.probs))
-	type candidate struct {
-		id int32
-		p  float64
-	}
-	kept := make([]candidate, 0, 64)
+	s.kept = s.kept[:0]
 	for i, p := range s.probs {
 		if p >= bound {
-			kept = append(kept, candidate{s.order[i], p})
+			s.kept = append(s.kept, candidate{s.order[i], p})
 		}
 	}
-	slices.SortFunc(kept, func(a, b candidate) int {
+	slices.SortFunc(s.kept, func(a, b candidate) int {
 		switch {
 		case a.p > b.p:
 			return -1
@@ -163,7 +166,7 @@ func (s *sampler) nucleus(sum float64) float64 {
 	})
 	s.order, s.probs = s.order[:0], s.probs[:0]
 	var reached float64
-	for _, c := range kept {
+	for _, c := range s.kept {
 		s.order, s.probs = append(s.order, c.id), append(s.probs, c.p)
 		if reached += c.p; reached >= s.TopP*sum {
 			break

@@ -2,6 +2,7 @@ package infer
 
 import (
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 )
@@ -68,19 +69,17 @@ var priors = [classes]float64{0.5, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95}
 
 // timed records the time of a pass of n tokens.
 func (s *speculation) timed(n int, d time.Duration) {
-	for i, size := range passSizes {
-		if size != n {
-			continue
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		// Whatever disturbs a pass makes it longer: the shortest is the truth, unless it is long ago.
-		if t, c := d.Seconds(), &s.cost[i]; *c == 0 || t < *c {
-			*c = t
-		} else {
-			*c += (t - *c) / 32
-		}
+	i := slices.Index(passSizes[:], n)
+	if i < 0 {
 		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// Whatever disturbs a pass makes it longer: the shortest is the truth, unless it is long ago.
+	if t, c := d.Seconds(), &s.cost[i]; *c == 0 || t < *c {
+		*c = t
+	} else {
+		*c += (t - *c) / 32
 	}
 }
 
