@@ -154,8 +154,9 @@ func documents(t testing.TB, s data.Source) func(func(data.Document) bool) {
 	}
 }
 
-// follow counts the passes that a completion of target takes when a pass of n tokens costs cost(n), and the sum of their costs.
-func follow(learnt *speculation, e edit, cost func(n int) float64) (passes, drafted, accepted int, total float64) {
+// follow counts the passes that a completion of e's target takes when a pass of n tokens costs cost(n), and the sum of their
+// costs. What is measured of them is now and then several times as long.
+func follow(learnt *speculation, e edit, cost func(n int) float64, noise *rand.Rand) (passes, drafted, accepted int, total float64) {
 	d := newDrafter(learnt, nil, e.prompt, len(e.target), false)
 	d.push(e.target[0])
 	for i := 0; i+1 < len(e.target); {
@@ -163,6 +164,11 @@ func follow(learnt *speculation, e edit, cost func(n int) float64) (passes, draf
 		right := common(draft, e.target[i+1:])
 		passes, drafted, accepted = passes+1, drafted+len(draft), accepted+right
 		total += cost(1 + len(draft))
+		measured := cost(1 + len(draft))
+		if noise.IntN(3) == 0 {
+			measured *= 1 + 3*noise.Float64()
+		}
+		learnt.timed(1+len(draft), time.Duration(measured*float64(time.Second)))
 		if len(draft) > 0 {
 			d.judged(len(draft), right)
 		}
@@ -189,17 +195,13 @@ func TestEdits(t *testing.T) {
 	} {
 		cost := func(n int) float64 { return 1 + model.perToken*float64(n-1) }
 		var learnt speculation
-		for range 2 {
-			for _, n := range passSizes {
-				learnt.timed(n, time.Duration(cost(n)*float64(time.Second)))
-			}
-		}
+		noise := rand.New(rand.NewPCG(5, 5))
 		type sums struct{ files, tokens, passes, drafted, accepted, cost float64 }
 		byKind := map[string]*sums{}
 		all := func(name string, edits []edit) float64 {
 			total := &sums{}
 			for _, e := range edits {
-				passes, drafted, accepted, c := follow(&learnt, e, cost)
+				passes, drafted, accepted, c := follow(&learnt, e, cost, noise)
 				if byKind[e.name] == nil {
 					byKind[e.name] = &sums{}
 				}

@@ -51,7 +51,9 @@ type speculation struct {
 	cost    [len(passSizes)]float64 // seconds of a pass; 0: none timed
 	right   [classes]float64        // guesses confirmed lately
 	tried   [classes]float64
+	drafts  int
 	refused int // passes that were not worth a draft since the last draft
+	probe   int // the pass that is tried in spite of that next: one less than its index in passSizes
 }
 
 const (
@@ -60,8 +62,13 @@ const (
 	memory      = 200
 	// priorSlope is the share of a one-token pass that another token costs, as long as none was timed: low, so that it will be.
 	priorSlope = 0.05
-	// recheck is how many refusals are followed by a draft in spite of them: what was slow or wrong once need not be so for ever.
-	recheck = 64
+	// worthwhile is how many times as fast a draft has to promise to be, for what is measured is not exact.
+	worthwhile = 1.08
+	// curiosity is the number of drafts of which one is longer than seems best.
+	curiosity = 12
+	// recheck is how many refusals, for each token of a pass, are followed by a draft in spite of them: what was slow or wrong
+	// once need not be so for ever. All sizes get their turn, the large ones less often.
+	recheck = 20
 )
 
 // priors are the rates of success expected of a new model.
@@ -124,14 +131,26 @@ func (s *speculation) draft(match, n int) int {
 			expected += sure
 		}
 		largest = size - 1
-		if rate := expected / s.passCost(i); rate > best {
+		rate := expected / s.passCost(i)
+		if i == 0 {
+			rate *= worthwhile
+		}
+		if rate > best {
 			best, choice = rate, size-1
 		}
 	}
 	if choice > 0 {
 		s.refused = 0
-	} else if s.refused++; s.refused > recheck {
-		s.refused, choice = 0, min(largest, 3)
+		// A size that was disturbed when it was timed would never be timed again: now and then the next larger one is.
+		if s.drafts++; s.drafts%curiosity == 0 {
+			i := slices.Index(passSizes[:], choice+1) + 1
+			if i < len(passSizes) && passSizes[i]-1 <= n {
+				choice = passSizes[i] - 1
+			}
+		}
+	} else if s.refused++; s.refused > recheck*passSizes[s.probe+1] {
+		choice = min(largest, passSizes[s.probe+1]-1)
+		s.refused, s.probe = 0, (s.probe+1)%(len(passSizes)-1)
 	}
 	return choice
 }
