@@ -55,6 +55,8 @@ func signatureOf(k Kernel) signature {
 		return signature{[]operand{f("x"), f("w"), i("targets")}, []operand{f("nll")}}
 	case SumSquares:
 		return signature{[]operand{f("x")}, []operand{f64("sum")}}
+	case Zero:
+		return signature{nil, []operand{f("x")}}
 	case AdamW:
 		return signature{[]operand{f("grad"), f("hyper")}, []operand{f("param"), f("m"), f("v")}}
 	}
@@ -312,6 +314,8 @@ func checkShapes(c *Call, in, out []Buffer) error {
 		return first(err, shape("scale", in[3], 1), shape("loss", out[0], 1), shape("dx", out[1], n, e), shape("dw", out[2], v, e))
 	case SumSquares:
 		return shape("sum", out[0], 1)
+	case Zero:
+		return shape("x", out[0], out[0].Len())
 	case AdamW:
 		n := in[0].Len()
 		for i, name := range []string{"param", "m", "v"} {

@@ -57,6 +57,8 @@ const (
 	// With g the gradient times the multiplier: m = β1·m + (1−β1)·g; v = β2·v + (1−β2)·g²;
 	// param = param − lr·decay·param − lr·(m/(1−β1^t)) / (√(v/(1−β2^t)) + ε).
 	AdamW
+	// Zero: → x [m] = 0. For gradients that do not outlive a step, before the first kernel that adds to them.
+	Zero
 	kernelEnd
 )
 
@@ -65,7 +67,7 @@ var kernelNames = [...]string{
 	LayerNormGainGrad: "LayerNormGainGrad", Linear: "Linear", LinearGradX: "LinearGradX", LinearGradW: "LinearGradW",
 	BiasGrad: "BiasGrad", Attention: "Attention", AttentionGrad: "AttentionGrad", Activation: "Activation",
 	ActivationGrad: "ActivationGrad", Add: "Add", Dropout: "Dropout", CrossEntropy: "CrossEntropy", TokenNLL: "TokenNLL",
-	SumSquares: "SumSquares", AdamW: "AdamW",
+	SumSquares: "SumSquares", AdamW: "AdamW", Zero: "Zero",
 }
 
 func (k Kernel) String() string {

@@ -361,6 +361,7 @@ func (j *job) plan(base model.Source, identity hash.Hash) error {
 	cfg := graph.Config{
 		Model: j.config, Batch: t.MicroBatch, Seq: j.sequence,
 		ModelDropout: t.Dropout == "model", Checkpointing: t.GradientCheckpointing, Precision: graph.Precision(j.recipe.Precision),
+		Once: t.Accumulation == 1,
 		Group: func(param string, _ []int) int {
 			if adapted := strings.HasSuffix(param, ".lora_A") || strings.HasSuffix(param, ".lora_B"); adapted || decays[param] || t.DecayAll {
 				return 0

@@ -148,7 +148,7 @@ func plan(s shape, precision string, checkpointing bool, device *cpu.Device) (*g
 		Architecture: model.GPTBigCode, VocabSize: s.vocab, Vocab: s.vocab, Positions: 2048, Embed: s.embed, Layers: s.layers, Heads: s.heads,
 		KVHeads: s.kvHeads, Inner: s.inner, Activation: compute.GELUTanh, Epsilon: 1e-5, Tied: true, ScaleAttention: true, InitStd: 0.02, BOS: -1,
 	}
-	t, err := graph.Build(graph.Config{Model: c, Batch: s.batch, Seq: s.seq, Checkpointing: checkpointing, Precision: graph.Precision(precision)}, device)
+	t, err := graph.Build(graph.Config{Model: c, Batch: s.batch, Seq: s.seq, Once: true, Checkpointing: checkpointing, Precision: graph.Precision(precision)}, device)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"slices"
 
 	"autodev/compute"
 	"autodev/compute/cpu/vec"
@@ -16,7 +17,7 @@ func operands(hosts []compute.Host) [4]compute.Host {
 }
 
 // inFloat64 reports whether the call's floats are float64.
-func inFloat64(c *compute.Call) bool { return c.In[0].DType == compute.F64 }
+func inFloat64(c *compute.Call) bool { return slices.Concat(c.In, c.Out)[0].DType == compute.F64 }
 
 // work returns the scratch of a checked call in float32 elements.
 func (k Kernels) work(c *compute.Call) int {
@@ -56,6 +57,9 @@ func (k Kernels) bind(c *compute.Call, in, out [4]compute.Host, work []float32) 
 	if inFloat64(c) {
 		ins, outs := in[:len(c.In)], out[:len(c.Out)]
 		return func() error { return ref.Kernels{}.Do(c, ins, outs) }, nil
+	}
+	if c.Kernel == compute.Zero {
+		return func() error { k.Zero(out[0].F32); return nil }, nil
 	}
 	a := c.Attr
 	k = k.BF16(a.BF16)

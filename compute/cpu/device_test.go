@@ -196,6 +196,8 @@ func draw(t *rapid.T, k compute.Kernel) example {
 		return x
 	case compute.SumSquares:
 		return build(r, k, compute.Attr{}, []compute.Buffer{floats(n, e)}, []compute.Buffer{{Space: compute.Arena, DType: compute.F64, Shape: []int{1}}}, nil)
+	case compute.Zero:
+		return build(r, k, compute.Attr{}, nil, []compute.Buffer{floats(n * e * m)}, nil)
 	case compute.AdamW:
 		x := build(r, k, compute.Attr{}, []compute.Buffer{floats(n, e), floats(8)}, []compute.Buffer{floats(n, e), floats(n, e), floats(n, e)}, nil)
 		copy(x.in[1].F32, []float32{1e-2, 0.9, 0.95, 1e-8, 0.1, 1 - 0.9*0.9, 1 - 0.95*0.95, 0.5})

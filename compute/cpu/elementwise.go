@@ -7,6 +7,11 @@ import (
 	"autodev/compute/cpu/vec"
 )
 
+// Zero is compute.Zero.
+func (k Kernels) Zero(x []float32) {
+	k.spans(len(x), 16*span, func(lo, hi int) { clear(x[lo:hi]) })
+}
+
 // Add is compute.Add.
 func (k Kernels) Add(y, a, b []float32) {
 	k.spans(len(y), span, func(lo, hi int) { vec.Add(y[lo:hi], a[lo:hi], b[lo:hi]) })

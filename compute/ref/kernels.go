@@ -2,6 +2,7 @@ package ref
 
 import (
 	"fmt"
+	"slices"
 
 	"autodev/compute"
 )
@@ -16,7 +17,7 @@ func (Kernels) Do(c *compute.Call, in, out []compute.Host) error {
 		return err
 	}
 	var err error
-	if in[0].F64 != nil {
+	if first := slices.Concat(in, out)[0]; first.F64 != nil {
 		err = dispatch[float64](c, operands(in), operands(out), func(h compute.Host) []float64 { return h.F64 })
 	} else {
 		err = dispatch[float32](c, operands(in), operands(out), func(h compute.Host) []float32 { return h.F32 })
@@ -77,6 +78,8 @@ func dispatch[T Float](c *compute.Call, in, out [4]compute.Host, f func(compute.
 	case compute.AdamW:
 		h := f(in[1])
 		AdamW(f(out[0]), f(out[1]), f(out[2]), f(in[0]), Hyper[T]{h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]})
+	case compute.Zero:
+		clear(f(out[0]))
 	default:
 		return fmt.Errorf("no reference")
 	}

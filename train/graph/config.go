@@ -23,6 +23,9 @@ type Config struct {
 
 	// ModelDropout runs the dropout that the model's own configuration asks for.
 	ModelDropout bool
+	// Once says that the optimiser follows every micro-batch. Then gradients live in the arena from the first call that adds to
+	// them, where activations were that are no longer needed: MicroStep begins them anew, and NLL overwrites them.
+	Once bool
 	// Checkpointing keeps only the inputs of blocks and computes the rest of a block again before its gradients: less
 	// memory for a third more work, the same bits.
 	Checkpointing bool

@@ -93,7 +93,7 @@ func (t *Training) Dump(w io.Writer) error {
 	for _, p := range t.params {
 		fmt.Fprintf(out, "  %-40s %-10s weights+%d", p.Name, dims(p.Shape), p.Weight.Offset)
 		if p.Trained {
-			fmt.Fprintf(out, ", grads+%d, moments+%d and +%d, group %d", p.Grad.Offset, p.M.Offset, p.V.Offset, p.Group)
+			fmt.Fprintf(out, ", %v+%d, moments+%d and +%d, group %d", p.Grad.Space, p.Grad.Offset, p.M.Offset, p.V.Offset, p.Group)
 		} else {
 			fmt.Fprint(out, ", frozen")
 		}
@@ -127,9 +127,12 @@ func (t *Training) names() map[string]string {
 	}
 	for name, b := range map[string]compute.Buffer{
 		inIDs: t.io.IDs, inPositions: t.io.Positions, inDocStart: t.io.DocStart, inTargets: t.io.Targets, inScale: t.io.Scale,
-		inKey: t.io.Key, "loss": t.io.Loss, "nll": t.io.NLL, "sumsquares": t.io.SumSquares,
+		inKey: t.io.Key, "loss": t.io.Loss, "nll": t.io.NLL,
 	} {
 		set(b, name)
+	}
+	for i, b := range t.io.SumSquares {
+		set(b, fmt.Sprintf("sumsquares%d", i))
 	}
 	for i, b := range t.io.Hyper {
 		set(b, fmt.Sprintf("hyper%d", i))

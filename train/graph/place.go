@@ -10,9 +10,10 @@ import (
 // placement is where a program's values lie.
 type placement struct {
 	calls     []compute.Call
-	arena     int64 // bytes
-	live      int64 // the most bytes of values that are alive at once: a lower bound of arena without work space
-	workspace int64 // the largest work space of a call
+	arena     int64            // bytes
+	live      int64            // the most bytes of values that are alive at once: a lower bound of arena without work space
+	workspace int64            // the largest work space of a call
+	grads     map[string]int64 // offsets of the gradients in the arena, by the values' names
 }
 
 // region is a part of the arena for the calls from first to last: a value, several that pass their memory on, or a call's
@@ -37,6 +38,9 @@ func (p *program) place(dev compute.Device) placement {
 			if v != nil {
 				last[v] = i
 			}
+			if v != nil && v.grad {
+				last[v] = len(p.code)
+			}
 		}
 	}
 	var regions []*region
@@ -46,8 +50,11 @@ func (p *program) place(dev compute.Device) placement {
 	for i, c := range p.code {
 		call := c.call
 		call.In, call.Out = buffers(c.in), buffers(c.out)
+		if call.Kernel == compute.Zero {
+			call.Out[0].Shape = []int{call.Out[0].Len()}
+		}
 		for j, v := range c.out {
-			if v == nil || v.fixed {
+			if v == nil || v.fixed || of[v] != nil {
 				continue
 			}
 			if j == 0 {
@@ -80,6 +87,12 @@ func (p *program) place(dev compute.Device) placement {
 		}
 	}
 	pl.arena = assign(regions)
+	pl.grads = map[string]int64{}
+	for v, r := range of {
+		if v.grad {
+			pl.grads[v.name] = r.offset
+		}
+	}
 	for i, c := range p.code {
 		set := func(bs []compute.Buffer, vs []*value) {
 			for j, v := range vs {

@@ -28,9 +28,9 @@ type Buffers struct {
 	Key                               compute.Buffer   // [2] i32, dropout's key
 	Hyper                             []compute.Buffer // per group, [8]
 
-	Loss       compute.Buffer // [1]
-	NLL        compute.Buffer // [batch·seq]
-	SumSquares compute.Buffer // [1] f64
+	Loss       compute.Buffer   // [1]
+	NLL        compute.Buffer   // [batch·seq]
+	SumSquares []compute.Buffer // [1] f64 each, of parts of the gradient
 }
 
 // Training is the plans of training a model on a device. Build makes it; Alloc gives it memory, after which it can run. Its
@@ -105,14 +105,23 @@ func build(cfg Config, net network, dev compute.Device) (*Training, error) {
 	bytes[compute.Arena] = t.usage.Arena
 	t.step = compute.Plan{Calls: plain.calls, Bytes: bytes}
 	t.eval = compute.Plan{Calls: evaluation.calls, Bytes: bytes}
+	for i := range t.params {
+		if p := &t.params[i]; p.Trained && cfg.Once {
+			p.Grad.Offset = plain.grads["d "+p.Name]
+		}
+	}
 	t.norm, t.update = t.optimizer()
 
-	// The optimiser's calls may need work space too.
+	// The optimiser's calls may need work space too, beside gradients that lie in the arena.
+	var used int64
+	if cfg.Once {
+		used = plain.arena
+	}
 	for _, p := range []*compute.Plan{&t.norm, &t.update} {
 		for i := range p.Calls {
 			if n := dev.WorkBytes(&p.Calls[i]); n > 0 {
-				p.Calls[i].Work = compute.Buffer{Space: compute.Arena, DType: compute.F32, Shape: []int{int((n + 3) / 4)}}
-				t.usage.Arena = max(t.usage.Arena, align(n))
+				p.Calls[i].Work = compute.Buffer{Space: compute.Arena, Offset: used, DType: compute.F32, Shape: []int{int((n + 3) / 4)}}
+				t.usage.Arena = max(t.usage.Arena, used+align(n))
 			}
 		}
 	}
@@ -170,12 +179,18 @@ func (t *Training) layOut() ([compute.NumSpaces]int64, error) {
 		bytes[s] = align(b.Offset + b.Bytes())
 		return b
 	}
-	groups := 1
+	groups, trained := 1, 0
 	for _, s := range t.net.params {
 		p := Param{Name: s.name, Shape: s.shape, Trained: t.cfg.trains(s.name)}
 		p.Weight = take(compute.Weights, t.cfg.DType, s.shape...)
 		if p.Trained {
-			p.Grad = take(compute.Grads, t.cfg.DType, s.shape...)
+			trained++
+			p.M = take(compute.Moments, t.cfg.DType, s.shape...)
+			p.Grad = p.M
+			p.Grad.Space = compute.Grads
+			if t.cfg.Once {
+				p.Grad.Space, p.Grad.Offset = compute.Arena, 0 // until it is placed
+			}
 			if t.cfg.Group != nil {
 				p.Group = t.cfg.Group(s.name, s.shape)
 			}
@@ -189,12 +204,14 @@ func (t *Training) layOut() ([compute.NumSpaces]int64, error) {
 	}
 	for i := range t.params {
 		if p := &t.params[i]; p.Trained {
-			p.M, p.V = p.Grad, p.Grad
-			p.M.Space, p.V.Space = compute.Moments, compute.Moments
-			p.V.Offset += bytes[compute.Grads]
+			p.V = p.M
+			p.V.Offset += bytes[compute.Moments]
 		}
 	}
-	bytes[compute.Moments] = 2 * bytes[compute.Grads]
+	if !t.cfg.Once {
+		bytes[compute.Grads] = bytes[compute.Moments]
+	}
+	bytes[compute.Moments] *= 2
 
 	n := t.cfg.Batch * t.cfg.Seq
 	t.io.IDs = take(compute.Inputs, compute.I32, n)
@@ -208,7 +225,10 @@ func (t *Training) layOut() ([compute.NumSpaces]int64, error) {
 	}
 	t.io.Loss = take(compute.Outputs, t.cfg.DType, 1)
 	t.io.NLL = take(compute.Outputs, t.cfg.DType, n)
-	t.io.SumSquares = take(compute.Outputs, compute.F64, 1)
+	t.io.SumSquares = append(t.io.SumSquares, take(compute.Outputs, compute.F64, 1))
+	for i := 1; t.cfg.Once && i < trained; i++ {
+		t.io.SumSquares = append(t.io.SumSquares, take(compute.Outputs, compute.F64, 1))
+	}
 	return bytes, nil
 }
 
@@ -311,6 +331,12 @@ func keys(m map[int]bool) []int {
 
 // optimizer lists the calls of the gradient norm and of an AdamW step.
 func (t *Training) optimizer() (norm, update compute.Plan) {
+	squares := func(name string, grad compute.Buffer) {
+		norm.Calls = append(norm.Calls, compute.Call{
+			Kernel: compute.SumSquares, Name: name,
+			In: []compute.Buffer{grad}, Out: []compute.Buffer{t.io.SumSquares[len(norm.Calls)]},
+		})
+	}
 	var end int64
 	for _, p := range t.params {
 		if !p.Trained {
@@ -322,12 +348,13 @@ func (t *Training) optimizer() (norm, update compute.Plan) {
 			In:  []compute.Buffer{p.Grad, t.io.Hyper[p.Group]},
 			Out: []compute.Buffer{p.Weight, p.M, p.V},
 		})
+		if t.cfg.Once {
+			squares("norm of "+p.Name, p.Grad)
+		}
 	}
-	// The padding between gradients is zero.
-	all := compute.Buffer{Space: compute.Grads, DType: t.cfg.DType, Shape: []int{int(end) / t.cfg.DType.Size()}}
-	norm.Calls = []compute.Call{{
-		Kernel: compute.SumSquares, Name: "gradient norm",
-		In: []compute.Buffer{all}, Out: []compute.Buffer{t.io.SumSquares},
-	}}
+	if !t.cfg.Once {
+		// The padding between gradients is zero.
+		squares("gradient norm", compute.Buffer{Space: compute.Grads, DType: t.cfg.DType, Shape: []int{int(end) / t.cfg.DType.Size()}})
+	}
 	return norm, update
 }

@@ -16,10 +16,12 @@ type program struct {
 }
 
 // value is a tensor of a program. fixed values are the caller's and the parameters'; the others get their buffer from place.
+// A gradient that is not fixed stays to the end of the program.
 type value struct {
 	buf   compute.Buffer
 	fixed bool
-	name  string // of a fixed value
+	grad  bool   // a parameter's gradient, which several calls may add to
+	name  string // of a fixed value or a gradient
 }
 
 // phase is the part of a training step that a call belongs to.
@@ -72,11 +74,11 @@ func lower(b *builder, gradOf map[string]*G.Node, fixed, grads map[string]comput
 		}
 	}
 	for _, p := range sortedKeys(gradOf) {
-		if err := l.accumulate(b, gradOf[p], &value{buf: grads[p], fixed: true, name: "d " + p}); err != nil {
+		if err := l.accumulate(b, gradOf[p], &value{buf: grads[p], fixed: grads[p].Space != compute.Arena, grad: true, name: "d " + p}); err != nil {
 			return nil, fmt.Errorf("gradient of %s: %w", p, err)
 		}
 	}
-	p := &program{code: schedule(l.code)}
+	p := &program{code: zeroed(schedule(l.code))}
 	return p, p.check()
 }
 
@@ -212,6 +214,24 @@ func schedule(code []*instr) []*instr {
 	return code
 }
 
+// zeroed returns code with a call of Zero before the first that adds to a gradient in the arena.
+func zeroed(code []*instr) []*instr {
+	var all []*instr
+	done := map[*value]bool{}
+	for _, c := range code {
+		for _, v := range c.out {
+			if v == nil || !v.grad || v.fixed || done[v] {
+				continue
+			}
+			done[v] = true
+			call := compute.Call{Kernel: compute.Zero, Name: v.name}
+			all = append(all, &instr{call: call, out: []*value{v}, phase: c.phase, block: -1, of: c.of})
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
 // check reports a value that is used before it is computed, or computed twice.
 func (p *program) check() error {
 	done := map[*value]bool{}
@@ -225,7 +245,10 @@ func (p *program) check() error {
 			if v == nil || v.fixed {
 				continue
 			}
-			if done[v] {
+			if v.grad && done[v] == (c.call.Kernel == compute.Zero) {
+				return fmt.Errorf("call %d, %s: gradient %d is not zeroed once, before all else", i, c.call.Name, j)
+			}
+			if done[v] && !v.grad {
 				return fmt.Errorf("call %d, %s: output %d is computed twice", i, c.call.Name, j)
 			}
 			done[v] = true

@@ -119,7 +119,7 @@ func (t *Training) checkRanges(b Batch) error {
 }
 
 // MicroStep computes scale·Σ −log p(target) over the batch's scored tokens and adds its gradients to those there are. key
-// is dropout's: every micro-batch of a run needs its own.
+// is dropout's: every micro-batch of a run needs its own. With Config.Once there are no gradients before.
 func (t *Training) MicroStep(ctx context.Context, b Batch, scale float32, key [2]int32) (loss float64, err error) {
 	if err := t.write(b); err != nil {
 		return 0, err
@@ -151,7 +151,7 @@ func (t *Training) NLL(ctx context.Context, b Batch) ([]float32, error) {
 	return t.read(t.io.NLL)
 }
 
-// ZeroGrads forgets the gradients.
+// ZeroGrads forgets the gradients. With Config.Once it need not be called.
 func (t *Training) ZeroGrads() error {
 	if t.run == nil {
 		return errNotAllocated
@@ -167,11 +167,15 @@ func (t *Training) GradNorm(ctx context.Context) (float64, error) {
 	if err := t.run.norm.Run(ctx); err != nil {
 		return 0, fmt.Errorf("graph: gradient norm: %w", err)
 	}
-	var sum [1]float64
-	if err := t.run.mem.Read(t.io.SumSquares, sum[:]); err != nil {
-		return 0, fmt.Errorf("graph: gradient norm: %w", err)
+	total := 0.0
+	for _, b := range t.io.SumSquares {
+		var sum [1]float64
+		if err := t.run.mem.Read(b, sum[:]); err != nil {
+			return 0, fmt.Errorf("graph: gradient norm: %w", err)
+		}
+		total += sum[0]
 	}
-	return math.Sqrt(sum[0]), nil
+	return math.Sqrt(total), nil
 }
 
 // Hyper is the settings of one AdamW step for a group of parameters (Loshchilov, Hutter 2019).
