@@ -15,7 +15,7 @@ type kernel struct {
 	//	c[i·ldc+j] = init[i·ldinit+j] + alpha·Σ_k a[k·r+i]·b[k·ldb+j]
 	//
 	// without the first term when init is nil. Strides are in words. nr columns of b are read whatever n is; of init and c
-	// only what is named is touched.
+	// only what is named is touched. About kc/4 cache lines from next on, which may be any address, are wanted soon.
 	tile [maxMR + 1]tileFunc
 	// transpose writes dst[x·width+r] = src[r·ld+x] for x < n and r < rows, and leaves the rest of dst alone. For bf16 the word
 	// dst[x·width+r] holds src[r·ld+2x] and src[r·ld+2x+1] for 2x < n, 0 in place of what is beyond n.
@@ -27,7 +27,7 @@ type kernel struct {
 	float32s *kernel // of a bf16 kernel that stores A as float32: the one that packs it
 }
 
-type tileFunc func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, alpha float32)
+type tileFunc func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, next *float32, alpha float32)
 
 const maxMR = 14
 

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func tile512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x1(SB), NOSPLIT, $0-76
+TEXT ·tile512x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -21,13 +21,16 @@ TEXT ·tile512x1(SB), NOSPLIT, $0-76
 	LEAQ       (SI)(SI*2), DI
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
-	MOVQ       CX, R8
-	ANDQ       $0x03, R8
+	MOVQ       next+72(FP), R8
+	MOVQ       CX, R9
+	ANDQ       $0x03, R9
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	PREFETCHT0   2048(BX)
 	PREFETCHT0   2112(BX)
 	VMOVUPS      (BX), Z28
@@ -62,7 +65,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R8, R8
+	TESTQ R9, R9
 	JZ    done
 
 single:
@@ -75,11 +78,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z1
 	ADDQ         $0x04, DX
 	ADDQ         SI, BX
-	DECQ         R8
+	DECQ         R9
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), CX
 	MOVQ         init+48(FP), DX
 	MOVQ         ldinit+56(FP), BX
@@ -125,9 +128,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x1(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -142,13 +145,16 @@ TEXT ·tileBF16x1(SB), NOSPLIT, $0-76
 	LEAQ       (SI)(SI*2), DI
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
-	MOVQ       CX, R8
-	ANDQ       $0x03, R8
+	MOVQ       next+72(FP), R8
+	MOVQ       CX, R9
+	ANDQ       $0x03, R9
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	PREFETCHT0   2048(BX)
 	PREFETCHT0   2112(BX)
 	VMOVUPS      (BX), Z28
@@ -191,7 +197,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R8, R8
+	TESTQ R9, R9
 	JZ    done
 
 single:
@@ -206,11 +212,11 @@ single:
 	WORD         $0xcd52
 	ADDQ         $0x04, DX
 	ADDQ         SI, BX
-	DECQ         R8
+	DECQ         R9
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), CX
 	MOVQ         init+48(FP), DX
 	MOVQ         ldinit+56(FP), BX
@@ -256,9 +262,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x1(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -275,13 +281,16 @@ TEXT ·tileSpread512x1(SB), NOSPLIT, $0-76
 	VPXORD     Z1, Z1, Z1
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       CX, R8
-	ANDQ       $0x03, R8
+	MOVQ       next+72(FP), R8
+	MOVQ       CX, R9
+	ANDQ       $0x03, R9
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	PREFETCHT0   2048(BX)
 	PREFETCHT0   2112(BX)
 	VPANDD       (BX), Z31, Z28
@@ -336,7 +345,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R8, R8
+	TESTQ R9, R9
 	JZ    done
 
 single:
@@ -354,11 +363,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z1
 	ADDQ         $0x08, DX
 	ADDQ         SI, BX
-	DECQ         R8
+	DECQ         R9
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), CX
 	MOVQ         init+48(FP), DX
 	MOVQ         ldinit+56(FP), BX
@@ -404,9 +413,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x2(SB), NOSPLIT, $0-76
+TEXT ·tile512x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -426,13 +435,16 @@ TEXT ·tile512x2(SB), NOSPLIT, $0-76
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
 	VPXORD     Z3, Z3, Z3
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -479,7 +491,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -495,11 +507,11 @@ single:
 	VFMADD231PS  Z29, Z31, Z3
 	ADDQ         $0x08, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -561,9 +573,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x2(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -583,13 +595,16 @@ TEXT ·tileBF16x2(SB), NOSPLIT, $0-76
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
 	VPXORD     Z3, Z3, Z3
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -652,7 +667,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -672,11 +687,11 @@ single:
 	WORD         $0xdd52
 	ADDQ         $0x08, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -738,9 +753,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x2(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -762,13 +777,16 @@ TEXT ·tileSpread512x2(SB), NOSPLIT, $0-76
 	VPXORD     Z3, Z3, Z3
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VPANDD       (SI), Z31, Z28
@@ -847,7 +865,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -871,11 +889,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z3
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -937,9 +955,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x3(SB), NOSPLIT, $0-76
+TEXT ·tile512x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -964,13 +982,16 @@ TEXT ·tile512x3(SB), NOSPLIT, $0-76
 	VPXORD     Z3, Z3, Z3
 	VPXORD     Z4, Z4, Z4
 	VPXORD     Z5, Z5, Z5
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -1029,7 +1050,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -1048,11 +1069,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z5
 	ADDQ         $0x0c, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -1130,9 +1151,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x3(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -1157,13 +1178,16 @@ TEXT ·tileBF16x3(SB), NOSPLIT, $0-76
 	VPXORD     Z3, Z3, Z3
 	VPXORD     Z4, Z4, Z4
 	VPXORD     Z5, Z5, Z5
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -1246,7 +1270,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -1271,11 +1295,11 @@ single:
 	WORD         $0xed52
 	ADDQ         $0x0c, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -1353,9 +1377,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x3(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -1382,13 +1406,16 @@ TEXT ·tileSpread512x3(SB), NOSPLIT, $0-76
 	VPXORD     Z5, Z5, Z5
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VPANDD       (SI), Z31, Z28
@@ -1491,7 +1518,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -1521,11 +1548,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z5
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -1603,9 +1630,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x4(SB), NOSPLIT, $0-76
+TEXT ·tile512x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -1635,13 +1662,16 @@ TEXT ·tile512x4(SB), NOSPLIT, $0-76
 	VPXORD     Z5, Z5, Z5
 	VPXORD     Z6, Z6, Z6
 	VPXORD     Z7, Z7, Z7
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -1712,7 +1742,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -1734,11 +1764,11 @@ single:
 	VFMADD231PS  Z29, Z31, Z7
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -1832,9 +1862,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x4(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -1864,13 +1894,16 @@ TEXT ·tileBF16x4(SB), NOSPLIT, $0-76
 	VPXORD     Z5, Z5, Z5
 	VPXORD     Z6, Z6, Z6
 	VPXORD     Z7, Z7, Z7
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -1973,7 +2006,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -2003,11 +2036,11 @@ single:
 	WORD         $0xfd52
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -2101,9 +2134,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x4(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -2135,13 +2168,16 @@ TEXT ·tileSpread512x4(SB), NOSPLIT, $0-76
 	VPXORD     Z7, Z7, Z7
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VPANDD       (SI), Z31, Z28
@@ -2268,7 +2304,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -2304,11 +2340,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z7
 	ADDQ         $0x20, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -2402,9 +2438,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x5(SB), NOSPLIT, $0-76
+TEXT ·tile512x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -2439,13 +2475,16 @@ TEXT ·tile512x5(SB), NOSPLIT, $0-76
 	VPXORD     Z7, Z7, Z7
 	VPXORD     Z8, Z8, Z8
 	VPXORD     Z9, Z9, Z9
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -2528,7 +2567,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -2553,11 +2592,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z9
 	ADDQ         $0x14, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -2667,9 +2706,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x5(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -2704,13 +2743,16 @@ TEXT ·tileBF16x5(SB), NOSPLIT, $0-76
 	VPXORD     Z7, Z7, Z7
 	VPXORD     Z8, Z8, Z8
 	VPXORD     Z9, Z9, Z9
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -2833,7 +2875,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -2868,11 +2910,11 @@ single:
 	WORD         $0xcd52
 	ADDQ         $0x14, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -2982,9 +3024,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x5(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -3021,13 +3063,16 @@ TEXT ·tileSpread512x5(SB), NOSPLIT, $0-76
 	VPXORD     Z9, Z9, Z9
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -3178,7 +3223,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -3220,11 +3265,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z9
 	ADDQ         $0x28, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -3334,9 +3379,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x6(SB), NOSPLIT, $0-76
+TEXT ·tile512x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -3376,13 +3421,16 @@ TEXT ·tile512x6(SB), NOSPLIT, $0-76
 	VPXORD     Z9, Z9, Z9
 	VPXORD     Z10, Z10, Z10
 	VPXORD     Z11, Z11, Z11
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -3477,7 +3525,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -3505,11 +3553,11 @@ single:
 	VFMADD231PS  Z29, Z31, Z11
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -3635,9 +3683,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x6(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -3677,13 +3725,16 @@ TEXT ·tileBF16x6(SB), NOSPLIT, $0-76
 	VPXORD     Z9, Z9, Z9
 	VPXORD     Z10, Z10, Z10
 	VPXORD     Z11, Z11, Z11
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -3826,7 +3877,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -3866,11 +3917,11 @@ single:
 	WORD         $0xdd52
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -3996,9 +4047,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x6(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -4040,13 +4091,16 @@ TEXT ·tileSpread512x6(SB), NOSPLIT, $0-76
 	VPXORD     Z11, Z11, Z11
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -4221,7 +4275,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -4269,11 +4323,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z11
 	ADDQ         $0x30, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -4399,9 +4453,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x7(SB), NOSPLIT, $0-76
+TEXT ·tile512x7(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -4446,13 +4500,16 @@ TEXT ·tile512x7(SB), NOSPLIT, $0-76
 	VPXORD     Z11, Z11, Z11
 	VPXORD     Z12, Z12, Z12
 	VPXORD     Z13, Z13, Z13
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -4559,7 +4616,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -4590,11 +4647,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z13
 	ADDQ         $0x1c, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -4736,9 +4793,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x7(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x7(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -4783,13 +4840,16 @@ TEXT ·tileBF16x7(SB), NOSPLIT, $0-76
 	VPXORD     Z11, Z11, Z11
 	VPXORD     Z12, Z12, Z12
 	VPXORD     Z13, Z13, Z13
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -4952,7 +5012,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -4997,11 +5057,11 @@ single:
 	WORD         $0xed52
 	ADDQ         $0x1c, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -5143,9 +5203,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x7(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x7(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -5192,13 +5252,16 @@ TEXT ·tileSpread512x7(SB), NOSPLIT, $0-76
 	VPXORD     Z13, Z13, Z13
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -5397,7 +5460,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -5451,11 +5514,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z13
 	ADDQ         $0x38, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -5597,9 +5660,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x8(SB), NOSPLIT, $0-76
+TEXT ·tile512x8(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -5649,13 +5712,16 @@ TEXT ·tile512x8(SB), NOSPLIT, $0-76
 	VPXORD     Z13, Z13, Z13
 	VPXORD     Z14, Z14, Z14
 	VPXORD     Z15, Z15, Z15
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -5774,7 +5840,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -5808,11 +5874,11 @@ single:
 	VFMADD231PS  Z29, Z31, Z15
 	ADDQ         $0x20, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -5970,9 +6036,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x8(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x8(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -6022,13 +6088,16 @@ TEXT ·tileBF16x8(SB), NOSPLIT, $0-76
 	VPXORD     Z13, Z13, Z13
 	VPXORD     Z14, Z14, Z14
 	VPXORD     Z15, Z15, Z15
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -6211,7 +6280,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -6261,11 +6330,11 @@ single:
 	WORD         $0xfd52
 	ADDQ         $0x20, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -6423,9 +6492,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x8(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x8(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -6477,13 +6546,16 @@ TEXT ·tileSpread512x8(SB), NOSPLIT, $0-76
 	VPXORD     Z15, Z15, Z15
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -6706,7 +6778,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -6766,11 +6838,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z15
 	ADDQ         $0x40, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -6928,9 +7000,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x9(SB), NOSPLIT, $0-76
+TEXT ·tile512x9(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -6985,13 +7057,16 @@ TEXT ·tile512x9(SB), NOSPLIT, $0-76
 	VPXORD     Z15, Z15, Z15
 	VPXORD     Z16, Z16, Z16
 	VPXORD     Z17, Z17, Z17
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -7122,7 +7197,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -7159,11 +7234,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z17
 	ADDQ         $0x24, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -7337,9 +7412,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x9(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x9(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -7394,13 +7469,16 @@ TEXT ·tileBF16x9(SB), NOSPLIT, $0-76
 	VPXORD     Z15, Z15, Z15
 	VPXORD     Z16, Z16, Z16
 	VPXORD     Z17, Z17, Z17
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -7603,7 +7681,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -7658,11 +7736,11 @@ single:
 	WORD         $0xcd52
 	ADDQ         $0x24, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -7836,9 +7914,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x9(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x9(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -7895,13 +7973,16 @@ TEXT ·tileSpread512x9(SB), NOSPLIT, $0-76
 	VPXORD     Z17, Z17, Z17
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -8148,7 +8229,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -8214,11 +8295,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z17
 	ADDQ         $0x48, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -8392,9 +8473,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x10(SB), NOSPLIT, $0-76
+TEXT ·tile512x10(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -8454,13 +8535,16 @@ TEXT ·tile512x10(SB), NOSPLIT, $0-76
 	VPXORD     Z17, Z17, Z17
 	VPXORD     Z18, Z18, Z18
 	VPXORD     Z19, Z19, Z19
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -8603,7 +8687,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -8643,11 +8727,11 @@ single:
 	VFMADD231PS  Z29, Z31, Z19
 	ADDQ         $0x28, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -8837,9 +8921,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x10(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x10(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -8899,13 +8983,16 @@ TEXT ·tileBF16x10(SB), NOSPLIT, $0-76
 	VPXORD     Z17, Z17, Z17
 	VPXORD     Z18, Z18, Z18
 	VPXORD     Z19, Z19, Z19
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -9128,7 +9215,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -9188,11 +9275,11 @@ single:
 	WORD         $0xdd52
 	ADDQ         $0x28, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -9382,9 +9469,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x10(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x10(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -9446,13 +9533,16 @@ TEXT ·tileSpread512x10(SB), NOSPLIT, $0-76
 	VPXORD     Z19, Z19, Z19
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -9723,7 +9813,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -9795,11 +9885,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z19
 	ADDQ         $0x50, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -9989,9 +10079,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x11(SB), NOSPLIT, $0-76
+TEXT ·tile512x11(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -10056,13 +10146,16 @@ TEXT ·tile512x11(SB), NOSPLIT, $0-76
 	VPXORD     Z19, Z19, Z19
 	VPXORD     Z20, Z20, Z20
 	VPXORD     Z21, Z21, Z21
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -10217,7 +10310,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -10260,11 +10353,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z21
 	ADDQ         $0x2c, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -10470,9 +10563,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x11(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x11(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -10537,13 +10630,16 @@ TEXT ·tileBF16x11(SB), NOSPLIT, $0-76
 	VPXORD     Z19, Z19, Z19
 	VPXORD     Z20, Z20, Z20
 	VPXORD     Z21, Z21, Z21
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -10786,7 +10882,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -10851,11 +10947,11 @@ single:
 	WORD         $0xed52
 	ADDQ         $0x2c, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -11061,9 +11157,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x11(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x11(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -11130,13 +11226,16 @@ TEXT ·tileSpread512x11(SB), NOSPLIT, $0-76
 	VPXORD     Z21, Z21, Z21
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -11431,7 +11530,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -11509,11 +11608,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z21
 	ADDQ         $0x58, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -11719,9 +11818,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x12(SB), NOSPLIT, $0-76
+TEXT ·tile512x12(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -11791,13 +11890,16 @@ TEXT ·tile512x12(SB), NOSPLIT, $0-76
 	VPXORD     Z21, Z21, Z21
 	VPXORD     Z22, Z22, Z22
 	VPXORD     Z23, Z23, Z23
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -11964,7 +12066,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -12010,11 +12112,11 @@ single:
 	VFMADD231PS  Z29, Z31, Z23
 	ADDQ         $0x30, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -12236,9 +12338,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x12(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x12(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -12308,13 +12410,16 @@ TEXT ·tileBF16x12(SB), NOSPLIT, $0-76
 	VPXORD     Z21, Z21, Z21
 	VPXORD     Z22, Z22, Z22
 	VPXORD     Z23, Z23, Z23
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -12577,7 +12682,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -12647,11 +12752,11 @@ single:
 	WORD         $0xfd52
 	ADDQ         $0x30, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -12873,9 +12978,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x12(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x12(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -12947,13 +13052,16 @@ TEXT ·tileSpread512x12(SB), NOSPLIT, $0-76
 	VPXORD     Z23, Z23, Z23
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -13272,7 +13380,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -13356,11 +13464,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z23
 	ADDQ         $0x60, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -13582,9 +13690,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x13(SB), NOSPLIT, $0-76
+TEXT ·tile512x13(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -13659,13 +13767,16 @@ TEXT ·tile512x13(SB), NOSPLIT, $0-76
 	VPXORD     Z23, Z23, Z23
 	VPXORD     Z24, Z24, Z24
 	VPXORD     Z25, Z25, Z25
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -13844,7 +13955,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -13893,11 +14004,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z25
 	ADDQ         $0x34, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -14135,9 +14246,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x13(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x13(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -14212,13 +14323,16 @@ TEXT ·tileBF16x13(SB), NOSPLIT, $0-76
 	VPXORD     Z23, Z23, Z23
 	VPXORD     Z24, Z24, Z24
 	VPXORD     Z25, Z25, Z25
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -14501,7 +14615,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -14576,11 +14690,11 @@ single:
 	WORD         $0xcd52
 	ADDQ         $0x34, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -14818,9 +14932,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x13(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x13(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -14897,13 +15011,16 @@ TEXT ·tileSpread512x13(SB), NOSPLIT, $0-76
 	VPXORD     Z25, Z25, Z25
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -15246,7 +15363,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -15336,11 +15453,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z25
 	ADDQ         $0x68, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -15578,9 +15695,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tile512x14(SB), NOSPLIT, $0-76
+TEXT ·tile512x14(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -15660,13 +15777,16 @@ TEXT ·tile512x14(SB), NOSPLIT, $0-76
 	VPXORD     Z25, Z25, Z25
 	VPXORD     Z26, Z26, Z26
 	VPXORD     Z27, Z27, Z27
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -15857,7 +15977,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -15909,11 +16029,11 @@ single:
 	VFMADD231PS  Z29, Z31, Z27
 	ADDQ         $0x38, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -16167,9 +16287,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileBF16x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileBF16x14(SB), NOSPLIT, $0-76
+TEXT ·tileBF16x14(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -16249,13 +16369,16 @@ TEXT ·tileBF16x14(SB), NOSPLIT, $0-76
 	VPXORD     Z25, Z25, Z25
 	VPXORD     Z26, Z26, Z26
 	VPXORD     Z27, Z27, Z27
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -16558,7 +16681,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -16638,11 +16761,11 @@ single:
 	WORD         $0xdd52
 	ADDQ         $0x38, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -16896,9 +17019,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·tileSpread512x14(SB), NOSPLIT, $0-76
+TEXT ·tileSpread512x14(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -16980,13 +17103,16 @@ TEXT ·tileSpread512x14(SB), NOSPLIT, $0-76
 	VPXORD     Z27, Z27, Z27
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -17353,7 +17479,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -17449,11 +17575,11 @@ single:
 	VFMADD231PS  Z29, Z30, Z27
 	ADDQ         $0x70, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Z28
+	VBROADCASTSS alpha+80(FP), Z28
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -17707,9 +17833,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x1(SB), NOSPLIT, $0-76
+TEXT ·tile2x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -17723,13 +17849,16 @@ TEXT ·tile2x1(SB), NOSPLIT, $0-76
 	LEAQ       (SI)(SI*2), DI
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
-	MOVQ       CX, R8
-	ANDQ       $0x03, R8
+	MOVQ       next+72(FP), R8
+	MOVQ       CX, R9
+	ANDQ       $0x03, R9
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	PREFETCHT0   2048(BX)
 	VMOVUPS      (BX), Y12
 	VMOVUPS      32(BX), Y13
@@ -17760,7 +17889,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R8, R8
+	TESTQ R9, R9
 	JZ    done
 
 single:
@@ -17772,11 +17901,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y1
 	ADDQ         $0x04, DX
 	ADDQ         SI, BX
-	DECQ         R8
+	DECQ         R9
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), CX
 	MOVQ         init+48(FP), DX
 	MOVQ         ldinit+56(FP), BX
@@ -17856,9 +17985,9 @@ DATA masks<>+120(SB)/4, $0x00000000
 DATA masks<>+124(SB)/4, $0x00000000
 GLOBL masks<>(SB), RODATA|NOPTR, $128
 
-// func tileSpread2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileSpread2x1(SB), NOSPLIT, $0-76
+TEXT ·tileSpread2x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -17874,13 +18003,16 @@ TEXT ·tileSpread2x1(SB), NOSPLIT, $0-76
 	VXORPS     Y1, Y1, Y1
 	VPCMPEQD   Y15, Y15, Y15
 	VPSLLD     $0x10, Y15, Y15
-	MOVQ       CX, R8
-	ANDQ       $0x03, R8
+	MOVQ       next+72(FP), R8
+	MOVQ       CX, R9
+	ANDQ       $0x03, R9
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	PREFETCHT0   2048(BX)
 	VPAND        (BX), Y15, Y12
 	VPAND        32(BX), Y15, Y13
@@ -17939,7 +18071,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R8, R8
+	TESTQ R9, R9
 	JZ    done
 
 single:
@@ -17958,11 +18090,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y1
 	ADDQ         $0x08, DX
 	ADDQ         SI, BX
-	DECQ         R8
+	DECQ         R9
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), CX
 	MOVQ         init+48(FP), DX
 	MOVQ         ldinit+56(FP), BX
@@ -18008,9 +18140,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x2(SB), NOSPLIT, $0-76
+TEXT ·tile2x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -18028,13 +18160,16 @@ TEXT ·tile2x2(SB), NOSPLIT, $0-76
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
 	VXORPS     Y3, Y3, Y3
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -18077,7 +18212,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -18092,11 +18227,11 @@ single:
 	VFMADD231PS  Y13, Y15, Y3
 	ADDQ         $0x08, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -18160,9 +18295,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileSpread2x2(SB), NOSPLIT, $0-76
+TEXT ·tileSpread2x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -18182,13 +18317,16 @@ TEXT ·tileSpread2x2(SB), NOSPLIT, $0-76
 	VXORPS     Y3, Y3, Y3
 	VPCMPEQD   Y15, Y15, Y15
 	VPSLLD     $0x10, Y15, Y15
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -18271,7 +18409,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -18296,11 +18434,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y3
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -18364,9 +18502,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x3(SB), NOSPLIT, $0-76
+TEXT ·tile2x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -18388,13 +18526,16 @@ TEXT ·tile2x3(SB), NOSPLIT, $0-76
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VXORPS     Y5, Y5, Y5
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -18449,7 +18590,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -18467,11 +18608,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y5
 	ADDQ         $0x0c, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -18553,9 +18694,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileSpread2x3(SB), NOSPLIT, $0-76
+TEXT ·tileSpread2x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -18579,13 +18720,16 @@ TEXT ·tileSpread2x3(SB), NOSPLIT, $0-76
 	VXORPS     Y5, Y5, Y5
 	VPCMPEQD   Y15, Y15, Y15
 	VPSLLD     $0x10, Y15, Y15
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -18692,7 +18836,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -18723,11 +18867,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y5
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -18809,9 +18953,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x4(SB), NOSPLIT, $0-76
+TEXT ·tile2x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -18837,13 +18981,16 @@ TEXT ·tile2x4(SB), NOSPLIT, $0-76
 	VXORPS     Y5, Y5, Y5
 	VXORPS     Y6, Y6, Y6
 	VXORPS     Y7, Y7, Y7
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -18910,7 +19057,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -18931,11 +19078,11 @@ single:
 	VFMADD231PS  Y13, Y15, Y7
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -19035,9 +19182,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileSpread2x4(SB), NOSPLIT, $0-76
+TEXT ·tileSpread2x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -19065,13 +19212,16 @@ TEXT ·tileSpread2x4(SB), NOSPLIT, $0-76
 	VXORPS     Y7, Y7, Y7
 	VPCMPEQD   Y15, Y15, Y15
 	VPSLLD     $0x10, Y15, Y15
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   2048(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -19202,7 +19352,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -19239,11 +19389,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y7
 	ADDQ         $0x20, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -19343,9 +19493,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x5(SB), NOSPLIT, $0-76
+TEXT ·tile2x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -19375,13 +19525,16 @@ TEXT ·tile2x5(SB), NOSPLIT, $0-76
 	VXORPS     Y7, Y7, Y7
 	VXORPS     Y8, Y8, Y8
 	VXORPS     Y9, Y9, Y9
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -19460,7 +19613,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -19484,11 +19637,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y9
 	ADDQ         $0x14, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -19606,9 +19759,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileSpread2x5(SB), NOSPLIT, $0-76
+TEXT ·tileSpread2x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -19640,13 +19793,16 @@ TEXT ·tileSpread2x5(SB), NOSPLIT, $0-76
 	VXORPS     Y9, Y9, Y9
 	VPCMPEQD   Y15, Y15, Y15
 	VPSLLD     $0x10, Y15, Y15
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -19801,7 +19957,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -19844,11 +20000,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y9
 	ADDQ         $0x28, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -19966,9 +20122,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tile2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x6(SB), NOSPLIT, $0-76
+TEXT ·tile2x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -20002,13 +20158,16 @@ TEXT ·tile2x6(SB), NOSPLIT, $0-76
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -20099,7 +20258,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -20126,11 +20285,11 @@ single:
 	VFMADD231PS  Y13, Y15, Y11
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI
@@ -20266,9 +20425,9 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)
+// func tileSpread2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileSpread2x6(SB), NOSPLIT, $0-76
+TEXT ·tileSpread2x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
 	SHLQ       $0x02, CX
@@ -20304,13 +20463,16 @@ TEXT ·tileSpread2x6(SB), NOSPLIT, $0-76
 	VXORPS     Y11, Y11, Y11
 	VPCMPEQD   Y15, Y15, Y15
 	VPSLLD     $0x10, Y15, Y15
-	MOVQ       DX, R9
-	ANDQ       $0x03, R9
+	MOVQ       next+72(FP), R9
+	MOVQ       DX, R10
+	ANDQ       $0x03, R10
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	PREFETCHT0   1024(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -20489,7 +20651,7 @@ loop:
 	JNZ          loop
 
 rest:
-	TESTQ R9, R9
+	TESTQ R10, R10
 	JZ    done
 
 single:
@@ -20538,11 +20700,11 @@ single:
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         $0x30, BX
 	ADDQ         DI, SI
-	DECQ         R9
+	DECQ         R10
 	JNZ          single
 
 done:
-	VBROADCASTSS alpha+72(FP), Y12
+	VBROADCASTSS alpha+80(FP), Y12
 	MOVQ         n+64(FP), DX
 	MOVQ         init+48(FP), BX
 	MOVQ         ldinit+56(FP), SI

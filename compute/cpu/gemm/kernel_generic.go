@@ -27,7 +27,7 @@ func spreadKernel(k *kernel) *kernel {
 type dotFunc func(kc int, a, b []float32, rows, ldb, i, j int) [2][4]float32
 
 func genericTile(rows, aWords int, dot dotFunc) tileFunc {
-	return func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, alpha float32) {
+	return func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, _ *float32, alpha float32) {
 		as := unsafe.Slice(a, kc*rows*aWords)
 		bs := unsafe.Slice(b, (kc-1)*ldb+genericNR)
 		cs := unsafe.Slice(c, (rows-1)*ldc+n)

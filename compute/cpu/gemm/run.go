@@ -126,6 +126,7 @@ func (j *job) multiply(worker, item int) {
 		kc := k.units(min(KC, j.kb-kc0))
 		for panel := p0; panel < p1; panel++ {
 			b, ldb := j.panel(worker, panel, kc0)
+			next := j.next(b, panel, p1, kc0, kc)
 			for at := 0; at < k.width && panel*k.width+at < j.n; at += k.nr {
 				col := j.cut[1] + panel*k.width + at
 				cols := min(k.nr, j.n-panel*k.width-at)
@@ -138,7 +139,7 @@ func (j *job) multiply(worker, item int) {
 					if init.Data != nil {
 						from = &init.Data[row*init.Stride+col]
 					}
-					k.tile[rows](kc, a, &b[at], ldb, c, j.c.Stride, from, init.Stride, cols, j.alpha)
+					k.tile[rows](kc, a, &b[at], ldb, c, j.c.Stride, from, init.Stride, cols, next.line(tile-t0), j.alpha)
 				}
 			}
 		}
@@ -176,6 +177,37 @@ func (j *job) panel(worker, panel, kc0 int) ([]float32, int) {
 		return j.b.Data[(j.cut[2]+kc0)*j.b.Stride+j.cut[1]+panel*width:], j.b.Stride
 	}
 	return j.bp[kc0*width:], width
+}
+
+// ahead is a part of B that the tiles of a panel ask for while they are computed, each for share words.
+type ahead struct {
+	words []float32
+	share int
+}
+
+// next returns what follows the block b of kc units of a panel: the same block of the group's next panel, if it is packed, or b
+// itself, which costs nothing.
+func (j *job) next(b []float32, panel, end, kc0, kc int) ahead {
+	width := j.k.width
+	step := width * j.k.units(j.kb)
+	switch {
+	case j.panels != nil:
+		step = width * j.k.units(j.b.Rows)
+	case j.s.directB || j.s.fused:
+		return ahead{words: b}
+	}
+	if panel+1 == end {
+		return ahead{words: b}
+	}
+	return ahead{words: b[step:][:kc*width], share: kc / 4 * 16}
+}
+
+// line returns the address from which on the given tile of a panel asks.
+func (a ahead) line(tile int) *float32 {
+	if at := tile * a.share; at < len(a.words) {
+		return &a.words[at]
+	}
+	return &a.words[0]
 }
 
 // addBias sets a part of C to init + bias.

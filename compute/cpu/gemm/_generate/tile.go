@@ -8,7 +8,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-const tileSignature = "func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, alpha float32)"
+const tileSignature = "func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)"
 
 // product is how a word of A and a word of B are multiplied and added.
 type product int
@@ -89,7 +89,7 @@ func tile512(prefix string, kind product, rows int) {
 }
 
 // alphaOffset is where alpha stands in tile's arguments.
-const alphaOffset = 9 * 8
+const alphaOffset = 10 * 8
 
 // tile2 is tile512 for AVX2: panels of 16 columns.
 func tile2(prefix string, kind product, rows int) {
@@ -214,11 +214,13 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 		}
 		VPSLLD(operand.Imm(16), upper, upper)
 	}
-	// Few rows are fed from memory at full speed: look further ahead there.
+	// Few rows are fed from memory at full speed. For many it comes from the second-level cache, into which each tile asks for
+	// some of the next panel, a line for each turn of the loop.
 	ahead := 1024
 	if rows <= 4 {
 		ahead = 2048
 	}
+	next := param("next")
 	multiply := func(a int, mac func(b, a, sum reg.VecPhysical)) {
 		for i := range rows {
 			w := broadcast[i%len(broadcast)]
@@ -270,6 +272,8 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 	JZ(operand.LabelRef("rest"))
 	alignLoop()
 	Label("loop")
+	PREFETCHT1(operand.Mem{Base: next})
+	ADDQ(operand.Imm(64), next)
 	for x := range unroll {
 		step(x)
 	}
