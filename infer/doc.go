@@ -11,11 +11,14 @@
 //	prompt.go    prefix and suffix to token ids within an exact budget
 //	sample.go    logits to the next token
 //	stop.go      text so far to text that may be shown
+//	speculate.go guesses at the next tokens from the prompt and recent text, and how many are worth a pass
 //	generate.go  the loop over all of these
+//	prefix.go    sessions kept for prompts that begin alike
 //	engine.go    admission: who may generate now, who waits, who is turned away
 //
 // The package knows nothing of HTTP, editors or training, and builds without Gorgonia.
 //
 // Everything is a function of (weights, prompt, options, seed): the number of threads, the chunks a prompt was read in,
-// and whether keys and values came from the cache change no bit of any logit.
+// whether keys and values came from the cache or an earlier request, and how many tokens were guessed rightly or wrongly change
+// no bit of any logit.
 package infer
