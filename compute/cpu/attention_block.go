@@ -167,22 +167,17 @@ func (w *scratch) block(b *queries, keys []uint32, j int) {
 			Rows: n, Cols: roundUp(to, attend.Panel) - left, K: w.inner(), LDA: w.ldq, LDB: w.inner() * attend.Panel, LDC: w.lds,
 		}, w.s[r*w.lds+left:], w.q[r*w.ldq:], o.keys[left*w.inner():])
 	}
-	// Exponentials of 0 fill what a row does not see, to whole pairs and lines.
+	// What a row does not see is filled up to whole pairs and lines.
 	begin, end := lo&^15, roundUp(hi, 16)
 	for r := range w.rows {
 		t, h := b.token(r)
 		from, to := visible(t)
-		row := w.s[r*w.lds:][:keyBlock]
-		if from >= to {
-			w.sum[r] = 0
-			clear(row[begin:end])
+		row := w.s[r*w.lds:][begin:end]
+		element := func() uint64 { return w.element(t, h) + uint64(first+from) }
+		if w.format == CacheF32 {
+			w.exponentials(row, r, from-begin, to-begin, element)
 		} else {
-			clear(row[begin:from])
-			clear(row[to:end])
-			w.exponentials(row, r, from, to, o, func() uint64 { return w.element(t, h) + uint64(first+from) })
-		}
-		if w.format != CacheF32 {
-			attend.Round(w.p[r*w.ldp+begin/2:][:(end-begin)/2], row[begin:end])
+			w.exponentialPairs(w.p[r*w.ldp+begin/2:][:len(row)/2], row, r, from-begin, to-begin, o, begin, element)
 		}
 	}
 	if w.format == CacheF32 {
@@ -195,15 +190,16 @@ func (w *scratch) block(b *queries, keys []uint32, j int) {
 		w.part, w.p[lo:], o.values[lo*attend.Panel:])
 }
 
-// exponentials replaces the scores from..to of row r by what is multiplied with the values.
-func (w *scratch) exponentials(row []float32, r, from, to int, o keyOperands, element func() uint64) {
+// exponentials replaces the scores of row r by what is multiplied with the values: exponentials from..to, else zeros.
+func (w *scratch) exponentials(row []float32, r, from, to int, element func() uint64) {
+	if from >= to {
+		w.sum[r] = 0
+		clear(row)
+		return
+	}
+	clear(row[:from])
+	clear(row[to:])
 	row = row[from:to]
-	if o.keyScale != nil {
-		vec.Mul(row, row, o.keyScale[from:to])
-	}
-	if w.after != 1 {
-		vec.Scale(row, row, w.after)
-	}
 	w.largest[r] = vec.Max(row)
 	w.sum[r] = vec.ExpSum(row, w.largest[r])
 	if w.drop.p > 0 {
@@ -211,10 +207,35 @@ func (w *scratch) exponentials(row []float32, r, from, to int, o keyOperands, el
 		keepMask(keep, w.drop.key, w.drop.salt, w.drop.p, element())
 		vec.Mul(row, row, keep)
 	}
-	if o.vScale != nil {
-		vec.Mul(row, row, o.vScale[from:to])
-	}
 }
+
+// exponentialPairs is exponentials for bfloat16 and integers, whose keys begin at the block's key number begin.
+func (w *scratch) exponentialPairs(pairs []uint32, row []float32, r, from, to int, o keyOperands, begin int, element func() uint64) {
+	if from >= to {
+		w.sum[r] = 0
+		clear(pairs)
+		return
+	}
+	var columns []float32
+	if o.keyScale != nil {
+		vec.Mul(row[from:to], row[from:to], o.keyScale[begin+from:][:to-from])
+		columns = o.vScale[begin:][:len(row)]
+	}
+	if w.drop.p > 0 { // only in training, where nothing else multiplies columns
+		columns = w.keep[:len(row)]
+		clear(columns)
+		keepMask(columns[from:to], w.drop.key, w.drop.salt, w.drop.p, element())
+	}
+	for i := range from {
+		row[i] = unseen
+	}
+	for i := to; i < len(row); i++ {
+		row[i] = unseen
+	}
+	w.largest[r], w.sum[r] = attend.Exponentials(pairs, row, columns, w.after)
+}
+
+var unseen = float32(math.Inf(-1))
 
 // product multiplies words of the layout's kind.
 func (w *scratch) product(p attend.Product, c []float32, a, b []uint32) {

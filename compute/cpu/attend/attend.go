@@ -3,6 +3,8 @@ package attend
 import (
 	"fmt"
 	"unsafe"
+
+	"autodev/compute/cpu/vec"
 )
 
 // Panel is the number of columns of a panel.
@@ -113,6 +115,8 @@ type rowKernels struct {
 	interleave func(dst []uint32, a, b []float32)
 	widen      func(dst []uint32, src []int8)
 	merge      func(y, x []float32, a, b float32)
+	// exponentials is Exponentials with the largest score given.
+	exponentials func(pairs []uint32, s, columns []float32, scale, largest float32) (sum float32)
 }
 
 // Transpose writes dst[x·Panel+r] = src[r·ld+x] for x < n and r < rows ≤ Panel, and leaves the rest of dst alone.
@@ -133,3 +137,12 @@ func Widen(dst []uint32, src []int8) { best.rows.widen(dst, src) }
 
 // Merge sets y = a·y + b·x, rounding each product.
 func Merge(y, x []float32, a, b float32) { best.rows.merge(y, x, a, b) }
+
+// Exponentials sets pairs to e^(scale·(s − largest))·columns, rounded to bfloat16, for the scores s with their largest; columns
+// may be nil for ones. It returns scale·largest and the sum of the exponentials, before they are multiplied and rounded. The sum
+// runs in 16 lanes, so that scores of −Inf before (in multiples of 16) and after change nothing. The length of s is a multiple of
+// 16, scale is positive, and s holds anything afterwards.
+func Exponentials(pairs []uint32, s, columns []float32, scale float32) (largest, sum float32) {
+	largest = vec.Max(s)
+	return scale * largest, best.rows.exponentials(pairs, s, columns, scale, largest)
+}

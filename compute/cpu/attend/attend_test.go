@@ -193,6 +193,64 @@ func TestRows(t *testing.T) {
 	})
 }
 
+func TestExponentials(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 1))
+	inf := float32(math.Inf(-1))
+	eachLevel(t, func(t *testing.T, k *kernels) {
+		for _, n := range []int{16, 64, 256} {
+			scores, columns := random(r, n), random(r, n)
+			for i := range scores {
+				scores[i] *= 30
+				if i%7 == 0 {
+					scores[i] = inf
+				}
+			}
+			scores[3] = -1e30
+			scores[5] = 70 // the largest
+			for _, c := range [][]float32{nil, columns} {
+				const scale = 0.7
+				s, pairs := append([]float32(nil), scores...), make([]uint32, n/2)
+				got, sum := k.rows.exponentials(pairs, s, c, scale, 70), 0.0
+				for i, x := range scores {
+					e := math.Exp(scale * (float64(x) - 70))
+					sum += e
+					if c != nil {
+						e *= float64(c[i])
+					}
+					v := lower(pairs[i/2])
+					if i%2 == 1 {
+						v = upper(pairs[i/2])
+					}
+					if math.Abs(v-e) > 0.004*math.Abs(e)+1e-37 {
+						t.Fatalf("score %v: %v, expected %v", x, v, e)
+					}
+				}
+				if math.Abs(float64(got)-sum) > 1e-5*sum {
+					t.Errorf("sum %v, expected %v", got, sum)
+				}
+				// Among scores that are not seen.
+				padded := make([]float32, n+32)
+				for i := range padded {
+					padded[i] = inf
+				}
+				copy(padded[16:], scores)
+				more := make([]uint32, n/2+16)
+				var wide []float32
+				if c != nil {
+					wide = append(append(make([]float32, 16), c...), make([]float32, 16)...)
+				}
+				if again := k.rows.exponentials(more, padded, wide, scale, 70); again != got || fmt.Sprint(more[8:8+n/2]) != fmt.Sprint(pairs) {
+					t.Errorf("%d scores: others beside them change the bits", n)
+				}
+			}
+			scores[9] = float32(math.NaN())
+			if sum := k.rows.exponentials(make([]uint32, n/2), scores, nil, 1, 70); sum == sum {
+				t.Errorf("sum %v with a score that is no number", sum)
+			}
+		}
+	})
+}
+
 func FuzzProductTwins(f *testing.F) {
 	f.Add(uint64(1), uint8(7), uint8(9), true, false)
 	f.Add(uint64(2), uint8(15), uint8(33), false, true)

@@ -1,6 +1,6 @@
 // Package attend multiplies small matrices in the layouts that attention keeps them in, and brings rows into those layouts.
 //
-// What must not live here: heads, tokens, soft-max, caches (package cpu), threads.
+// What must not live here: heads, tokens, caches, the merging of soft-max pieces (package cpu), threads.
 //
 // # Layouts
 //
@@ -18,6 +18,7 @@
 //   - Products of bfloat16 are exact in float32, so that assembly (VDPBF16PS where the machine has it, fused multiply-adds on
 //     halves elsewhere) and portable form agree to the bit, but for results below the smallest normal number, which
 //     VDPBF16PS flushes to zero.
+//   - Exponentials of one instruction set have the same bits wherever they stand; those of different sets agree within rounding.
 //   - Rounding to bfloat16 is to nearest, ties to even; numbers below the smallest normal one become zero.
 //
 // Assembly is made by the generator in _generate with avo and chosen at run time. The build tag noasm leaves the portable forms.

@@ -3,9 +3,11 @@ package attend
 import (
 	"math"
 	"unsafe"
+
+	"autodev/compute/cpu/vec"
 )
 
-var genericRows = rowKernels{transpose: transposeGeneric, round: roundGeneric, interleave: interleaveGeneric, widen: widenGeneric, merge: mergeGeneric}
+var genericRows = rowKernels{transpose: transposeGeneric, round: roundGeneric, interleave: interleaveGeneric, widen: widenGeneric, merge: mergeGeneric, exponentials: exponentialsGeneric}
 
 // genericKernels are the portable forms.
 func genericKernels() *kernels {
@@ -143,4 +145,14 @@ func mergeGeneric(y, x []float32, a, b float32) {
 	for i := range y {
 		y[i] = float32(a*y[i]) + float32(b*x[i])
 	}
+}
+
+func exponentialsGeneric(pairs []uint32, s, columns []float32, scale, largest float32) float32 {
+	vec.Scale(s, s, scale)
+	sum := vec.ExpSum(s, scale*largest)
+	if columns != nil {
+		vec.Mul(s, s, columns)
+	}
+	roundGeneric(pairs, s)
+	return sum
 }

@@ -2,7 +2,11 @@
 
 package attend
 
-import "golang.org/x/sys/cpu"
+import (
+	"math"
+
+	"golang.org/x/sys/cpu"
+)
 
 // levels returns what this machine can run, best first.
 func levels() []*kernels {
@@ -27,7 +31,7 @@ func levels() []*kernels {
 	}
 	pairs512 := tiles[uint32]{32, []tileFunc[uint32]{tilePairs512x1, tilePairs512x2, tilePairs512x3, tilePairs512x4,
 		tilePairs512x5, tilePairs512x6, tilePairs512x7, tilePairs512x8}, downPairs512}
-	rows.round, rows.interleave = roundWide, interleaveWide
+	rows.round, rows.interleave, rows.exponentials = roundWide, interleaveWide, exponentialsWide
 	if x.HasAVX512VBMI {
 		rows.widen = widenWide
 	}
@@ -86,4 +90,16 @@ func mergeWide(y, x []float32, a, b float32) {
 		merge512(n, &y[0], &x[0], a, b)
 	}
 	mergeGeneric(y[n:], x[n:], a, b)
+}
+
+func exponentialsWide(pairs []uint32, s, columns []float32, scale, largest float32) float32 {
+	if len(s) == 0 {
+		return 0
+	}
+	pairs = pairs[:len(s)/2]
+	var at *float32
+	if columns != nil {
+		at = &columns[:len(s)][0]
+	}
+	return exponentials512(len(s), &pairs[0], &s[0], at, scale*math.Log2E, largest)
 }

@@ -6239,3 +6239,78 @@ loop:
 	JG      loop
 	VZEROUPPER
 	RET
+
+// func exponentials512(n int, pairs *uint32, s *float32, columns *float32, factor float32, shift float32) float32
+// Requires: AVX, AVX512F, SSE
+TEXT ·exponentials512(SB), NOSPLIT, $0-44
+	MOVQ         n+0(FP), AX
+	MOVQ         pairs+8(FP), CX
+	MOVQ         s+16(FP), DX
+	MOVQ         columns+24(FP), BX
+	VBROADCASTSS factor+32(FP), Z0
+	VBROADCASTSS shift+36(FP), Z1
+	LEAQ         exponentials<>+0(SB), SI
+	VBROADCASTSS (SI), Z2
+	VBROADCASTSS 4(SI), Z16
+	VBROADCASTSS 8(SI), Z17
+	VBROADCASTSS 12(SI), Z18
+	VBROADCASTSS 16(SI), Z19
+	VBROADCASTSS 20(SI), Z20
+	VBROADCASTSS 24(SI), Z21
+	VBROADCASTSS 28(SI), Z22
+	VPXORD       Z3, Z3, Z3
+
+loop:
+	VMOVUPS     (DX), Z4
+	VSUBPS      Z1, Z4, Z4
+	VMULPS      Z0, Z4, Z4
+	VMAXPS      Z4, Z2, Z4
+	VRNDSCALEPS $0x00, Z4, Z5
+	VSUBPS      Z5, Z4, Z4
+	VMOVAPS     Z16, Z6
+	VFMADD213PS Z17, Z4, Z6
+	VFMADD213PS Z18, Z4, Z6
+	VFMADD213PS Z19, Z4, Z6
+	VFMADD213PS Z20, Z4, Z6
+	VFMADD213PS Z21, Z4, Z6
+	VFMADD213PS Z22, Z4, Z6
+	VSCALEFPS   Z5, Z6, Z6
+	VADDPS      Z6, Z3, Z3
+	TESTQ       BX, BX
+	JZ          round
+	VMULPS      (BX), Z6, Z6
+	ADDQ        $0x40, BX
+
+round:
+	BYTE          $0x62
+	BYTE          $0xf2
+	BYTE          $0x7e
+	BYTE          $0x48
+	BYTE          $0x72
+	BYTE          $0xfe
+	VMOVUPS       Y7, (CX)
+	ADDQ          $0x40, DX
+	ADDQ          $0x20, CX
+	SUBQ          $0x10, AX
+	JG            loop
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VADDPS        Y4, Y3, Y4
+	VEXTRACTF128  $0x01, Y4, X5
+	VADDPS        X5, X4, X4
+	VPERMILPS     $0x4e, X4, X5
+	VADDPS        X5, X4, X4
+	VPERMILPS     $0xb1, X4, X5
+	VADDPS        X5, X4, X4
+	MOVSS         X4, ret+40(FP)
+	VZEROUPPER
+	RET
+
+DATA exponentials<>+0(SB)/4, $0xc3480000
+DATA exponentials<>+4(SB)/4, $0x3920fdde
+DATA exponentials<>+8(SB)/4, $0x3aaf9f29
+DATA exponentials<>+12(SB)/4, $0x3c1d96a6
+DATA exponentials<>+16(SB)/4, $0x3d635774
+DATA exponentials<>+20(SB)/4, $0x3e75fdee
+DATA exponentials<>+24(SB)/4, $0x3f317218
+DATA exponentials<>+28(SB)/4, $0x3f800000
+GLOBL exponentials<>(SB), RODATA|NOPTR, $32

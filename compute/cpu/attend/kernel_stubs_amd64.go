@@ -168,3 +168,8 @@ func widen512(n int, dst *uint32, src *int8)
 //
 //go:noescape
 func merge512(n int, y *float32, x *float32, a float32, b float32)
+
+// exponentials512 sets pairs to 2^(factor·(s−shift))·columns of n scores, a multiple of 16, in bfloat16 and returns the sum without columns.
+//
+//go:noescape
+func exponentials512(n int, pairs *uint32, s *float32, columns *float32, factor float32, shift float32) float32

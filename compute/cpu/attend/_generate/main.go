@@ -29,6 +29,7 @@ func main() {
 	interleave512()
 	widen512()
 	merge512()
+	exponentials512()
 	Generate()
 }
 

@@ -171,3 +171,64 @@ func merge512() {
 		VMOVUPS(zmm[4], operand.Mem{Base: y})
 	}, []reg.GPVirtual{y, x}, []int{64, 64})
 }
+
+// exponentials512 computes e^(s−shift), as 2^n·2^r with n an integer and |r| ≤ ½, of 16 scores at a time.
+func exponentials512() {
+	function("exponentials512", "func(n int, pairs *uint32, s, columns *float32, factor, shift float32) float32",
+		"exponentials512 sets pairs to 2^(factor·(s−shift))·columns of n scores, a multiple of 16, in bfloat16 and returns the sum without columns.")
+	n, pairs, s, columns := param("n"), param("pairs"), param("s"), param("columns")
+	factor, shift, low, sum := zmm[0], zmm[1], zmm[2], zmm[3]
+	VBROADCASTSS(operand.NewParamAddr("factor", 32), factor)
+	VBROADCASTSS(operand.NewParamAddr("shift", 36), shift)
+	table := GP64()
+	// The smallest exponent of interest, then the coefficients of 2^r on [−½, ½] from the highest on (Moshier, Cephes: exp2f).
+	data := GLOBL("exponentials", RODATA|NOPTR)
+	constants := []float32{-200, 1.535336188319500e-4, 1.339887440266574e-3, 9.618437357674640e-3, 5.550332471162809e-2, 2.402264791363012e-1, 6.931472028550421e-1, 1}
+	for i, c := range constants {
+		DATA(4*i, operand.U32(math.Float32bits(c)))
+	}
+	LEAQ(data, table)
+	VBROADCASTSS(operand.Mem{Base: table}, low)
+	c := zmm[16:]
+	for i := range constants[1:] {
+		VBROADCASTSS(operand.Mem{Base: table, Disp: 4 + 4*i}, c[i])
+	}
+	VPXORD(sum, sum, sum)
+	y, whole, e := zmm[4], zmm[5], zmm[6]
+	Label("loop")
+	VMOVUPS(operand.Mem{Base: s}, y)
+	VSUBPS(shift, y, y)
+	VMULPS(factor, y, y)
+	VMAXPS(y, low, y) // of a NaN and a number the second in Intel's order: NaN stays
+	VRNDSCALEPS(operand.Imm(0), y, whole)
+	VSUBPS(whole, y, y)
+	VMOVAPS(c[0], e)
+	for i := range constants[2:] {
+		VFMADD213PS(c[i+1], y, e)
+	}
+	VSCALEFPS(whole, e, e)
+	VADDPS(e, sum, sum)
+	TESTQ(columns, columns)
+	JZ(operand.LabelRef("round"))
+	VMULPS(operand.Mem{Base: columns}, e, e)
+	ADDQ(operand.Imm(64), columns)
+	Label("round")
+	vcvtneps2bf16(e, zmm[7])
+	VMOVUPS(zmm[7].AsY(), operand.Mem{Base: pairs})
+	ADDQ(operand.Imm(64), s)
+	ADDQ(operand.Imm(32), pairs)
+	SUBQ(operand.Imm(16), n)
+	JG(operand.LabelRef("loop"))
+	// Lanes are added as a binary tree.
+	VEXTRACTF64X4(operand.Imm(1), sum, zmm[4].AsY())
+	VADDPS(zmm[4].AsY(), sum.AsY(), zmm[4].AsY())
+	VEXTRACTF128(operand.Imm(1), zmm[4].AsY(), zmm[5].AsX())
+	VADDPS(zmm[5].AsX(), zmm[4].AsX(), zmm[4].AsX())
+	VPERMILPS(operand.Imm(0x4e), zmm[4].AsX(), zmm[5].AsX())
+	VADDPS(zmm[5].AsX(), zmm[4].AsX(), zmm[4].AsX())
+	VPERMILPS(operand.Imm(0xb1), zmm[4].AsX(), zmm[5].AsX())
+	VADDPS(zmm[5].AsX(), zmm[4].AsX(), zmm[4].AsX())
+	Store(zmm[4].AsX(), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
