@@ -29,6 +29,7 @@ func TestDiskFull(t *testing.T) {
 	}{
 		"train":   {append([]string{"train", "--config", w.recipe, "--out", out}, w.initSets()...), filepath.Join(out, "checkpoint-3")},
 		"convert": {[]string{"model", "convert", smallModel(t), "--out", out}, out},
+		"GGUF":    {[]string{"model", "convert", "autodev-tiny", "--to", "gguf", "--out", out}, out},
 	} {
 		o := autodev(t, "", c.args...)
 		message := lastLine(o.err)
@@ -37,7 +38,7 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s%s\nexpected no space for %s", name, o.code, o.out, o.err, c.failing)
 		}
 		for file, text := range tree(t, disk) {
-			if strings.HasSuffix(file, ".safetensors") {
+			if strings.HasSuffix(file, ".safetensors") || strings.HasPrefix(text, "GGUF") {
 				t.Errorf("%s: left %s of %d bytes behind", name, file, len(text))
 			}
 		}
