@@ -16,7 +16,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"autodev/lora"
 	"autodev/model"
 	"autodev/model/dtype"
 	"autodev/model/gguf"
@@ -108,13 +107,9 @@ func convertGGUF(ctx context.Context, dir, adapter, out string, kind gguf.Type, 
 	if err != nil {
 		return fmt.Errorf("%w (llama.cpp needs the tokenizer in the file)", err)
 	}
-	var src model.Source = f
-	if adapter != "" {
-		a, err := lora.Load(adapter, f.Config)
-		if err != nil {
-			return err
-		}
-		src = merged{f, a}
+	src, err := withAdapter(f, adapter)
+	if err != nil {
+		return err
 	}
 	x, err := gguf.Save(ctx, out, f.Config, src, tok, gguf.Options{Type: kind, Name: name})
 	if err != nil {
@@ -125,20 +120,6 @@ func convertGGUF(ctx context.Context, dir, adapter, out string, kind gguf.Type, 
 	}
 	fmt.Fprintf(w, "%s\t%s\t%d tensors: %s\n", out, bytesText(x.Bytes), len(x.Tensors), countTypes(x.Tensors))
 	return nil
-}
-
-// merged is a model with an adapter: each parameter is merged when it is read.
-type merged struct {
-	model.Source
-	adapter *lora.Adapter
-}
-
-func (m merged) Read(name string) (*model.Tensor, error) {
-	t, err := m.Source.Read(name)
-	if err != nil {
-		return nil, err
-	}
-	return t, m.adapter.MergeTensor(t)
 }
 
 // modelName returns what a model is called by its folder.

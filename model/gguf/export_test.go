@@ -221,7 +221,6 @@ func TestExportErrors(t *testing.T) {
 		{"activation", func(c *model.Config) { c.Activation = compute.ReLU }, nil, F16, "activation_function: relu, expected gelu: llama.cpp's starcoder graph computes GELU only"},
 		{"scale", func(c *model.Config) { c.ScaleAttention = false }, nil, F16, "scale_attn_weights: false, expected true"},
 		{"vocabulary", func(c *model.Config) { c.VocabSize, c.Vocab = 100, 100 }, nil, F16, "tokenizer of 281 tokens, but the model's vocab_size is 100"},
-		{"end of text", func(c *model.Config) { c.BOS = 285 }, nil, F16, "bos token: id 285, expected at most 280"},
 		{"type", func(*model.Config) {}, nil, 14, "element type Q6_K, expected F32, F16, BF16, Q8_0 or Q4_0"},
 		{"read", func(*model.Config) {}, func(name string, t *model.Tensor) (*model.Tensor, error) {
 			if strings.HasPrefix(name, "transformer.h.1.mlp.c_fc.w") {
@@ -278,10 +277,14 @@ func TestNotes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, notes, err := Vocabulary(tok, 5, -1, -1)
+	m, notes, err := Vocabulary(tok, 5, 50256, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if v, ok := m.Get("tokenizer.ggml.bos_token_id"); ok || len(notes) != 4 || notes[2] != "bos_token_id: 50256 is left out, because the last token is 4" {
+		t.Errorf("bos_token_id %v, notes %q", v, notes)
+	}
+	notes = slices.Delete(notes, 2, 3)
 	if len(notes) != 3 || !strings.Contains(notes[0], "NFC") || !strings.Contains(notes[1], `"<tag>"`) || !strings.Contains(notes[2], "token 11") {
 		t.Errorf("notes %q, expected NFC, <tag> and the missing end of text", notes)
 	}

@@ -105,6 +105,15 @@ func Vocabulary(t *tokenizer.Tokenizer, tokens, bos, eos int) (m Metadata, notes
 	idEOS, okEOS := t.EOS()
 	idUnknown, okUnknown := t.UNK()
 	idPad, okPad := t.PAD()
+	for _, own := range []struct {
+		name string
+		id   *int
+	}{{"bos_token_id", &bos}, {"eos_token_id", &eos}} {
+		if *own.id >= tokens {
+			notes = append(notes, fmt.Sprintf("%s: %d is left out, because the last token is %d", own.name, *own.id, tokens-1))
+			*own.id = -1
+		}
+	}
 	end := or(idEOS, okEOS, eos)
 	for _, s := range []struct {
 		key string
@@ -115,9 +124,6 @@ func Vocabulary(t *tokenizer.Tokenizer, tokens, bos, eos int) (m Metadata, notes
 		{"fim_pre", int(fim.Prefix)}, {"fim_suf", int(fim.Suffix)}, {"fim_mid", int(fim.Middle)}, {"fim_pad", int(fim.Pad)},
 		{"fim_rep", named(repositoryTokens)}, {"fim_sep", named(fileTokens)},
 	} {
-		if s.id >= tokens {
-			return nil, nil, fmt.Errorf("%s token: id %d, expected at most %d", s.key, s.id, tokens-1)
-		}
 		if s.id >= 0 {
 			m = append(m, KV{"tokenizer.ggml." + s.key + "_token_id", uint32(s.id)})
 		}
