@@ -66,34 +66,42 @@ func (r *Rows) tile(t int) (first, rows int) {
 
 func (r *Rows) setTile(x []float32, t int) {
 	first, rows := r.tile(t)
-	var tail, zeros [ActGroup]float32
-	for i := range rows {
-		row := x[(first+i)*r.in:][:r.in]
-		for k0 := 0; k0 < r.in; k0 += ActGroup {
-			part := row[k0:min(k0+ActGroup, r.in)]
-			if len(part)%align != 0 {
-				n := copy(tail[:], part)
-				clear(tail[n:])
-				part = tail[:roundUp(n, align)]
+	// Block by block, so that the lines of codes that rows share stay in the first-level cache.
+	for start := 0; start < r.in; start += setBlock {
+		for i := range rows {
+			for k0 := start; k0 < min(start+setBlock, r.in); k0 += ActGroup {
+				r.setGroup(x[(first+i)*r.in:][:r.in], k0, first, rows, i)
 			}
-			g := k0 / ActGroup
-			scale, inv := actScale(r.k.maxBits(part))
-			if inv == 0 {
-				part = zeros[:len(part)] // infinities times 0 are not 0
-			}
-			var sums [ActGroup / 64]int32
-			r.k.quantize(r.codes[first*r.padded()+(k0*rows+i*quad):], rows*quad, part, inv, &sums)
-			at := (first*ceilDiv(r.in, ActGroup) + g*rows) + i
-			r.scale[at] = scale * scaleUnit
-			total := int32(0)
-			for s := range len(part) / 64 {
-				total += sums[s]
-				r.sum4[first*r.padded()/64+(k0/64+s)*rows+i] = -8 * sums[s]
-			}
-			r.sum8[at] = -128 * total
 		}
 	}
 }
+
+// setBlock is how much of a row is quantised before the next row's turn.
+const setBlock = 8 * ActGroup
+
+// setGroup quantises the 256 elements from k0 on of row i of the tile that starts with row first.
+func (r *Rows) setGroup(row []float32, k0, first, rows, i int) {
+	part := row[k0:min(k0+ActGroup, r.in)]
+	if len(part)%align != 0 {
+		part = append(make([]float32, 0, ActGroup), part...)[:roundUp(len(part), align)]
+	}
+	scale, inv := actScale(r.k.maxBits(part))
+	if inv == 0 {
+		part = zeros[:len(part)] // infinities times 0 are not 0
+	}
+	var sums [ActGroup / 64]int32
+	r.k.quantize(r.codes[first*r.padded()+(k0*rows+i*quad):], rows*quad, part, inv, &sums)
+	at := first*ceilDiv(r.in, ActGroup) + k0/ActGroup*rows + i
+	r.scale[at] = scale * scaleUnit
+	total := int32(0)
+	for s := range len(part) / 64 {
+		total += sums[s]
+		r.sum4[first*r.padded()/64+(k0/64+s)*rows+i] = -8 * sums[s]
+	}
+	r.sum8[at] = -128 * total
+}
+
+var zeros [ActGroup]float32
 
 // actScale returns the scale of activations whose largest magnitude has the given bits, and its inverse.
 func actScale(bits uint32) (scale, inv float32) {

@@ -47,8 +47,11 @@ func (k *kernel512) eachVector(f func(row, panel int)) {
 	}
 }
 
-// ahead is how far before their use codes are asked for, in bytes.
-const ahead = 2048
+// ahead and aheadX are how far before their use codes and activations are asked for, in bytes.
+const (
+	ahead  = 2048
+	aheadX = 2048
+)
 
 // prefetch asks for codes. While a line's dot products take less time than memory needs to deliver the next line, the processor's own
 // prefetching keeps up with little help. With more rows it does not: these ask from further ahead, for the second-level cache, as
@@ -262,6 +265,10 @@ func (k *kernel512) dot(q int) {
 		if k.panels == 1 {
 			VPDPBUSD_BCST(x, k.w[0], k.sum(i, 0, q%k.splits))
 			continue
+		}
+		if i == 0 {
+			// The first pair of panels to meet a tile of a large batch finds it in the third-level cache.
+			PREFETCHT0(at(k.x, 4*q*k.rows+aheadX))
 		}
 		b := k.broadcast[i%len(k.broadcast)]
 		VPBROADCASTD(x, b)
