@@ -23,6 +23,8 @@ type kernel struct {
 	// copyRows writes dst[x·width+c] = src[x·ld+c] for x < n, n at least 1, and c < cols, and leaves the rest of dst alone. For
 	// bf16 the word dst[x·width+c] holds src[2x·ld+c] and src[(2x+1)·ld+c] for 2x < n.
 	copyRows func(dst, src []float32, ld, n, cols, width int)
+	// prefetch, if not nil, asks for n rows of lines cache lines, ld floats apart.
+	prefetch func(n int, src *float32, ld, lines int)
 	bf16     *kernel // of a float32 kernel: that for products of bf16
 	float32s *kernel // of a bf16 kernel that stores A as float32: the one that packs it
 }

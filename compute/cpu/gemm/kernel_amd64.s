@@ -23019,6 +23019,29 @@ DATA interleave<>+56(SB)/4, $0x001e000e
 DATA interleave<>+60(SB)/4, $0x001f000f
 GLOBL interleave<>(SB), RODATA|NOPTR, $64
 
+// func prefetchRows(n int, src *float32, ld int, lines int)
+// Requires: MMX+
+TEXT ·prefetchRows(SB), NOSPLIT, $0-32
+	MOVQ n+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ lines+24(FP), BX
+
+row:
+	MOVQ CX, SI
+	MOVQ BX, DI
+
+line:
+	PREFETCHT1 (SI)
+	ADDQ       $0x40, SI
+	DECQ       DI
+	JNZ        line
+	ADDQ       DX, CX
+	DECQ       AX
+	JNZ        row
+	RET
+
 // func copy2(n int, src *float32, ld int, dst *float32, width int)
 // Requires: AVX
 TEXT ·copy2(SB), NOSPLIT, $0-40

@@ -19,7 +19,7 @@ func genericKernel() *kernel {
 // spreadKernel is a kernel for products of bf16, but for its tiles, with the sizes of a float32 one, which packs its A.
 func spreadKernel(k *kernel) *kernel {
 	return &kernel{level: k.level, unit: 2, mr: k.mr, nr: k.nr, width: panelBF16, aWords: 2, float32s: k,
-		transpose: transposeBF16Generic, copyRows: copyRowsBF16Generic}
+		transpose: transposeBF16Generic, copyRows: copyRowsBF16Generic, prefetch: k.prefetch}
 }
 
 // dotFunc returns the sums of rows i, i+1 and columns j … j+3 of a tile. In a tile of an odd number of rows the last stands for

@@ -454,6 +454,11 @@ func copy512(n int, src *float32, ld int, dst *float32, width int, cols int)
 //go:noescape
 func pairBF16(n int, src *float32, ld int, dst *float32, width int, cols int)
 
+// prefetchRows brings n rows of lines cache lines into the second-level cache, see kernel.prefetch.
+//
+//go:noescape
+func prefetchRows(n int, src *float32, ld int, lines int)
+
 // copy2 copies n rows, at least one, of 16 columns, see kernel.copyRows.
 //
 //go:noescape

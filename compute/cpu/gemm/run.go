@@ -131,6 +131,9 @@ func (j *job) multiply(worker, item int) {
 				col := j.cut[1] + panel*k.width + at
 				cols := min(k.nr, j.n-panel*k.width-at)
 				for tile := t0; tile < t1; tile++ {
+					if j.s.fused && at == 0 && panel+1 < p1 {
+						j.prefetch(panel+1, kc0, tile-t0, t1-t0)
+					}
 					row := j.cut[0] + tile*k.mr
 					rows := min(k.mr, j.m-tile*k.mr)
 					a := j.tile(tile, kc0, rows)
@@ -200,6 +203,24 @@ func (j *job) next(b []float32, panel, end, kc0, kc int) ahead {
 		return ahead{words: b}
 	}
 	return ahead{words: b[step:][:kc*width], share: kc / 4 * 16}
+}
+
+// prefetch asks for a tile's share of the block that a fused B's given panel is packed from.
+func (j *job) prefetch(panel, kc0, tile, tiles int) {
+	k := j.k
+	if k.prefetch == nil {
+		return
+	}
+	b := j.b
+	row, col := j.cut[2]+kc0, j.cut[1]+panel*k.width
+	rows, cols := min(KC, j.kb-kc0), min(k.width, b.Cols-col)
+	if b.T {
+		row, col, rows, cols = col, row, cols, rows
+	}
+	share := ceilDiv(rows, tiles)
+	if from := tile * share; from < rows {
+		k.prefetch(min(share, rows-from), &b.Data[(row+from)*b.Stride+col], b.Stride, ceilDiv(cols, 16))
+	}
 }
 
 // line returns the address from which on the given tile of a panel asks.

@@ -30,6 +30,7 @@ func main() {
 	}
 	copy512()
 	pairBF16()
+	prefetchRows()
 	copy2()
 	Generate()
 }
