@@ -211,40 +211,47 @@ func TestRowsAreIndependent(t *testing.T) {
 	}
 }
 
+// BenchmarkAttention has the attention of training's cases (a) and (b) and of SantaCoder.
 func BenchmarkAttention(b *testing.B) {
 	for _, threads := range []int{1, 2} {
 		for _, c := range []struct {
-			name string
-			a    compute.Attr
+			name  string
+			a     compute.Attr
+			batch int
 		}{
-			{"MQA12x64x512", compute.Attr{Heads: 12, KVHeads: 1, HeadDim: 64, Seq: 512, Scale: 0.125}},
-			{"MHA12x64x512", compute.Attr{Heads: 12, KVHeads: 12, HeadDim: 64, Seq: 512, Scale: 0.125}},
-			{"MQA16x128x2048", compute.Attr{Heads: 16, KVHeads: 1, HeadDim: 128, Seq: 2048, Scale: 0.088}},
+			{"MQA4x64x512", compute.Attr{Heads: 4, KVHeads: 1, HeadDim: 64, Seq: 512, Scale: 0.125}, 8},
+			{"MHA12x64x512", compute.Attr{Heads: 12, KVHeads: 12, HeadDim: 64, Seq: 512, Scale: 0.125}, 4},
+			{"MQA16x128x2048", compute.Attr{Heads: 16, KVHeads: 1, HeadDim: 128, Seq: 2048, Scale: 0.088}, 1},
 		} {
-			d := New(Options{Threads: threads})
-			k, p, n := d.Kernels(), packedLayout(c.a), c.a.Seq
-			qkv, y, starts := normal(1, n*p.width), normal(2, n*c.a.Heads*c.a.HeadDim), make([]int32, n)
-			// Multiplications and additions of the products below the diagonal.
-			flops := 2 * 2 * float64(c.a.Heads*c.a.HeadDim) * float64(n) * float64(n+1) / 2
-			b.Run(fmt.Sprintf("forward/%s/threads=%d", c.name, threads), func(b *testing.B) {
-				work := make([]float32, k.AttentionWork(c.a))
-				for b.Loop() {
-					if err := k.Attention(y, qkv, starts, [2]int32{}, c.a, work); err != nil {
-						b.Fatal(err)
+			for _, bf16 := range []bool{false, true} {
+				a := c.a
+				a.BF16 = bf16
+				d := New(Options{Threads: threads})
+				k, p, n := d.Kernels(), packedLayout(a), a.Seq*c.batch
+				qkv, y, starts := normal(1, n*p.width), normal(2, n*a.Heads*a.HeadDim), make([]int32, n)
+				// Multiplications and additions of the products below the diagonal.
+				flops := 2 * 2 * float64(a.Heads*a.HeadDim) * float64(n) * float64(a.Seq+1) / 2
+				name := fmt.Sprintf("%s/%v/threads=%d", c.name, operandFormat(a), threads)
+				b.Run("forward/"+name, func(b *testing.B) {
+					work := make([]float32, k.AttentionWork(a))
+					for b.Loop() {
+						if err := k.Attention(y, qkv, starts, [2]int32{}, a, work); err != nil {
+							b.Fatal(err)
+						}
 					}
-				}
-				b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
-			b.Run(fmt.Sprintf("backward/%s/threads=%d", c.name, threads), func(b *testing.B) {
-				work, dqkv := make([]float32, k.AttentionGradWork(n, c.a)), make([]float32, len(qkv))
-				for b.Loop() {
-					if err := k.AttentionGrad(dqkv, y, qkv, starts, [2]int32{}, c.a, work); err != nil {
-						b.Fatal(err)
+					b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				})
+				b.Run("backward/"+name, func(b *testing.B) {
+					work, dqkv := make([]float32, k.AttentionGradWork(n, a)), make([]float32, len(qkv))
+					for b.Loop() {
+						if err := k.AttentionGrad(dqkv, y, qkv, starts, [2]int32{}, a, work); err != nil {
+							b.Fatal(err)
+						}
 					}
-				}
-				b.ReportMetric(2.5*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
-			d.Close()
+					b.ReportMetric(2.5*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				})
+				d.Close()
+			}
 		}
 	}
 }
