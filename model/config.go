@@ -271,6 +271,9 @@ func parseConfig(b []byte) (Config, error) {
 		}
 	}
 	if q, ok := f.Raw["quantization_config"]; ok && !f.Absent("quantization_config") && f.Err == nil {
+		if bytes.Contains(q, []byte(`"autodev"`)) {
+			return Config{}, errors.New("quantization_config: found weights packed for inference, expected none: use the model folder they were made from")
+		}
 		f.Err = fmt.Errorf("quantization_config: %.60s, expected none: quantised weights are not supported", q)
 	}
 	if p := jsonfields.Get(&f.Object, "pruned_heads", map[string]any(nil)); len(p) > 0 && f.Err == nil {

@@ -49,11 +49,17 @@ type FileInfo struct {
 
 // Info sums up the folder.
 func (f *Folder) Info() Info {
-	c := f.Config
+	i := f.Config.Info()
+	i.Folder, i.Files, i.DTypes = f.Dir, f.Files, f.DTypes
+	return i
+}
+
+// Info sums up a model of the configuration c.
+func (c Config) Info() Info {
 	i := Info{
-		Folder: f.Dir, Architecture: c.Architecture, Layout: c.layout.String(), VocabSize: c.VocabSize, Positions: c.Positions, Embed: c.Embed, Layers: c.Layers,
+		Architecture: c.Architecture, Layout: c.layout.String(), VocabSize: c.VocabSize, Positions: c.Positions, Embed: c.Embed, Layers: c.Layers,
 		Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim(), Inner: c.Inner, Activation: c.Activation.String(), Epsilon: c.Epsilon, Tied: c.Tied,
-		Parameters: c.CountParameters(), Files: f.Files, DTypes: f.DTypes, WeightBytes: map[string]int64{}, KVBytes: map[string]int64{},
+		Parameters: c.CountParameters(), WeightBytes: map[string]int64{}, KVBytes: map[string]int64{},
 	}
 	for name, size := range map[string]int{"f32": 4, "bf16": 2} {
 		i.WeightBytes[name] = c.NumParams() * int64(size)

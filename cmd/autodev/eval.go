@@ -68,6 +68,7 @@ func perplexityCommand() *cli.Command {
 type perplexityFlags struct {
 	models, adapters        []string
 	weights, data           []string
+	formats                 []infer.Weights // weights, checked
 	source                  source.Options
 	protocol                eval.Protocol
 	window, stride, maxDocs int
@@ -93,6 +94,14 @@ func (f *perplexityFlags) check() error {
 		if n.value < 0 {
 			return usageError("--%s %d: expected a positive number", n.flag, n.value)
 		}
+	}
+	f.formats = nil
+	for _, name := range f.weights {
+		w, err := parseWeights(name)
+		if err != nil {
+			return err
+		}
+		f.formats = append(f.formats, w)
 	}
 	if f.protocol == eval.Original && f.maxDocs == 0 {
 		f.maxDocs = eval.OriginalDocuments
@@ -148,16 +157,9 @@ func perplexity(ctx context.Context, f perplexityFlags, out, errOut io.Writer) (
 
 // candidates lists the rows: every model, then every adapter on the first model, each in every format of weights.
 func (f *perplexityFlags) candidates() ([]eval.Candidate, error) {
-	weights := []infer.Weights{""}
-	if len(f.weights) > 0 {
-		weights = nil
-	}
-	for _, name := range f.weights {
-		w, err := parseWeights(name)
-		if err != nil {
-			return nil, err
-		}
-		weights = append(weights, w)
+	weights := f.formats
+	if len(weights) == 0 {
+		weights = []infer.Weights{""}
 	}
 	var cs []eval.Candidate
 	add := func(model, adapter string) error {

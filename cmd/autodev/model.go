@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -16,6 +17,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"autodev/model"
+	"autodev/model/dtype"
+	"autodev/model/packed"
 	"autodev/models"
 	"autodev/tokenizer"
 )
@@ -35,6 +38,7 @@ func modelCommand() *cli.Command {
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "format", Usage: "table or json", Value: "table"},
 					&cli.BoolFlag{Name: "tensors", Usage: "list the tensors of the weight files"},
+					&cli.BoolFlag{Name: "verify", Usage: "read all weights of a packed folder and compare their digest with that in config.json"},
 				},
 				Action: func(c *cli.Context) error {
 					dir, err := onePositional(c, "DIR")
@@ -44,7 +48,7 @@ func modelCommand() *cli.Command {
 					if isGGUF(dir) {
 						return ggufInfo(dir, c.String("format"), c.Bool("tensors"), c.App.Writer)
 					}
-					return modelInfo(dir, c.String("format"), c.Bool("tensors"), c.App.Writer)
+					return modelInfo(c.Context, dir, c.String("format"), c.Bool("tensors"), c.Bool("verify"), c.App.Writer)
 				},
 			},
 			convertCommand(),
@@ -82,22 +86,75 @@ type tokenizerInfo struct {
 	Error  string         `json:"error,omitempty"`
 }
 
-func modelInfo(dir, format string, tensors bool, out io.Writer) (err error) {
+// folderInfo is what model info says.
+type folderInfo struct {
+	model.Info
+	Quantization *packed.Quantization `json:"quantization,omitempty"` // of a packed folder
+	Tokenizer    *tokenizerInfo       `json:"tokenizer"`              // null when the folder has none
+	Tensors      []model.TensorInfo   `json:"tensors,omitempty"`
+}
+
+// inspect looks at a folder of plain weights.
+func inspect(dir string, tensors bool) (v folderInfo, err error) {
+	f, err := modelFolder(dir)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	v = folderInfo{Info: f.Info(), Tokenizer: inspectTokenizer(f.FS)}
+	if tensors {
+		v.Tensors = f.Tensors()
+	}
+	return v, nil
+}
+
+// inspectPacked looks at a packed folder.
+func inspectPacked(ctx context.Context, dir string, tensors, verify bool) (v folderInfo, err error) {
+	f, err := packed.Open(dir)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if verify {
+		if err := f.Verify(ctx); err != nil {
+			return v, err
+		}
+	}
+	v = folderInfo{Info: f.Config.Info(), Quantization: &f.Quantization, Tokenizer: inspectTokenizer(f.FS)}
+	v.Folder, v.Layout = f.Dir, "packed"
+	v.WeightBytes = map[string]int64{f.Quantization.Weights: f.Quantization.Bytes}
+	params := f.Config.Params()
+	v.Files = []model.FileInfo{{Name: packed.File, Bytes: f.Quantization.Bytes, Tensors: len(params)}}
+	for _, p := range params {
+		e, _ := f.Entry(p.Name)
+		d := dtype.DType(e.Format)
+		if !slices.Contains(v.DTypes, d) {
+			v.DTypes = append(v.DTypes, d)
+		}
+		if tensors {
+			v.Tensors = append(v.Tensors, model.TensorInfo{Name: p.Name, DType: d, Shape: e.Shape, File: packed.File})
+		}
+	}
+	slices.Sort(v.DTypes)
+	return v, nil
+}
+
+func modelInfo(ctx context.Context, dir, format string, tensors, verify bool, out io.Writer) error {
 	if format != "table" && format != "json" {
 		return usageError("--format %s: expected table or json", format)
 	}
-	f, err := modelFolder(dir)
+	var v folderInfo
+	var err error
+	switch {
+	case isPacked(dir):
+		v, err = inspectPacked(ctx, dir, tensors, verify)
+	case verify:
+		return usageError("--verify: %s is not a packed folder, expected one", dir)
+	default:
+		v, err = inspect(dir, tensors)
+	}
 	if err != nil {
 		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	v := struct {
-		model.Info
-		Tokenizer *tokenizerInfo     `json:"tokenizer"` // null when the folder has none
-		Tensors   []model.TensorInfo `json:"tensors,omitempty"`
-	}{Info: f.Info(), Tokenizer: inspectTokenizer(f)}
-	if tensors {
-		v.Tensors = f.Tensors()
 	}
 	if format == "json" {
 		enc := json.NewEncoder(out)
@@ -123,7 +180,19 @@ func modelInfo(dir, format string, tensors bool, out io.Writer) (err error) {
 			row("  "+part.name, "%s (%.1f %%)", group(part.n), 100*float64(part.n)/float64(p.Total))
 		}
 	}
-	row("memory", "%s in f32, %s in bf16", bytesText(v.WeightBytes["f32"]), bytesText(v.WeightBytes["bf16"]))
+	if q := v.Quantization; q != nil {
+		text := fmt.Sprintf("%s, %.2f bits a weight", q.Weights, q.Bits)
+		if q.Group > 0 {
+			text += fmt.Sprintf(", a scale for %d", q.Group)
+		}
+		if c := q.Calibration; c != nil {
+			text += fmt.Sprintf("; %s on %s tokens of %s documents", c.Method, group(int64(c.Tokens)), group(int64(c.Documents)))
+		}
+		row("weights", "%s", text)
+		row("memory", "%s, mapped", bytesText(q.Bytes))
+	} else {
+		row("memory", "%s in f32, %s in bf16", bytesText(v.WeightBytes["f32"]), bytesText(v.WeightBytes["bf16"]))
+	}
 	row("KV cache", "%s a token in f32, %s in bf16; %s for a full context in f32", bytesText(v.KVBytes["f32"]), bytesText(v.KVBytes["bf16"]), bytesText(v.KVBytes["f32"]*int64(v.Positions)))
 	row("element types", "%s", strings.Trim(fmt.Sprint(v.DTypes), "[]"))
 	for _, x := range v.Files {
@@ -140,16 +209,16 @@ func modelInfo(dir, format string, tensors bool, out io.Writer) (err error) {
 	return w.Flush()
 }
 
-func inspectTokenizer(f *model.Folder) *tokenizerInfo {
+func inspectTokenizer(fsys fs.FS) *tokenizerInfo {
 	have := false
 	for _, name := range []string{"tokenizer.json", "vocab.json"} {
-		_, err := fs.Stat(f.FS, name)
+		_, err := fs.Stat(fsys, name)
 		have = have || err == nil
 	}
 	if !have {
 		return nil
 	}
-	t, err := tokenizer.LoadFS(f.FS, ".")
+	t, err := tokenizer.LoadFS(fsys, ".")
 	if err != nil {
 		return &tokenizerInfo{Error: err.Error()}
 	}
