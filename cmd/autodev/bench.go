@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"autodev/compute/cpu"
 	"autodev/eval/runtime"
 	"autodev/infer"
 	"autodev/internal/atomicfile"
@@ -34,6 +35,7 @@ func benchCommand() *cli.Command {
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, or " + models.Tiny, Value: models.Tiny},
 					&cli.StringSliceFlag{Name: "weights", Usage: "formats, each with = and a folder of its own where it is not --model's: float32,int8=`FOLDER`", Value: cli.NewStringSlice("float32", "int8", "int4")},
+					&cli.StringSliceFlag{Name: "kv-cache", Usage: "formats of keys and values: float32, bf16, int8", Value: cli.NewStringSlice("float32")},
 					&cli.IntFlag{Name: "prompt-tokens", Usage: "length of the prompt", Value: 256},
 					&cli.IntFlag{Name: "new-tokens", Usage: "generated, neither more nor fewer", Value: 64},
 					&cli.StringFlag{Name: "prompt", Usage: "`FILE` of text for the prompt, from its beginning (default: Go source code)"},
@@ -51,7 +53,7 @@ func benchCommand() *cli.Command {
 						return usageError("bench runtime: found argument %q, expected flags only", c.Args().First())
 					}
 					return benchRuntime(c.Context, benchRuntimeFlags{
-						model: c.String("model"), weights: c.StringSlice("weights"), threads: c.IntSlice("threads"),
+						model: c.String("model"), weights: c.StringSlice("weights"), kv: c.StringSlice("kv-cache"), threads: c.IntSlice("threads"),
 						promptTokens: c.Int("prompt-tokens"), newTokens: c.Int("new-tokens"), prompt: c.String("prompt"),
 						repeat: c.Int("repeat"), uncached: c.Bool("uncached"), speculation: c.Bool("speculation"), seed: c.Uint64("seed"),
 						format: c.String("format"), json: c.String("json"), out: c.String("out"),
@@ -75,7 +77,7 @@ const benchProcess = "runtime-process"
 
 type benchRuntimeFlags struct {
 	model                           string
-	weights                         []string
+	weights, kv                     []string
 	threads                         []int
 	promptTokens, newTokens, repeat int
 	prompt                          string
@@ -101,6 +103,11 @@ func (f *benchRuntimeFlags) check() error {
 			return usageError("--threads %d: expected different numbers of at least 1", n)
 		}
 	}
+	for i, name := range f.kv {
+		if _, err := cpu.ParseCacheFormat(name); err != nil || slices.Contains(f.kv[:i], name) {
+			return usageError("--kv-cache %s: expected different formats among float32, bf16 and int8", name)
+		}
+	}
 	if !slices.Contains(runtime.Formats(), f.format) {
 		return usageError("--format %s: expected one of %s", f.format, strings.Join(runtime.Formats(), ", "))
 	}
@@ -115,12 +122,15 @@ func benchRuntime(ctx context.Context, f benchRuntimeFlags, out, errOut io.Write
 	if err != nil {
 		return err
 	}
-	config, err := modelConfig(f.model)
-	if err != nil {
-		return err
-	}
-	if n := f.promptTokens + f.newTokens; n > config.Positions {
-		return usageError("--prompt-tokens %d --new-tokens %d: %d together, expected at most the model's context of %d", f.promptTokens, f.newTokens, n, config.Positions)
+	for _, format := range formats {
+		config, err := modelConfig(folders[format])
+		if err != nil {
+			return err
+		}
+		if n := f.promptTokens + f.newTokens; n > config.Positions {
+			return usageError("--prompt-tokens %d --new-tokens %d: %d together, expected at most the context of %d of %s",
+				f.promptTokens, f.newTokens, n, config.Positions, modelLabel(folders[format]))
+		}
 	}
 	prompt := ""
 	if f.prompt != "" {
@@ -143,7 +153,7 @@ func benchRuntime(ctx context.Context, f benchRuntimeFlags, out, errOut io.Write
 	}
 	bar := progress.New(errOut, "measuring", "measurements")
 	report, err := runtime.Benchmark{
-		Model: modelLabel(f.model), Variants: runtime.Variants(formats, modes, f.threads),
+		Model: modelLabel(f.model), Variants: runtime.Variants(formats, f.kv, modes, f.threads),
 		Source:       func(weights string) string { return folders[weights] },
 		PromptTokens: f.promptTokens, NewTokens: f.newTokens, Prompt: prompt, Repeat: f.repeat, Seed: f.seed,
 		Measure: runtime.Process([]string{self, "bench", benchProcess}), Progress: bar.Set,
@@ -187,8 +197,13 @@ func openMeasured(ctx context.Context, s runtime.Spec) (runtime.Opened, error) {
 	if err != nil {
 		return runtime.Opened{}, err
 	}
-	m, tok, err := inference{model: s.Model, weights: infer.Weights(s.Weights), threads: s.Threads}.open(ctx)
-	return runtime.Opened{Model: m, Tokenizer: tok, Config: config, KVPerToken: config.KVBytesPerToken(4)}, err
+	cache, err := cpu.ParseCacheFormat(s.KV)
+	if err != nil {
+		return runtime.Opened{}, err
+	}
+	m, tok, err := inference{model: s.Model, weights: infer.Weights(s.Weights), cache: cache, threads: s.Threads}.open(ctx)
+	kv := config.Layers * cpu.NewCache(cache, config.KVHeads, config.HeadDim()).BytesPerToken()
+	return runtime.Opened{Model: m, Tokenizer: tok, Config: config, KVPerToken: int64(kv)}, err
 }
 
 // writeRuntime writes a report to files: JSON to one, unless "", and everything into a folder, unless "".

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"autodev/compute/cpu"
 	"autodev/infer"
 	"autodev/lora"
 	"autodev/model"
@@ -100,6 +101,7 @@ func inferenceFlags() []cli.Flag {
 		&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, packed or not, or " + models.Tiny, Value: models.Tiny},
 		&cli.StringFlag{Name: "adapter", Usage: "`FOLDER` of a PEFT LoRA adapter of the model"},
 		&cli.StringFlag{Name: "weights", Usage: "`FORMAT` to keep weights in: " + weightsText() + " (default: what the folder is packed in, or float32)"},
+		&cli.StringFlag{Name: "kv-cache", Usage: "`FORMAT` to keep keys and values in: float32, bf16 or int8", Value: "float32"},
 		&cli.IntFlag{Name: "threads", Usage: "0 takes all processors"},
 	}
 }
@@ -131,6 +133,9 @@ func inferenceOf(c *cli.Context) (f inference, err error) {
 	if f.threads < 0 {
 		return f, usageError("--threads %d: expected 0 or more", f.threads)
 	}
+	if f.cache, err = cpu.ParseCacheFormat(c.String("kv-cache")); err != nil {
+		return f, usageError("--kv-cache %s: expected float32, bf16 or int8", c.String("kv-cache"))
+	}
 	f.weights, err = parseWeights(c.String("weights"))
 	return f, err
 }
@@ -139,12 +144,13 @@ func inferenceOf(c *cli.Context) (f inference, err error) {
 type inference struct {
 	model, adapter string
 	weights        infer.Weights // "" is the folder's own, or float32
+	cache          cpu.CacheFormat
 	threads        int
 }
 
 // open makes the model ready, with the adapter merged into it.
 func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Tokenizer, err error) {
-	o := infer.Options{Threads: f.threads, Weights: f.weights}
+	o := infer.Options{Threads: f.threads, Weights: f.weights, Cache: f.cache}
 	if isPacked(f.model) {
 		if f.adapter != "" {
 			return nil, nil, usageError("--adapter %s: the weights of %s are packed, expected a model folder that an adapter can be merged into (quantise the merged model instead)", f.adapter, f.model)

@@ -1,7 +1,7 @@
 // Package runtime measures how fast and in how much memory a model completes code: the published experiment's runtime
 // benchmark (its figures 7 and 8) with the number of tokens fixed and the outputs compared.
 //
-//	variant.go    what is compared: weight formats, with and without cache and speculation, threads
+//	variant.go    what is compared: formats of weights and of keys and values, with and without cache and speculation, threads
 //	sample.go     one measurement of one variant, inside a process of its own
 //	process.go    starting that process
 //	memory*.go    what the operating system says about a process's memory
@@ -10,7 +10,7 @@
 //	report.go     table, Markdown and JSON
 //	plot.go       the two figures, SVG and PNG
 //
-// A variant must generate the tokens that every other variant of the same weights generates: caches, speculation and threads
+// A variant must generate the tokens that every other variant of the same formats generates: caches, speculation and threads
 // change speed, never output. Report.Err says where one does not.
 //
 // What must not live here: how a model is opened (the caller gives an Opener), and inference itself (infer).

@@ -44,7 +44,7 @@ func TestChild(t *testing.T) {
 // The whole way: processes, real models, all modes. Outputs must be equal and every figure must be there.
 func TestBenchmarkOfRealModels(t *testing.T) {
 	for name, variants := range map[string][]Variant{
-		"tiny": Variants([]string{"float32"}, Modes(), []int{1, 2}), "ids": Variants([]string{"float32"}, Modes(), []int{2}),
+		"tiny": Variants([]string{"float32"}, []string{"float32"}, Modes(), []int{1, 2}), "ids": Variants([]string{"float32"}, []string{"float32"}, Modes(), []int{2}),
 	} {
 		b := Benchmark{
 			Model: name, Variants: variants, PromptTokens: 150, NewTokens: 24, Repeat: 1,
@@ -84,7 +84,7 @@ func TestBenchmarkOfRealModels(t *testing.T) {
 }
 
 func TestMeasureRefuses(t *testing.T) {
-	good := Spec{Variant: Variant{"float32", Cached, 1}, Model: "tiny", PromptTokens: 10, NewTokens: 2}
+	good := Spec{Variant: Variant{"float32", "float32", Cached, 1}, Model: "tiny", PromptTokens: 10, NewTokens: 2}
 	for want, change := range map[string]func(*Spec){
 		"expected at least 1 and 2":                   func(s *Spec) { s.NewTokens = 1 },
 		"expected at most the model's context of 600": func(s *Spec) { s.PromptTokens = 599 },

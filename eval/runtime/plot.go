@@ -294,7 +294,7 @@ func (r *Report) drawLatency(c draw.Canvas) error {
 	return nil
 }
 
-// barPanel groups the bars of rows by weights.
+// barPanel groups the bars of rows by format.
 func (r *Report) barPanel(rows []Row) *plot.Plot {
 	p := newPlot()
 	top := 0.0
@@ -309,18 +309,18 @@ func (r *Report) barPanel(rows []Row) *plot.Plot {
 	perGroup := map[string]int{}
 	widest := 0
 	for _, row := range rows {
-		if !slices.Contains(groups, row.Weights) {
-			groups = append(groups, row.Weights)
+		if !slices.Contains(groups, row.format()) {
+			groups = append(groups, row.format())
 		}
-		perGroup[row.Weights]++
-		widest = max(widest, perGroup[row.Weights])
+		perGroup[row.format()]++
+		widest = max(widest, perGroup[row.format()])
 	}
 	var b bars
 	next := map[string]int{}
 	for _, row := range rows {
 		width := 0.82 / float64(widest)
-		left := float64(slices.Index(groups, row.Weights)) - width*float64(perGroup[row.Weights])/2 + width*float64(next[row.Weights])
-		next[row.Weights]++
+		left := float64(slices.Index(groups, row.format())) - width*float64(perGroup[row.format()])/2 + width*float64(next[row.format()])
+		next[row.format()]++
 		b = append(b, bar{left, left + width, scale * row.Request.Median, scale * row.Request.Min, scale * row.Request.Max,
 			r.barColor(row), shortNumber(scale * row.Request.Median)})
 	}
@@ -354,7 +354,7 @@ type point struct {
 	row  Row
 }
 
-// series is the points of one weight format.
+// series is the points of one format.
 type series struct {
 	name   string
 	color  color.RGBA
@@ -428,10 +428,10 @@ func (r *Report) drawMemory(c draw.Canvas) error {
 	seen := map[string]bool{}
 	most := slices.Max(r.threads())
 	for _, row := range r.Rows {
-		i := slices.IndexFunc(s, func(x series) bool { return x.name == row.Weights })
+		i := slices.IndexFunc(s, func(x series) bool { return x.name == row.format() })
 		if i < 0 {
 			i = len(s)
-			s = append(s, series{name: row.Weights, color: palette[i%len(palette)]})
+			s = append(s, series{name: row.format(), color: palette[i%len(palette)]})
 		}
 		q := point{row.Decode.Median, row.Peak.Median, row}
 		s[i].points = append(s[i].points, q)

@@ -18,7 +18,7 @@ func fakeReport(t *testing.T, weights []string, modes []Mode, threads []int) *Re
 	t.Helper()
 	bytes := map[string]float64{"float32": 4.6e9, "bf16": 2.3e9, "int8": 1.25e9, "int4": 0.8e9}
 	b := Benchmark{
-		Model: "a model", Variants: Variants(weights, modes, threads), PromptTokens: 256, NewTokens: 4, Repeat: 3,
+		Model: "a model", Variants: Variants(weights, []string{"float32"}, modes, threads), PromptTokens: 256, NewTokens: 4, Repeat: 3,
 		Measure: func(_ context.Context, s Spec) (Sample, error) {
 			prefill := float64(s.Threads) * 5e11 / bytes[s.Weights]
 			decode := float64(s.Threads) * 20e9 / bytes[s.Weights]

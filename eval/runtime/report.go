@@ -63,7 +63,7 @@ func (r *Report) cells(row Row) []string {
 		kv = bytesText(float64(row.KVPerToken))
 	}
 	return []string{
-		row.Weights, string(row.Mode), fmt.Sprint(row.Threads),
+		row.format(), string(row.Mode), fmt.Sprint(row.Threads),
 		secondsText(row.Load), secondsText(row.FirstToken), rateText(row.Prefill), rateText(row.Decode), secondsText(row.Request),
 		bytesText(row.Peak.Median), bytesText(row.Resident.Median), kv, r.agreement(row),
 	}
@@ -73,7 +73,7 @@ func (r *Report) cells(row Row) []string {
 func (r *Report) nameWidths() []int {
 	w := []int{len(header[0]), len(header[1])}
 	for _, row := range r.Rows {
-		w[0], w[1] = max(w[0], len(row.Weights)), max(w[1], len(row.Mode))
+		w[0], w[1] = max(w[0], len(row.format())), max(w[1], len(row.Mode))
 	}
 	return w
 }
@@ -83,12 +83,12 @@ func (r *Report) agreement(row Row) string {
 	switch {
 	case row.Agreeing < r.NewTokens:
 		return fmt.Sprintf("DIFFERS at %d", row.Agreeing+1)
-	case row.Weights == r.Rows[0].Weights:
+	case row.format() == r.Rows[0].format():
 		return "yes"
 	case row.AgreeingFirst == r.NewTokens:
-		return "yes, and as " + r.Rows[0].Weights
+		return "yes, and as " + r.Rows[0].format()
 	}
-	return fmt.Sprintf("yes; %d of %d as %s", row.AgreeingFirst, r.NewTokens, r.Rows[0].Weights)
+	return fmt.Sprintf("yes; %d of %d as %s", row.AgreeingFirst, r.NewTokens, r.Rows[0].format())
 }
 
 func (r *Report) notes() []string {
@@ -102,7 +102,7 @@ func (r *Report) notes() []string {
 		notes = append(notes, fmt.Sprintf("The machine meanwhile, %s: read %.1f GB/s (%.1f–%.1f), float32 multiply-add %.0f GFLOP/s (%.0f–%.0f).",
 			plural(n, "thread"), read.Median, read.Min, read.Max, fma.Median, fma.Min, fma.Max))
 	}
-	return append(notes, "Same output: greedy tokens equal to those of the other rows with these weights, as they must be; across weights they need not be.")
+	return append(notes, "Same output: greedy tokens equal to those of the other rows with these weights and KV format, as they must be; across formats they need not be.")
 }
 
 // threads lists the numbers of threads measured, in the order of the rows.

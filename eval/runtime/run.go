@@ -79,10 +79,10 @@ type Row struct {
 	Drafted    Spread  `json:"drafted_tokens"`
 	Accepted   Spread  `json:"accepted_tokens"`
 	IDs        []int32 `json:"ids"`
-	// Agreeing is how many tokens from the first on are those of the first variant of the same weights, in the worst round:
+	// Agreeing is how many tokens from the first on are those of the first variant of the same formats, in the worst round:
 	// all, unless something is broken.
 	Agreeing int `json:"agreeing_tokens"`
-	// AgreeingFirst is the same in comparison with the table's first row, which may have other weights.
+	// AgreeingFirst is the same in comparison with the table's first row, which may have other formats.
 	AgreeingFirst int `json:"agreeing_tokens_with_first_row"`
 }
 
@@ -155,7 +155,7 @@ func (b Benchmark) report(samples [][]Sample) *Report {
 		Model: b.Model, Machine: ThisMachine(), Date: time.Now().UTC().Truncate(time.Second),
 		PromptTokens: b.PromptTokens, NewTokens: b.NewTokens, Repeat: b.Repeat,
 	}
-	reference := map[string][]int32{} // by weights
+	reference := map[string][]int32{} // by format
 	for i, v := range b.Variants {
 		all := samples[i]
 		of := func(get func(Sample) float64) Spread {
@@ -183,11 +183,11 @@ func (b Benchmark) report(samples [][]Sample) *Report {
 			IDs:        all[0].IDs,
 			Agreeing:   math.MaxInt, AgreeingFirst: math.MaxInt,
 		}
-		if _, ok := reference[v.Weights]; !ok {
-			reference[v.Weights] = all[0].IDs
+		if _, ok := reference[v.format()]; !ok {
+			reference[v.format()] = all[0].IDs
 		}
 		for _, s := range all {
-			row.Agreeing = min(row.Agreeing, agreeing(s.IDs, reference[v.Weights]))
+			row.Agreeing = min(row.Agreeing, agreeing(s.IDs, reference[v.format()]))
 			row.AgreeingFirst = min(row.AgreeingFirst, agreeing(s.IDs, samples[0][0].IDs))
 		}
 		r.Rows = append(r.Rows, row)
@@ -204,13 +204,13 @@ func agreeing(a, b []int32) int {
 	return n
 }
 
-// Err reports variants whose output is not that of the first variant with the same weights: their times compare different
+// Err reports variants whose output is not that of the first variant with the same formats: their times compare different
 // work, and something is broken.
 func (r *Report) Err() error {
 	for _, row := range r.Rows {
 		if row.Agreeing < r.NewTokens {
 			return fmt.Errorf("%s: token %d of the completion differs from that of the first variant with %s weights, expected equal outputs",
-				row.Variant, row.Agreeing+1, row.Weights)
+				row.Variant, row.Agreeing+1, row.format())
 		}
 	}
 	return nil

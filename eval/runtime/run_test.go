@@ -15,10 +15,10 @@ import (
 )
 
 func TestVariants(t *testing.T) {
-	got := Variants([]string{"float32", "int8"}, []Mode{Cached, Uncached}, []int{1, 4})
+	got := Variants([]string{"float32", "int8"}, []string{"float32"}, []Mode{Cached, Uncached}, []int{1, 4})
 	want := []Variant{
-		{"float32", Uncached, 1}, {"float32", Uncached, 4}, {"float32", Cached, 1}, {"float32", Cached, 4},
-		{"int8", Uncached, 1}, {"int8", Uncached, 4}, {"int8", Cached, 1}, {"int8", Cached, 4},
+		{"float32", "float32", Uncached, 1}, {"float32", "float32", Uncached, 4}, {"float32", "float32", Cached, 1}, {"float32", "float32", Cached, 4},
+		{"int8", "float32", Uncached, 1}, {"int8", "float32", Uncached, 4}, {"int8", "float32", Cached, 1}, {"int8", "float32", Cached, 4},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -56,7 +56,7 @@ func TestRoundsAreMixed(t *testing.T) {
 	var loads, order []string
 	done := 0
 	b := Benchmark{
-		Variants: Variants([]string{"float32", "int8"}, []Mode{Uncached, Cached}, []int{1, 2}), Repeat: 5, NewTokens: 2, PromptTokens: 3,
+		Variants: Variants([]string{"float32", "int8"}, []string{"float32"}, []Mode{Uncached, Cached}, []int{1, 2}), Repeat: 5, NewTokens: 2, PromptTokens: 3,
 		Source: func(w string) string { return "folder of " + w },
 		Measure: func(_ context.Context, s Spec) (Sample, error) {
 			if s.Model != "folder of "+s.Weights || s.PromptTokens != 3 || s.NewTokens != 2 {
@@ -103,7 +103,7 @@ func TestOutputsAreCompared(t *testing.T) {
 	run := func(ids func(Variant, int) []int32) *Report {
 		round := map[Variant]int{}
 		b := Benchmark{
-			Variants: Variants([]string{"float32", "int8"}, []Mode{Uncached, Cached}, []int{1}), Repeat: 2, NewTokens: 3,
+			Variants: Variants([]string{"float32", "int8"}, []string{"float32"}, []Mode{Uncached, Cached}, []int{1}), Repeat: 2, NewTokens: 3,
 			Measure: func(_ context.Context, s Spec) (Sample, error) {
 				if !s.LoadOnly {
 					round[s.Variant]++
@@ -138,7 +138,7 @@ func TestOutputsAreCompared(t *testing.T) {
 	}
 	// One wrong token, in one round of one variant.
 	differs := run(func(v Variant, round int) []int32 {
-		if v == (Variant{"int8", Cached, 1}) && round == 2 {
+		if v == (Variant{"int8", "float32", Cached, 1}) && round == 2 {
 			return []int32{7, 8, 1}
 		}
 		return []int32{7, 8, 9}
@@ -179,7 +179,7 @@ func TestReportFormats(t *testing.T) {
 
 func TestRunStops(t *testing.T) {
 	broken := errors.New("broken")
-	b := Benchmark{Variants: []Variant{{"int8", Cached, 1}}, Repeat: 1, Measure: func(context.Context, Spec) (Sample, error) { return Sample{}, broken }}
+	b := Benchmark{Variants: []Variant{{"int8", "float32", Cached, 1}}, Repeat: 1, Measure: func(context.Context, Spec) (Sample, error) { return Sample{}, broken }}
 	if _, err := b.Run(t.Context()); !errors.Is(err, broken) {
 		t.Error(err)
 	}

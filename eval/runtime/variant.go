@@ -22,7 +22,8 @@ func Modes() []Mode { return []Mode{Uncached, Cached, Speculative} }
 
 // Variant is one row of the table.
 type Variant struct {
-	Weights string `json:"weights"` // format: float32, bf16, int8, int4
+	Weights string `json:"weights"`  // format: float32, bf16, int8, int4
+	KV      string `json:"kv_cache"` // format of keys and values: float32, bf16, int8
 	Mode    Mode   `json:"mode"`
 	Threads int    `json:"threads"`
 }
@@ -32,19 +33,29 @@ func (v Variant) String() string {
 	if v.Threads == 1 {
 		threads = "thread"
 	}
-	return fmt.Sprintf("%s, %s, %d %s", v.Weights, v.Mode, v.Threads, threads)
+	return fmt.Sprintf("%s, %s, %d %s", v.format(), v.Mode, v.Threads, threads)
 }
 
-// Variants returns every combination, by format, then mode, then threads.
-func Variants(weights []string, modes []Mode, threads []int) []Variant {
+// format names what decides the output: the weights, and the keys and values where they are not the usual float32.
+func (v Variant) format() string {
+	if v.KV == "float32" {
+		return v.Weights
+	}
+	return v.Weights + ", KV " + v.KV
+}
+
+// Variants returns every combination, by formats, then mode, then threads.
+func Variants(weights, kv []string, modes []Mode, threads []int) []Variant {
 	var vs []Variant
 	for _, w := range weights {
-		for _, m := range Modes() {
-			if !slices.Contains(modes, m) {
-				continue
-			}
-			for _, n := range threads {
-				vs = append(vs, Variant{w, m, n})
+		for _, f := range kv {
+			for _, m := range Modes() {
+				if !slices.Contains(modes, m) {
+					continue
+				}
+				for _, n := range threads {
+					vs = append(vs, Variant{w, f, m, n})
+				}
 			}
 		}
 	}
