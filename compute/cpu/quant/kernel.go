@@ -11,9 +11,18 @@ type kernel struct {
 	// quantize writes the codes of x, 64, 128, 192 or 256 elements with |x·inv| < 127.5: x·inv rounded to the nearest, ties to even.
 	// The four codes of quad q go to dst[q·stride]. sums receives the sum of every 64.
 	quantize func(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32)
+	// project and loss compute the sums of scale's search in 16 lanes, element i in lane i mod 16 and each lane in ascending order, over
+	// len(w) elements, a positive multiple of 16, c being round(w·inv) between lo and hi:
+	//
+	//	wc = Σ (h·w)·c, cc = Σ (h·c)·c; sum = Σ (w − s·c)²·h
+	project func(wc, cc *lanes, w, h []float32, inv, lo, hi float32)
+	loss    func(sum *lanes, w, h []float32, inv, lo, hi, s float32)
 	// multiply computes a tile of outputs for the given format and rows, at most mr.
 	multiply func(t *tile, f Format, rows int)
 }
+
+// lanes are partial sums.
+type lanes [16]float32
 
 // tile names the operands of kernel.multiply, which sets
 //

@@ -14,10 +14,12 @@ var kernels = sync.OnceValue(func() []*kernel {
 	var ks []*kernel
 	x := &cpu.X86
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI {
-		ks = append(ks, &kernel{level: "avx512", mr: 14, maxBits: maxBitsWith(maxBits512), quantize: quantizeWith(quantize512), multiply: multiply512})
+		ks = append(ks, &kernel{level: "avx512", mr: 14, maxBits: maxBitsWith(maxBits512), quantize: quantizeWith(quantize512),
+			project: projectWith(project512), loss: lossWith(loss512), multiply: multiply512})
 	}
 	if x.HasAVX2 && x.HasFMA { // every such processor converts float16 too
-		ks = append(ks, &kernel{level: "avx2", mr: 2, maxBits: maxBitsWith(maxBits2), quantize: quantizeWith(quantize2), multiply: multiply2})
+		ks = append(ks, &kernel{level: "avx2", mr: 2, maxBits: maxBitsWith(maxBits2), quantize: quantizeWith(quantize2),
+			project: projectWith(project2), loss: lossWith(loss2), multiply: multiply2})
 	}
 	return append(ks, genericKernel())
 })
@@ -32,6 +34,20 @@ func quantizeWith(f func(n int, x *float32, inv float32, dst *byte, stride int, 
 		n := len(x) &^ 63
 		_, _ = dst[(n/quad-1)*stride+quad-1], sums[n/64-1]
 		f(n, &x[0], inv, &dst[0], stride, &sums[0])
+	}
+}
+
+func projectWith(f func(n int, w, h *float32, inv, lo, hi float32, wc, cc *float32)) func(wc, cc *lanes, w, h []float32, inv, lo, hi float32) {
+	return func(wc, cc *lanes, w, h []float32, inv, lo, hi float32) {
+		h = h[:len(w)]
+		f(len(w)&^15, &w[0], &h[0], inv, lo, hi, &wc[0], &cc[0])
+	}
+}
+
+func lossWith(f func(n int, w, h *float32, inv, lo, hi, s float32, sum *float32)) func(sum *lanes, w, h []float32, inv, lo, hi, s float32) {
+	return func(sum *lanes, w, h []float32, inv, lo, hi, s float32) {
+		h = h[:len(w)]
+		f(len(w)&^15, &w[0], &h[0], inv, lo, hi, s, &sum[0])
 	}
 }
 

@@ -10862,6 +10862,183 @@ loop:
 	VZEROUPPER
 	RET
 
+// func project512(n int, w *float32, h *float32, inv float32, lo float32, hi float32, wc *float32, cc *float32)
+// Requires: AVX, AVX512F
+TEXT ·project512(SB), NOSPLIT, $0-56
+	MOVQ         n+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         h+16(FP), DX
+	MOVQ         wc+40(FP), BX
+	MOVQ         cc+48(FP), SI
+	VBROADCASTSS inv+24(FP), Z0
+	VBROADCASTSS lo+28(FP), Z1
+	VBROADCASTSS hi+32(FP), Z2
+	MOVL         $0x4b400000, DI
+	VPBROADCASTD DI, Z3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+
+loop:
+	VMULPS  (CX), Z0, Z6
+	VMAXPS  Z1, Z6, Z6
+	VMINPS  Z2, Z6, Z6
+	VADDPS  Z3, Z6, Z6
+	VSUBPS  Z3, Z6, Z6
+	VMOVUPS (DX), Z7
+	VMULPS  (CX), Z7, Z7
+	VMULPS  Z6, Z7, Z7
+	VADDPS  Z7, Z4, Z4
+	VMULPS  (DX), Z6, Z7
+	VMULPS  Z6, Z7, Z7
+	VADDPS  Z7, Z5, Z5
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, AX
+	JNZ     loop
+	VMOVUPS Z4, (BX)
+	VMOVUPS Z5, (SI)
+	VZEROUPPER
+	RET
+
+// func loss512(n int, w *float32, h *float32, inv float32, lo float32, hi float32, s float32, sum *float32)
+// Requires: AVX, AVX512F
+TEXT ·loss512(SB), NOSPLIT, $0-48
+	MOVQ         n+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         h+16(FP), DX
+	MOVQ         sum+40(FP), BX
+	VBROADCASTSS inv+24(FP), Z0
+	VBROADCASTSS lo+28(FP), Z1
+	VBROADCASTSS hi+32(FP), Z2
+	VBROADCASTSS s+36(FP), Z3
+	MOVL         $0x4b400000, SI
+	VPBROADCASTD SI, Z4
+	VXORPS       Y5, Y5, Y5
+
+loop:
+	VMULPS  (CX), Z0, Z6
+	VMAXPS  Z1, Z6, Z6
+	VMINPS  Z2, Z6, Z6
+	VADDPS  Z4, Z6, Z6
+	VSUBPS  Z4, Z6, Z6
+	VMULPS  Z3, Z6, Z6
+	VMOVUPS (CX), Z7
+	VSUBPS  Z6, Z7, Z7
+	VMULPS  Z7, Z7, Z7
+	VMULPS  (DX), Z7, Z7
+	VADDPS  Z7, Z5, Z5
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, AX
+	JNZ     loop
+	VMOVUPS Z5, (BX)
+	VZEROUPPER
+	RET
+
+// func project2(n int, w *float32, h *float32, inv float32, lo float32, hi float32, wc *float32, cc *float32)
+// Requires: AVX, AVX2
+TEXT ·project2(SB), NOSPLIT, $0-56
+	MOVQ         n+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         h+16(FP), DX
+	MOVQ         wc+40(FP), BX
+	MOVQ         cc+48(FP), SI
+	VBROADCASTSS inv+24(FP), Y0
+	VBROADCASTSS lo+28(FP), Y1
+	VBROADCASTSS hi+32(FP), Y2
+	MOVL         $0x4b400000, DI
+	VMOVD        DI, X3
+	VPBROADCASTD X3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+
+loop:
+	VMULPS  (CX), Y0, Y8
+	VMAXPS  Y1, Y8, Y8
+	VMINPS  Y2, Y8, Y8
+	VADDPS  Y3, Y8, Y8
+	VSUBPS  Y3, Y8, Y8
+	VMOVUPS (DX), Y9
+	VMULPS  (CX), Y9, Y9
+	VMULPS  Y8, Y9, Y9
+	VADDPS  Y9, Y4, Y4
+	VMULPS  (DX), Y8, Y9
+	VMULPS  Y8, Y9, Y9
+	VADDPS  Y9, Y6, Y6
+	VMULPS  32(CX), Y0, Y8
+	VMAXPS  Y1, Y8, Y8
+	VMINPS  Y2, Y8, Y8
+	VADDPS  Y3, Y8, Y8
+	VSUBPS  Y3, Y8, Y8
+	VMOVUPS 32(DX), Y9
+	VMULPS  32(CX), Y9, Y9
+	VMULPS  Y8, Y9, Y9
+	VADDPS  Y9, Y5, Y5
+	VMULPS  32(DX), Y8, Y9
+	VMULPS  Y8, Y9, Y9
+	VADDPS  Y9, Y7, Y7
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, AX
+	JNZ     loop
+	VMOVUPS Y4, (BX)
+	VMOVUPS Y6, (SI)
+	VMOVUPS Y5, 32(BX)
+	VMOVUPS Y7, 32(SI)
+	VZEROUPPER
+	RET
+
+// func loss2(n int, w *float32, h *float32, inv float32, lo float32, hi float32, s float32, sum *float32)
+// Requires: AVX, AVX2
+TEXT ·loss2(SB), NOSPLIT, $0-48
+	MOVQ         n+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         h+16(FP), DX
+	MOVQ         sum+40(FP), BX
+	VBROADCASTSS inv+24(FP), Y0
+	VBROADCASTSS lo+28(FP), Y1
+	VBROADCASTSS hi+32(FP), Y2
+	VBROADCASTSS s+36(FP), Y3
+	MOVL         $0x4b400000, SI
+	VMOVD        SI, X4
+	VPBROADCASTD X4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+
+loop:
+	VMULPS  (CX), Y0, Y7
+	VMAXPS  Y1, Y7, Y7
+	VMINPS  Y2, Y7, Y7
+	VADDPS  Y4, Y7, Y7
+	VSUBPS  Y4, Y7, Y7
+	VMULPS  Y3, Y7, Y7
+	VMOVUPS (CX), Y8
+	VSUBPS  Y7, Y8, Y8
+	VMULPS  Y8, Y8, Y8
+	VMULPS  (DX), Y8, Y8
+	VADDPS  Y8, Y5, Y5
+	VMULPS  32(CX), Y0, Y7
+	VMAXPS  Y1, Y7, Y7
+	VMINPS  Y2, Y7, Y7
+	VADDPS  Y4, Y7, Y7
+	VSUBPS  Y4, Y7, Y7
+	VMULPS  Y3, Y7, Y7
+	VMOVUPS 32(CX), Y8
+	VSUBPS  Y7, Y8, Y8
+	VMULPS  Y8, Y8, Y8
+	VMULPS  32(DX), Y8, Y8
+	VADDPS  Y8, Y6, Y6
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, AX
+	JNZ     loop
+	VMOVUPS Y5, (BX)
+	VMOVUPS Y6, 32(BX)
+	VZEROUPPER
+	RET
+
 // func peak512(rounds int)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·peak512(SB), NOSPLIT, $0-8

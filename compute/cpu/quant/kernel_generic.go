@@ -7,7 +7,8 @@ import (
 )
 
 func genericKernel() *kernel {
-	return &kernel{level: "generic", mr: 4, maxBits: maxBitsGeneric, quantize: quantizeGeneric, multiply: multiplyGeneric}
+	return &kernel{level: "generic", mr: 4, maxBits: maxBitsGeneric, quantize: quantizeGeneric,
+		project: projectGeneric, loss: lossGeneric, multiply: multiplyGeneric}
 }
 
 func maxBitsGeneric(x []float32) uint32 { return math.Float32bits(maxAbs(x)) }
@@ -24,6 +25,25 @@ func quantizeGeneric(dst []byte, stride int, x []float32, inv float32, sums *[Ac
 			}
 		}
 		sums[s] = sum
+	}
+}
+
+func projectGeneric(wc, cc *lanes, w, h []float32, inv, lo, hi float32) {
+	*wc, *cc = lanes{}, lanes{}
+	h = h[:len(w)]
+	for i, v := range w {
+		c := round(v, inv, lo, hi)
+		wc[i%16] += float32(float32(h[i]*v) * c)
+		cc[i%16] += float32(float32(h[i]*c) * c)
+	}
+}
+
+func lossGeneric(sum *lanes, w, h []float32, inv, lo, hi, s float32) {
+	*sum = lanes{}
+	h = h[:len(w)]
+	for i, v := range w {
+		d := v - float32(s*round(v, inv, lo, hi))
+		sum[i%16] += float32(float32(d*d) * h[i])
 	}
 }
 

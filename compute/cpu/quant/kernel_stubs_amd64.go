@@ -264,6 +264,26 @@ func quantize512(n int, x *float32, inv float32, dst *byte, stride int, sums *in
 //go:noescape
 func quantize2(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)
 
+// project512 sums over n elements, a multiple of 16, see kernel.project.
+//
+//go:noescape
+func project512(n int, w *float32, h *float32, inv float32, lo float32, hi float32, wc *float32, cc *float32)
+
+// loss512 sums over n elements, a multiple of 16, see kernel.loss.
+//
+//go:noescape
+func loss512(n int, w *float32, h *float32, inv float32, lo float32, hi float32, s float32, sum *float32)
+
+// project2 sums over n elements, a multiple of 16, see kernel.project.
+//
+//go:noescape
+func project2(n int, w *float32, h *float32, inv float32, lo float32, hi float32, wc *float32, cc *float32)
+
+// loss2 sums over n elements, a multiple of 16, see kernel.loss.
+//
+//go:noescape
+func loss2(n int, w *float32, h *float32, inv float32, lo float32, hi float32, s float32, sum *float32)
+
 // peak512 issues 28 independent VPDPBUSD a round and nothing else.
 func peak512(rounds int)
 

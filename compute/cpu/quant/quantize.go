@@ -51,34 +51,69 @@ func (f Format) Round(codes []int8, w []float32, scale float32) {
 	}
 }
 
-// Scale returns the scale, one that can be stored, for a group of weights: of those tried the one with the least
+// Scale returns the scale, one that can be stored, for at most Group weights: of those tried the one with the least
 // Σ importance·(w − scale·code)², code being the nearest one. A nil importance is 1 everywhere. It is never worse than the scale of
 // QuantizeAbsMax. The scale of weights with a NaN or an infinity is NaN.
 func (f Format) Scale(w, importance []float32) float32 {
-	largest := maxAbs(w)
-	best := f.absMaxScale(largest)
+	g := newGroup(best(), f, w, importance)
+	return g.scale()
+}
+
+// group is a group of weights whose scale is searched, padded with zeros of no importance to a multiple of 16.
+type group struct {
+	k      *kernel
+	f      Format
+	w, h   []float32
+	lo, hi float32
+}
+
+func newGroup(k *kernel, f Format, w, importance []float32) *group {
+	g := &group{k: k, f: f, w: w, h: importance}
+	g.lo, g.hi = f.bounds()
+	if g.h == nil && len(w) <= len(ones) {
+		g.h = ones[:len(w)]
+	}
+	g.h = g.h[:len(w)]
+	if n := roundUp(len(w), 16); n > len(w) {
+		g.w = append(make([]float32, 0, n), w...)[:n]
+		g.h = append(make([]float32, 0, n), g.h...)[:n]
+	}
+	return g
+}
+
+// ones is the importance of weights without any.
+var ones = func() (h [ActGroup]float32) {
+	for i := range h {
+		h[i] = 1
+	}
+	return h
+}()
+
+func (g *group) scale() float32 {
+	largest := maxAbs(g.w)
+	best := g.f.absMaxScale(largest)
 	if largest == 0 || best != best {
 		return best
 	}
-	least := f.loss(w, importance, best)
+	least := g.loss(best)
 	try := func(s float32) {
 		s = RoundScale(s)
-		if e := f.loss(w, importance, s); e < least {
+		if e := g.loss(s); e < least {
 			least, best = e, s
 		}
 	}
 	// For given codes the best scale is Σwc/Σcc and the loss Σww − (Σwc)²/Σcc. Look for codes by scaling to where the largest
 	// magnitude gets between onto and past the end of the codes, then let codes and scale improve each other.
 	gain, start := 0.0, best
-	for _, top := range f.tops() {
-		wc, cc := f.project(w, importance, top/largest)
+	for _, top := range g.f.tops() {
+		wc, cc := g.project(top / largest)
 		if cc > 0 && wc*wc/cc > gain {
 			gain, start = wc*wc/cc, float32(wc/cc)
 		}
 	}
 	try(start)
 	for range 3 {
-		wc, cc := f.project(w, importance, inverse(best))
+		wc, cc := g.project(inverse(best))
 		if cc == 0 {
 			break
 		}
@@ -109,40 +144,25 @@ var (
 )
 
 // project returns Σ h·w·c and Σ h·c² for the codes c of w with the given inverse of a scale.
-func (f Format) project(w, h []float32, inv float32) (wc, cc float64) {
-	lo, hi := f.bounds()
-	var a, b float32
-	if h == nil {
-		for _, v := range w {
-			c := round(v, inv, lo, hi)
-			a += float32(v * c)
-			b += float32(c * c)
-		}
-		return float64(a), float64(b)
-	}
-	for i, v := range w {
-		c := round(v, inv, lo, hi)
-		a += float32(float32(h[i]*v) * c)
-		b += float32(float32(h[i]*c) * c)
-	}
-	return float64(a), float64(b)
+func (g *group) project(inv float32) (wc, cc float64) {
+	var a, b lanes
+	g.k.project(&a, &b, g.w, g.h, inv, g.lo, g.hi)
+	return a.sum(), b.sum()
 }
 
 // loss returns Σ h·(w − s·c)².
-func (f Format) loss(w, h []float32, s float32) float64 {
-	lo, hi := f.bounds()
-	inv := inverse(s)
-	var sum float64
-	for i, v := range w {
-		d := float64(v) - float64(s)*float64(round(v, inv, lo, hi))
-		if h != nil {
-			d *= d * float64(h[i])
-		} else {
-			d *= d
-		}
-		sum += d
+func (g *group) loss(s float32) float64 {
+	var sum lanes
+	g.k.loss(&sum, g.w, g.h, inverse(s), g.lo, g.hi, s)
+	return sum.sum()
+}
+
+func (l *lanes) sum() float64 {
+	var s float64
+	for _, v := range l {
+		s += float64(v)
 	}
-	return sum
+	return s
 }
 
 // absMaxScale returns the scale that maps the given magnitude onto the largest code, NaN if it is not finite.

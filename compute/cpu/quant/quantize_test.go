@@ -113,3 +113,29 @@ func TestQuantizeUnusualWeights(t *testing.T) {
 		}
 	}
 }
+
+// loss is the squared error of weights w of importance h with the scale s.
+func (f Format) loss(w, h []float32, s float32) float64 {
+	return newGroup(genericKernel(), f, w, h).loss(s)
+}
+
+func TestSearchTwinsGiveTheSameBits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := rapid.SampledFrom([]Format{Int8, Int4}).Draw(t, "format")
+		w := rapid.SliceOfN(rapid.Float32(), 1, f.Group()).Draw(t, "w")
+		h := rapid.SliceOfN(rapid.Float32Min(0), len(w), len(w)).Draw(t, "h")
+		inv := rapid.Float32().Draw(t, "inv")
+		want := newGroup(genericKernel(), f, w, h)
+		wc, cc := want.project(inv)
+		loss, scale := want.loss(inv), want.scale()
+		for _, k := range kernels() {
+			g := newGroup(k, f, w, h)
+			gotWC, gotCC := g.project(inv)
+			for i, pair := range [][2]float64{{gotWC, wc}, {gotCC, cc}, {g.loss(inv), loss}, {float64(g.scale()), float64(scale)}} {
+				if pair[0] != pair[1] && (pair[0] == pair[0] || pair[1] == pair[1]) {
+					t.Fatalf("%s: result %d is %v, expected %v", k.level, i, pair[0], pair[1])
+				}
+			}
+		}
+	})
+}

@@ -29,6 +29,8 @@ func main() {
 	maxBits2()
 	quantize512()
 	quantize2()
+	search(true)
+	search(false)
 	peak512()
 	read512()
 	Generate()
