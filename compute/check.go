@@ -26,7 +26,7 @@ func signatureOf(k Kernel) signature {
 	case LayerNorm:
 		return signature{[]operand{f("x"), f("gain"), f("bias")}, []operand{f("y")}}
 	case LayerNormGrad:
-		return signature{[]operand{f("dy"), f("x"), f("gain")}, []operand{f("dx")}}
+		return signature{[]operand{f("dy"), f("x"), f("gain"), opt(f("base"))}, []operand{f("dx"), opt(f("dgain")), opt(f("dbias"))}}
 	case LayerNormGainGrad:
 		return signature{[]operand{f("dy"), f("x")}, []operand{f("dgain")}}
 	case Linear:
@@ -222,7 +222,8 @@ func checkShapes(c *Call, in, out []Buffer) error {
 		case LayerNorm:
 			return first(shape("gain", in[1], e), shape("bias", in[2], e), shape("y", out[0], n, e))
 		case LayerNormGrad:
-			return first(shape("x", in[1], n, e), shape("gain", in[2], e), shape("dx", out[0], n, e))
+			return first(shape("x", in[1], n, e), shape("gain", in[2], e), shape("base", in[3], n, e), shape("dx", out[0], n, e),
+				shape("dgain", out[1], e), shape("dbias", out[2], e))
 		default:
 			return first(shape("x", in[1], n, e), shape("dgain", out[0], e))
 		}

@@ -24,6 +24,7 @@ func good() []Call {
 		{Kernel: EmbedGrad, In: []Buffer{f32(3, 4), i32(3)}, Out: []Buffer{f32(10, 4)}},
 		{Kernel: LayerNorm, In: []Buffer{f32(3, 4), f32(4), f32(4)}, Out: []Buffer{f32(3, 4)}},
 		{Kernel: LayerNormGrad, In: []Buffer{f32(3, 4), f32(3, 4), f32(4)}, Out: []Buffer{f32(3, 4)}},
+		{Kernel: LayerNormGrad, In: []Buffer{f32(3, 4), f32(3, 4), f32(4), f32(3, 4)}, Out: []Buffer{f32(3, 4), f32(4), f32(4)}},
 		{Kernel: LayerNormGainGrad, In: []Buffer{f32(3, 4), f32(3, 4)}, Out: []Buffer{f32(4)}},
 		{Kernel: Linear, In: []Buffer{f32(3, 4), f32(5, 4)}, Out: []Buffer{f32(3, 5)}},
 		{Kernel: Linear, In: []Buffer{f32(3, 4), f32(5, 4), f32(5), f32(3, 5)}, Out: []Buffer{f32(3, 5)}},

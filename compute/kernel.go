@@ -14,7 +14,9 @@ const (
 	EmbedGrad
 	// LayerNorm: x [n,E], gain [E], bias [E] → y [n,E]. Attr: Epsilon.
 	LayerNorm
-	// LayerNormGrad: dy [n,E], x [n,E], gain [E] → dx [n,E]. Attr: Epsilon. The statistics are computed again.
+	// LayerNormGrad: dy [n,E], x [n,E], gain [E], base [n,E] or none → dx [n,E] = base + gradient, dgain [E] += or absent,
+	// dbias [E] += or absent: what LayerNormGainGrad and BiasGrad add. Attr: Epsilon. The statistics are computed again. dx may
+	// be dy's or base's memory.
 	LayerNormGrad
 	// LayerNormGainGrad: dy [n,E], x [n,E] → dgain [E] +=. Attr: Epsilon.
 	LayerNormGainGrad

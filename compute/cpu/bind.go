@@ -29,8 +29,15 @@ func (k Kernels) work(c *compute.Call) int {
 	switch c.Kernel {
 	case compute.EmbedGrad:
 		return EmbedGradWork(rows(c.In[0]))
+	case compute.LayerNormGrad:
+		if len(c.Out) < 2 {
+			return 0
+		}
+		return LayerNormGradsWork(rows(c.In[0]), columns(c.In[0]))
 	case compute.LayerNormGainGrad:
-		return LayerNormGainGradWork(rows(c.In[0]))
+		return LayerNormGainGradWork(rows(c.In[0]), columns(c.In[0]))
+	case compute.BiasGrad:
+		return BiasGradWork(rows(c.In[0]), columns(c.In[0]))
 	case compute.Linear:
 		return LinearWork(rows(c.In[0]), columns(c.In[0]), rows(c.In[1]))
 	case compute.LinearGradX:
@@ -83,7 +90,9 @@ func (k Kernels) bind(c *compute.Call, in, out [4]compute.Host, work []float32) 
 	case compute.LayerNorm:
 		return always(func() { k.LayerNorm(y, x, second, third, rows, columns, a.Epsilon) })
 	case compute.LayerNormGrad:
-		return always(func() { k.LayerNormGrad(y, x, second, third, rows, columns, a.Epsilon) })
+		return always(func() {
+			k.LayerNormGrads(y, out[1].F32, out[2].F32, x, second, third, in[3].F32, rows, columns, a.Epsilon, work)
+		})
 	case compute.LayerNormGainGrad:
 		return always(func() { k.LayerNormGainGrad(y, x, second, rows, columns, a.Epsilon, work) })
 	case compute.Linear:
@@ -96,7 +105,7 @@ func (k Kernels) bind(c *compute.Call, in, out [4]compute.Host, work []float32) 
 		ins := c.In[1].Shape[1]
 		return always(func() { k.LinearGradW(y, x, second, rows, ins, columns, float32(a.Alpha), work) })
 	case compute.BiasGrad:
-		return always(func() { k.BiasGrad(y, x, rows, columns) })
+		return always(func() { k.BiasGrad(y, x, rows, columns, work) })
 	case compute.Attention:
 		return may(func() error { return k.Attention(y, x, in[1].I32, keyOf(in[2]), a, work) })
 	case compute.AttentionGrad:

@@ -118,7 +118,8 @@ func draw(t *rapid.T, k compute.Kernel) example {
 	case compute.LayerNormGrad, compute.LayerNormGainGrad:
 		e = max(e, 8)
 		if k == compute.LayerNormGrad {
-			x := build(r, k, norm, []compute.Buffer{floats(n, e), floats(n, e), floats(e)}, []compute.Buffer{floats(n, e)}, nil)
+			x := build(r, k, norm, []compute.Buffer{floats(n, e), floats(n, e), floats(e), optional("base", floats(n, e))},
+				[]compute.Buffer{floats(n, e), optional("dgain", floats(e)), optional("dbias", floats(e))}, nil)
 			x.abs = 1e-4
 			return x
 		}

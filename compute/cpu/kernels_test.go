@@ -127,10 +127,10 @@ func BenchmarkKernels(b *testing.B) {
 		}
 		report("LayerNorm", "Gelem/s", n*width, func() { k.LayerNorm(y, x, gain, gain, n, width, 1e-5) })
 		report("LayerNormGrad", "Gelem/s", n*width, func() { k.LayerNormGrad(y, dy, x, gain, n, width, 1e-5) })
-		scratch := make([]float32, LayerNormGainGradWork(n))
+		scratch := make([]float32, LayerNormGradsWork(n, inner))
 		dgain := make([]float32, inner)
 		report("LayerNormGainGrad", "Gelem/s", n*width, func() { k.LayerNormGainGrad(dgain[:width], dy, x, n, width, 1e-5, scratch) })
-		report("BiasGrad", "Gelem/s", n*inner, func() { k.BiasGrad(dgain, dwide, n, inner) })
+		report("BiasGrad", "Gelem/s", n*inner, func() { k.BiasGrad(dgain, dwide, n, inner, scratch) })
 		report("Activation", "Gelem/s", n*inner, func() { k.Activation(ywide, wide, compute.GELUTanh) })
 		report("ActivationGrad", "Gelem/s", n*inner, func() { k.ActivationGrad(ywide, dwide, wide, compute.GELUTanh) })
 		report("Add", "Gelem/s", n*width, func() { k.Add(y, x, dy) })

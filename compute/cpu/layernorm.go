@@ -24,59 +24,100 @@ func (k Kernels) LayerNorm(y, x, gain, bias []float32, n, width int, epsilon flo
 	})
 }
 
-// LayerNormGrad is compute.LayerNormGrad for x [n,width].
+// LayerNormGrad is compute.LayerNormGrad for x [n,width] without base and the parameters' gradients.
 func (k Kernels) LayerNormGrad(dx, dy, x, gain []float32, n, width int, epsilon float64) {
-	k.rows(n, width, func(lo, hi int) {
-		for i := lo; i < hi; i++ {
-			row, grad := x[i*width:(i+1)*width], dy[i*width:(i+1)*width]
-			mean, rstd := moments(row, epsilon)
-			sum, dot := vec.NormGradSums(grad, row, gain, mean, rstd)
-			vec.NormGrad(dx[i*width:(i+1)*width], grad, row, gain, mean, rstd, float32(sum/float64(width)), float32(dot/float64(width)))
+	k.LayerNormGrads(dx, nil, nil, dy, x, gain, nil, n, width, epsilon, nil)
+}
+
+// LayerNormGradsWork returns the scratch of LayerNormGrads that adds to a parameter's gradient.
+func LayerNormGradsWork(n, width int) int { return columnSumsWork(n, 2*width) }
+
+// LayerNormGrads is compute.LayerNormGrad for x [n,width]: a row's statistics, gradient and contributions to those of gain and
+// bias are computed while it is in cache. base, dgain and dbias may be nil; work may be when both gradients are.
+func (k Kernels) LayerNormGrads(dx, dgain, dbias, dy, x, gain, base []float32, n, width int, epsilon float64, work []float32) {
+	row := func(i int, gains, biases []float32) {
+		in, out, grad := x[i*width:(i+1)*width], dx[i*width:(i+1)*width], dy[i*width:(i+1)*width]
+		mean, rstd := moments(in, epsilon)
+		if gains != nil {
+			vec.AddNormProduct(gains, grad, in, mean, rstd)
 		}
-	})
+		if biases != nil {
+			vec.Add(biases, biases, grad)
+		}
+		sum, dot := vec.NormGradSums(grad, in, gain, mean, rstd)
+		a, b := float32(sum/float64(width)), float32(dot/float64(width))
+		if base != nil {
+			vec.NormGradAdd(out, base[i*width:(i+1)*width], grad, in, gain, mean, rstd, a, b)
+		} else {
+			vec.NormGrad(out, grad, in, gain, mean, rstd, a, b)
+		}
+	}
+	if dgain == nil && dbias == nil {
+		k.rows(n, width, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				row(i, nil, nil)
+			}
+		})
+		return
+	}
+	k.columnSums([][]float32{dgain, dbias}, n, width, work, func(i int, acc [][]float32) { row(i, acc[0], acc[1]) })
 }
 
 // LayerNormGainGradWork returns the scratch of LayerNormGainGrad.
-func LayerNormGainGradWork(n int) int { return 2 * n }
+func LayerNormGainGradWork(n, width int) int { return columnSumsWork(n, width) }
 
 // LayerNormGainGrad is compute.LayerNormGainGrad for x [n,width].
 func (k Kernels) LayerNormGainGrad(dgain, dy, x []float32, n, width int, epsilon float64, work []float32) {
-	stats := work[:2*n]
-	k.rows(n, width, func(lo, hi int) {
-		for i := lo; i < hi; i++ {
-			stats[2*i], stats[2*i+1] = moments(x[i*width:(i+1)*width], epsilon)
-		}
-	})
-	k.columnSums(dgain, n, width, func(acc []float32, i, lo, hi int) {
-		vec.AddNormProduct(acc, dy[i*width+lo:i*width+hi], x[i*width+lo:i*width+hi], stats[2*i], stats[2*i+1])
+	k.columnSums([][]float32{dgain}, n, width, work, func(i int, acc [][]float32) {
+		row := x[i*width : (i+1)*width]
+		mean, rstd := moments(row, epsilon)
+		vec.AddNormProduct(acc[0], dy[i*width:(i+1)*width], row, mean, rstd)
 	})
 }
+
+// BiasGradWork returns the scratch of BiasGrad.
+func BiasGradWork(n, width int) int { return columnSumsWork(n, width) }
 
 // BiasGrad is compute.BiasGrad for dy [n,width].
-func (k Kernels) BiasGrad(db, dy []float32, n, width int) {
-	k.columnSums(db, n, width, func(acc []float32, i, lo, hi int) {
-		vec.Add(acc, acc, dy[i*width+lo:i*width+hi])
+func (k Kernels) BiasGrad(db, dy []float32, n, width int, work []float32) {
+	k.columnSums([][]float32{db}, n, width, work, func(i int, acc [][]float32) {
+		vec.Add(acc[0], acc[0], dy[i*width:(i+1)*width])
 	})
 }
 
-// columnSums adds to sums [width] what add adds to acc for the columns lo..hi of each of n rows, in row order. Runs of 64 rows
-// are summed in float32 and the runs in float64.
-func (k Kernels) columnSums(sums []float32, n, width int, add func(acc []float32, i, lo, hi int)) {
-	const columns, run = 128, 64
-	k.pool.Run((width+columns-1)/columns, func(c int) {
-		lo, hi := c*columns, min(width, (c+1)*columns)
-		var total [columns]float64
-		for i := 0; i < n; i += run {
-			var acc [columns]float32
-			for j := i; j < min(n, i+run); j++ {
-				add(acc[:hi-lo], j, lo, hi)
-			}
-			for j, v := range acc[:hi-lo] {
-				total[j] += float64(v)
+// sumRows is the number of rows that are summed in float32; their sums are summed in float64.
+const sumRows = 64
+
+func columnSumsWork(n, width int) int { return (n + sumRows - 1) / sumRows * width }
+
+// columnSums adds to each of sums ([width] or nil) what add adds to its accumulator for each of n rows. Rows are read in order,
+// as memory likes it, in runs of sumRows that have accumulators of their own; these are added up in order.
+func (k Kernels) columnSums(sums [][]float32, n, width int, work []float32, add func(i int, acc [][]float32)) {
+	runs, across := (n+sumRows-1)/sumRows, len(sums)*width
+	k.pool.Run(runs, func(r int) {
+		var parts [2][]float32
+		for s, sum := range sums {
+			if sum != nil {
+				parts[s] = work[r*across+s*width:][:width]
+				clear(parts[s])
 			}
 		}
-		for j := range hi - lo {
-			sums[lo+j] += float32(total[j])
+		for i := r * sumRows; i < min(n, (r+1)*sumRows); i++ {
+			add(i, parts[:len(sums)])
 		}
 	})
+	for s, sum := range sums {
+		if sum == nil {
+			continue
+		}
+		k.spans(width, span/runs+1, func(lo, hi int) {
+			for j := lo; j < hi; j++ {
+				total := 0.0
+				for r := range runs {
+					total += float64(work[r*across+s*width+j])
+				}
+				sum[j] += float32(total)
+			}
+		})
+	}
 }

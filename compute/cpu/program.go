@@ -125,6 +125,8 @@ func mayAlias(k compute.Kernel, i, j int, out, in compute.Buffer) bool {
 		return true
 	case compute.Dropout:
 		return j == 0
+	case compute.LayerNormGrad:
+		return i == 0 && (j == 0 || j == 3)
 	case compute.Linear:
 		return j == 3
 	case compute.LinearGradX:

@@ -46,7 +46,20 @@ func dispatch[T Float](c *compute.Call, in, out [4]compute.Host, f func(compute.
 	case compute.LayerNorm:
 		LayerNorm(f(out[0]), f(in[0]), f(in[1]), f(in[2]), a.Epsilon)
 	case compute.LayerNormGrad:
-		LayerNormGrad(f(out[0]), f(in[0]), f(in[1]), f(in[2]), a.Epsilon)
+		dx, dy, x, base := f(out[0]), f(in[0]), f(in[1]), f(in[3])
+		if dgain := f(out[1]); dgain != nil {
+			LayerNormGainGrad(dgain, dy, x, a.Epsilon)
+		}
+		if dbias := f(out[2]); dbias != nil {
+			BiasGrad(dbias, dy)
+		}
+		grad := make([]T, len(dx)) // dx may be dy or base
+		LayerNormGrad(grad, dy, x, f(in[2]), a.Epsilon)
+		if base != nil {
+			Add(dx, base, grad)
+		} else {
+			copy(dx, grad)
+		}
 	case compute.LayerNormGainGrad:
 		LayerNormGainGrad(f(out[0]), f(in[0]), f(in[1]), a.Epsilon)
 	case compute.Linear:

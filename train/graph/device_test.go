@@ -168,7 +168,8 @@ func checkArena(p *compute.Plan) error {
 				}
 				allowed := j == 0 && same(o, in) && (c.Kernel == compute.Add || c.Kernel == compute.Dropout ||
 					c.Kernel == compute.Activation || c.Kernel == compute.ActivationGrad ||
-					c.Kernel == compute.Linear && k == 3 || c.Kernel == compute.LinearGradX && k == 2)
+					c.Kernel == compute.Linear && k == 3 || c.Kernel == compute.LinearGradX && k == 2 ||
+					c.Kernel == compute.LayerNormGrad && (k == 0 || k == 3))
 				if !allowed {
 					return fail("output %d overlaps input %d", j, k)
 				}

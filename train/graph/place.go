@@ -123,6 +123,8 @@ func reuse(c *instr, i int, last map[*value]int, of map[*value]*region) *region 
 		slots = []int{3}
 	case compute.LinearGradX:
 		slots = []int{2}
+	case compute.LayerNormGrad:
+		slots = []int{3, 0}
 	}
 	for _, s := range slots {
 		if s >= len(c.in) {

@@ -90,6 +90,7 @@ func build(cfg Config, net network, dev compute.Device) (*Training, error) {
 		return nil, err
 	}
 	t.hash = t.fingerprint(step)
+	step = step.fuse()
 	plain := step.recompute().place(dev)
 	chosen := step.sparsest(dev)
 	t.usage = Usage{

@@ -442,7 +442,9 @@ func TestReuse(t *testing.T) {
 		{"gradient over its base", []*instr{src, call(compute.LinearGradX, y, weight, weight, x)}, 1},
 		{"activation in place", []*instr{src, call(compute.Activation, y, x)}, 1},
 		{"an activation's gradient", []*instr{src, call(compute.ActivationGrad, y, weight, x)}, 1},
-		{"not of a norm's gradient", []*instr{src, call(compute.LayerNormGrad, y, x, weight, weight)}, 2},
+		{"a norm's gradient", []*instr{src, call(compute.LayerNormGrad, y, x, weight, weight)}, 1},
+		{"a norm's gradient over its base", []*instr{src, call(compute.LayerNormGrad, y, weight, weight, weight, x)}, 1},
+		{"not over the norm's input", []*instr{src, call(compute.LayerNormGrad, y, weight, x, weight)}, 2},
 	} {
 		p := &program{code: c.code}
 		if err := p.check(); err != nil {

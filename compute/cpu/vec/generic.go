@@ -134,6 +134,14 @@ func normGradGeneric(dx, dy, x, gain []float32, mean, rstd, a, b float32) {
 	}
 }
 
+func normGradAddGeneric(dx, base, dy, x, gain []float32, mean, rstd, a, b float32) {
+	base, dy, x, gain = base[:len(dx)], dy[:len(dx)], x[:len(dx)], gain[:len(dx)]
+	for i := range dx {
+		g := float32(dy[i] * gain[i])
+		dx[i] = base[i] + float32(rstd*(g-a-float32((x[i]-mean)*rstd*b)))
+	}
+}
+
 func addNormProductGeneric(acc, dy, x []float32, mean, rstd float32) {
 	dy, x = dy[:len(acc)], x[:len(acc)]
 	for i := range acc {

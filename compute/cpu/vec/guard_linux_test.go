@@ -51,6 +51,7 @@ func TestNothingOutsideIsTouched(t *testing.T) {
 				l.norm(x[0], x[1], x[2], x[3], 1, 2)
 				l.normGradSums(x[0], x[1], x[2], 1, 2)
 				l.normGrad(x[0], x[1], x[2], x[3], 1, 2, 3, 4)
+				l.normGradAdd(x[0], x[0], x[1], x[2], x[3], 1, 2, 3, 4)
 				l.addNormProduct(x[0], x[1], x[2], 1, 2)
 				l.exp(x[0], x[1])
 				l.expSum(x[0], 1)

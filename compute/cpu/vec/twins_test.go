@@ -23,6 +23,7 @@ func results(l level, data []float32, n int) map[string][]float64 {
 	run("exp", func(y, a, _, _ []float32) { l.exp(y, a) })
 	run("norm", func(y, a, b, c []float32) { l.norm(y, a, b, c, s, t) })
 	run("normGrad", func(y, a, b, c []float32) { l.normGrad(y, a, b, c, s, t, 0.5, t) })
+	run("normGradAdd", func(y, a, b, c []float32) { l.normGradAdd(y, c, a, b, c, s, t, 0.5, t) })
 	run("addNormProduct", func(y, a, b, _ []float32) { l.addNormProduct(y, a, b, s, t) })
 	run("softmaxGrad", func(y, a, b, _ []float32) { l.softmaxGrad(y, a, b, s) })
 	run("geluTanh", func(y, a, _, _ []float32) { l.geluTanh(y, a) })

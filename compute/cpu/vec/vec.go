@@ -46,6 +46,11 @@ func NormGrad(dx, dy, x, gain []float32, mean, rstd, a, b float32) {
 	best.normGrad(dx, dy, x, gain, mean, rstd, a, b)
 }
 
+// NormGradAdd sets dx = base + what NormGrad sets.
+func NormGradAdd(dx, base, dy, x, gain []float32, mean, rstd, a, b float32) {
+	best.normGradAdd(dx, base, dy, x, gain, mean, rstd, a, b)
+}
+
 // AddNormProduct adds dy·(x − mean)·rstd to acc.
 func AddNormProduct(acc, dy, x []float32, mean, rstd float32) {
 	best.addNormProduct(acc, dy, x, mean, rstd)

@@ -106,6 +106,19 @@ func (l level) normGrad(dx, dy, x, gain []float32, mean, rstd, a, b float32) {
 	}
 }
 
+func (l level) normGradAdd(dx, base, dy, x, gain []float32, mean, rstd, a, b float32) {
+	if l == generic || len(dx) == 0 {
+		normGradAddGeneric(dx, base, dy, x, gain, mean, rstd, a, b)
+		return
+	}
+	base, dy, x, gain = base[:len(dx)], dy[:len(dx)], x[:len(dx)], gain[:len(dx)]
+	if l == avx512 {
+		normGradAddAVX512(len(dx), &dx[0], &base[0], &dy[0], &x[0], &gain[0], mean, rstd, a, b)
+	} else {
+		normGradAddAVX2(len(dx), &dx[0], &base[0], &dy[0], &x[0], &gain[0], mean, rstd, a, b)
+	}
+}
+
 func (l level) addNormProduct(acc, dy, x []float32, mean, rstd float32) {
 	if l == generic || len(acc) == 0 {
 		addNormProductGeneric(acc, dy, x, mean, rstd)

@@ -503,6 +503,72 @@ done:
 	VZEROUPPER
 	RET
 
+// func normGradAddAVX512(n int, dx *float32, base *float32, dy *float32, x *float32, gain *float32, mean float32, rstd float32, a float32, b float32)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·normGradAddAVX512(SB), NOSPLIT, $0-64
+	MOVQ         n+0(FP), AX
+	MOVQ         dx+8(FP), CX
+	MOVQ         base+16(FP), DX
+	MOVQ         dy+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         gain+40(FP), DI
+	MOVSS        mean+48(FP), X0
+	VBROADCASTSS X0, Z0
+	MOVSS        rstd+52(FP), X1
+	VBROADCASTSS X1, Z1
+	MOVSS        a+56(FP), X2
+	VBROADCASTSS X2, Z2
+	MOVSS        b+60(FP), X3
+	VBROADCASTSS X3, Z3
+	SUBQ         $0x10, AX
+	JLT          tail
+
+loop:
+	VMOVUPS (BX), Z4
+	VMOVUPS (DI), Z5
+	VMULPS  Z5, Z4, Z4
+	VSUBPS  Z2, Z4, Z4
+	VMOVUPS (SI), Z5
+	VSUBPS  Z0, Z5, Z5
+	VMULPS  Z1, Z5, Z5
+	VMULPS  Z3, Z5, Z5
+	VSUBPS  Z5, Z4, Z4
+	VMULPS  Z1, Z4, Z4
+	VMOVUPS (DX), Z5
+	VADDPS  Z4, Z5, Z4
+	VMOVUPS Z4, (CX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	ADDQ    $0x40, DI
+	SUBQ    $0x10, AX
+	JGE     loop
+
+tail:
+	ADDQ      $0x10, AX
+	JZ        done
+	MOVL      $0xffffffff, R8
+	BZHIL     AX, R8, R8
+	KMOVW     R8, K1
+	VMOVUPS.Z (BX), K1, Z4
+	VMOVUPS.Z (DI), K1, Z5
+	VMULPS    Z5, Z4, Z4
+	VSUBPS    Z2, Z4, Z2
+	VMOVUPS.Z (SI), K1, Z4
+	VSUBPS    Z0, Z4, Z0
+	VMULPS    Z1, Z0, Z0
+	VMULPS    Z3, Z0, Z0
+	VSUBPS    Z0, Z2, Z0
+	VMULPS    Z1, Z0, Z0
+	VMOVUPS.Z (DX), K1, Z1
+	VADDPS    Z0, Z1, Z0
+	VMOVUPS   Z0, K1, (CX)
+
+done:
+	VZEROUPPER
+	RET
+
 // func addNormProductAVX512(n int, acc *float32, dy *float32, x *float32, mean float32, rstd float32)
 // Requires: AVX, AVX512F, BMI2, SSE
 TEXT ·addNormProductAVX512(SB), NOSPLIT, $0-40
@@ -2174,6 +2240,99 @@ tail:
 	VMULPS     Y3, Y0, Y0
 	VSUBPS     Y0, Y2, Y0
 	VMULPS     Y1, Y0, Y0
+	VMASKMOVPS Y0, Y5, 32(CX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func normGradAddAVX2(n int, dx *float32, base *float32, dy *float32, x *float32, gain *float32, mean float32, rstd float32, a float32, b float32)
+// Requires: AVX, AVX2, SSE
+TEXT ·normGradAddAVX2(SB), NOSPLIT, $0-64
+	MOVQ         n+0(FP), AX
+	MOVQ         dx+8(FP), CX
+	MOVQ         base+16(FP), DX
+	MOVQ         dy+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         gain+40(FP), DI
+	MOVSS        mean+48(FP), X0
+	VBROADCASTSS X0, Y0
+	MOVSS        rstd+52(FP), X1
+	VBROADCASTSS X1, Y1
+	MOVSS        a+56(FP), X2
+	VBROADCASTSS X2, Y2
+	MOVSS        b+60(FP), X3
+	VBROADCASTSS X3, Y3
+	SUBQ         $0x10, AX
+	JLT          tail
+
+loop:
+	VMOVUPS (BX), Y4
+	VMOVUPS (DI), Y5
+	VMULPS  Y5, Y4, Y4
+	VSUBPS  Y2, Y4, Y4
+	VMOVUPS (SI), Y5
+	VSUBPS  Y0, Y5, Y5
+	VMULPS  Y1, Y5, Y5
+	VMULPS  Y3, Y5, Y5
+	VSUBPS  Y5, Y4, Y4
+	VMULPS  Y1, Y4, Y4
+	VMOVUPS (DX), Y5
+	VADDPS  Y4, Y5, Y4
+	VMOVUPS Y4, (CX)
+	VMOVUPS 32(BX), Y4
+	VMOVUPS 32(DI), Y5
+	VMULPS  Y5, Y4, Y4
+	VSUBPS  Y2, Y4, Y4
+	VMOVUPS 32(SI), Y5
+	VSUBPS  Y0, Y5, Y5
+	VMULPS  Y1, Y5, Y5
+	VMULPS  Y3, Y5, Y5
+	VSUBPS  Y5, Y4, Y4
+	VMULPS  Y1, Y4, Y4
+	VMOVUPS 32(DX), Y5
+	VADDPS  Y4, Y5, Y4
+	VMOVUPS Y4, 32(CX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	ADDQ    $0x40, DI
+	SUBQ    $0x10, AX
+	JGE     loop
+
+tail:
+	ADDQ       $0x10, AX
+	JZ         done
+	LEAQ       masks<>+0(SB), R8
+	NEGQ       AX
+	VMOVUPS    64(R8)(AX*4), Y4
+	VMOVUPS    96(R8)(AX*4), Y5
+	VMASKMOVPS (BX), Y4, Y6
+	VMASKMOVPS (DI), Y4, Y7
+	VMULPS     Y7, Y6, Y6
+	VSUBPS     Y2, Y6, Y6
+	VMASKMOVPS (SI), Y4, Y7
+	VSUBPS     Y0, Y7, Y7
+	VMULPS     Y1, Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VSUBPS     Y7, Y6, Y6
+	VMULPS     Y1, Y6, Y6
+	VMASKMOVPS (DX), Y4, Y7
+	VADDPS     Y6, Y7, Y6
+	VMASKMOVPS Y6, Y4, (CX)
+	VMASKMOVPS 32(BX), Y5, Y4
+	VMASKMOVPS 32(DI), Y5, Y6
+	VMULPS     Y6, Y4, Y4
+	VSUBPS     Y2, Y4, Y2
+	VMASKMOVPS 32(SI), Y5, Y4
+	VSUBPS     Y0, Y4, Y0
+	VMULPS     Y1, Y0, Y0
+	VMULPS     Y3, Y0, Y0
+	VSUBPS     Y0, Y2, Y0
+	VMULPS     Y1, Y0, Y0
+	VMASKMOVPS 32(DX), Y5, Y1
+	VADDPS     Y0, Y1, Y0
 	VMASKMOVPS Y0, Y5, 32(CX)
 
 done:

@@ -15,6 +15,9 @@ func (level) norm(y, x, gain, bias []float32, mean, rstd float32) {
 func (level) normGrad(dx, dy, x, gain []float32, mean, rstd, a, b float32) {
 	normGradGeneric(dx, dy, x, gain, mean, rstd, a, b)
 }
+func (level) normGradAdd(dx, base, dy, x, gain []float32, mean, rstd, a, b float32) {
+	normGradAddGeneric(dx, base, dy, x, gain, mean, rstd, a, b)
+}
 func (level) addNormProduct(acc, dy, x []float32, mean, rstd float32) {
 	addNormProductGeneric(acc, dy, x, mean, rstd)
 }

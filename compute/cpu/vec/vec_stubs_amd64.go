@@ -59,6 +59,11 @@ func normGradSumsAVX512(n int, dy *float32, x *float32, gain *float32, mean floa
 //go:noescape
 func normGradAVX512(n int, dx *float32, dy *float32, x *float32, gain *float32, mean float32, rstd float32, a float32, b float32)
 
+// normGradAddAVX512 sets dx = base + rstd·(g − a − (x − mean)·rstd·b) with g = dy·gain of n elements.
+//
+//go:noescape
+func normGradAddAVX512(n int, dx *float32, base *float32, dy *float32, x *float32, gain *float32, mean float32, rstd float32, a float32, b float32)
+
 // addNormProductAVX512 adds dy·(x − mean)·rstd to acc of n elements.
 //
 //go:noescape
@@ -168,6 +173,11 @@ func normGradSumsAVX2(n int, dy *float32, x *float32, gain *float32, mean float3
 //
 //go:noescape
 func normGradAVX2(n int, dx *float32, dy *float32, x *float32, gain *float32, mean float32, rstd float32, a float32, b float32)
+
+// normGradAddAVX2 sets dx = base + rstd·(g − a − (x − mean)·rstd·b) with g = dy·gain of n elements.
+//
+//go:noescape
+func normGradAddAVX2(n int, dx *float32, base *float32, dy *float32, x *float32, gain *float32, mean float32, rstd float32, a float32, b float32)
 
 // addNormProductAVX2 adds dy·(x − mean)·rstd to acc of n elements.
 //

@@ -121,6 +121,13 @@ func layerNorm(wide bool) {
 			g := m.mul(m.load("dy", half), m.load("gain", half))
 			m.store(m.mul(m.sub(m.sub(g, a), m.mul(normal(m, half), b)), rstd), "dx", half)
 		}, nil)
+	function(wide, "normGradAdd", "sets dx = base + rstd·(g − a − (x − mean)·rstd·b) with g = dy·gain", []string{"dx", "base", "dy", "x", "gain"}, ", mean, rstd, a, b float32)",
+		func(m *machine) { statistics(m); a, b = m.broadcast("a"), m.broadcast("b") },
+		func(m *machine, half int) {
+			g := m.mul(m.load("dy", half), m.load("gain", half))
+			grad := m.mul(m.sub(m.sub(g, a), m.mul(normal(m, half), b)), rstd)
+			m.store(m.add(m.load("base", half), grad), "dx", half)
+		}, nil)
 	function(wide, "addNormProduct", "adds dy·(x − mean)·rstd to acc", []string{"acc", "dy", "x"}, ", mean, rstd float32)", statistics, func(m *machine, half int) {
 		m.store(m.add(m.load("acc", half), m.mul(normal(m, half), m.load("dy", half))), "acc", half)
 	}, nil)
