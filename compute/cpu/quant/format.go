@@ -64,14 +64,6 @@ func (f Format) Groups(in int) int { return ceilDiv(in, f.Group()) }
 // RoundScale returns the nearest scale that can be stored; beyond the largest one (255.875) that.
 func RoundScale(s float32) float32 { return fromHalf(toHalf(s*(1/scaleUnit))) * scaleUnit }
 
-// zero is what is added to a code to store it.
-func (f Format) zero() int32 {
-	if f == Int4 {
-		return 8
-	}
-	return 128
-}
-
 // panelBytes returns the sizes of the codes and scales of 16 outputs.
 func (f Format) panelBytes(in int) (codes, scales int) {
 	codes = panelOut * roundUp(in, align)

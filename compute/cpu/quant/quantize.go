@@ -137,10 +137,7 @@ func (f Format) tops() []float32 {
 
 var (
 	int8Tops = [...]float32{127.49, 128, 129, 130, 132, 134, 137, 140}
-	int4Tops = [...]float32{
-		6, 6.4, 6.8, 7.2, 7.49, 7.8, 8.2, 8.5, 8.8, 9.2, 9.6, 10, 10.5,
-		-6, -6.4, -6.8, -7.2, -7.5, -7.8, -8.2, -8.5, -8.8, -9.2, -9.6, -10, -10.5,
-	}
+	int4Tops = [...]float32{6.5, 7, 7.49, 8, 8.5, 9, 9.6, 10.4, -6.5, -7, -7.5, -8, -8.5, -9, -9.6, -10.4}
 )
 
 // project returns Σ h·w·c and Σ h·c² for the codes c of w with the given inverse of a scale.
@@ -157,12 +154,15 @@ func (g *group) loss(s float32) float64 {
 	return sum.sum()
 }
 
+// sum combines the lanes as a binary tree.
 func (l *lanes) sum() float64 {
-	var s float64
-	for _, v := range l {
-		s += float64(v)
+	for half := len(l) / 2; half > 0; half /= 2 {
+		a, b := l[:half], l[half:2*half]
+		for i, v := range b {
+			a[i] += v
+		}
 	}
-	return s
+	return float64(l[0])
 }
 
 // absMaxScale returns the scale that maps the given magnitude onto the largest code, NaN if it is not finite.
