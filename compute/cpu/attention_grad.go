@@ -22,19 +22,21 @@ const (
 	gradScores = 1 << 17
 )
 
-// maxSlots bounds the parts that the query heads of one key head are cut into for the gradient. Each part is one piece of
-// work and sums its own key and value gradients; the parts are then added in order. The bits depend on it.
+// maxSlots bounds the parts that the query heads of one key head are cut into for the gradient. Each part sums its own key and
+// value gradients; the parts are then added in order. The bits depend on it. Where there are enough sequences and key heads to
+// keep the threads busy the parts of each follow each other; otherwise they are pieces of work of their own.
 const maxSlots = 8
 
 // gradPlan says how AttentionGrad uses its scratch: the workers' memory, then the parts' gradients.
 type gradPlan struct {
 	packed
 	layout
-	slots, heads  int // parts of a key head's query heads, and the most heads of one
-	tokens        int // of a block
-	span          int // tokens of a sequence, in whole panels
-	each          int // elements of one worker's scratch
-	partial, size int // where the parts' key and value gradients start, and elements of one: [span, 2·columns]
+	slots, heads  int  // parts of a key head's query heads, and the most heads of one
+	tokens        int  // of a block
+	span          int  // tokens of a sequence, in whole panels
+	apart         bool // parts are pieces of work of their own
+	each          int  // elements of one worker's scratch
+	partial, size int  // where the key and value gradients of parts that are apart start, and elements of one: [span, 2·columns]
 	total         int
 }
 
@@ -45,11 +47,12 @@ func (k Kernels) newGradPlan(n int, a compute.Attr) gradPlan {
 	p.span = roundUp(a.Seq, attend.Panel)
 	p.tokens = max(1, min(gradTokens, min(gradRows, max(16, gradScores/p.span))/p.heads))
 	p.size = p.span * 2 * p.columns()
+	p.apart = p.slots > 1 && n/a.Seq*a.KVHeads < 2*k.Threads()
 	var w gradScratch
 	p.each = w.cut(nil, &p)
 	p.partial = k.Threads() * p.each
 	p.total = p.partial
-	if p.slots > 1 {
+	if p.apart {
 		p.total += n / a.Seq * a.KVHeads * p.slots * p.size
 	}
 	return p
@@ -67,8 +70,12 @@ func (k Kernels) AttentionGrad(dqkv, dy, qkv []float32, docStart []int32, key [2
 	p := k.newGradPlan(len(docStart), a)
 	sequences := len(docStart) / a.Seq
 	drop := dropout{key, a.Salt, a.Drop}
-	k.pool.RunWorker(sequences*a.KVHeads*p.slots, func(worker, i int) {
-		slot, g, sequence := i%p.slots, i/p.slots%a.KVHeads, i/p.slots/a.KVHeads
+	pieces := 1 // of a key head of a sequence
+	if p.apart {
+		pieces = p.slots
+	}
+	k.pool.RunWorker(sequences*a.KVHeads*pieces, func(worker, i int) {
+		piece, g, sequence := i%pieces, i/pieces%a.KVHeads, i/pieces/a.KVHeads
 		first := sequence * a.Seq
 		w := &gradScratch{scale: float32(a.Scale), before: 1, after: 1, drop: drop, element: func(t, h int) uint64 { return p.element(sequence, t, h) }}
 		if p.format == CacheF32 || powerOfTwo(w.scale) {
@@ -77,29 +84,38 @@ func (k Kernels) AttentionGrad(dqkv, dy, qkv []float32, docStart []int32, key [2
 			w.after = w.scale
 		}
 		w.cut(work[worker*p.each:][:p.each], &p)
-		if p.slots > 1 {
-			w.grads = work[p.partial+i*p.size:][:p.size]
-		}
-		clear(w.grads)
 		ks, vs := p.keysValues(qkv[first*p.width:(first+a.Seq)*p.width], g)
 		w.pack(&p, ks, vs)
-		for t := 0; t < a.Seq; t += p.tokens {
-			w.backward(&p, &queries{
-				q: qkv[first*p.width:], qStride: p.width, y: dy[first*a.Heads*a.HeadDim:], yStride: a.Heads * a.HeadDim,
-				t0: t, t1: min(a.Seq, t+p.tokens), docStart: docStart[first:],
-				h0: g*p.group + slot*p.group/p.slots, h1: g*p.group + (slot+1)*p.group/p.slots,
-			}, dqkv[first*p.width:])
-		}
-		if p.slots == 1 {
-			dk, dv := p.keysValues(dqkv[first*p.width:(first+a.Seq)*p.width], g)
-			for t := range a.Seq {
-				row := w.grads[t*2*p.columns():]
-				copy(dk[t*p.width:][:a.HeadDim], row)
-				copy(dv[t*p.width:][:a.HeadDim], row[p.columns():])
+		part := func(slot int) {
+			clear(w.grads)
+			for t := 0; t < a.Seq; t += p.tokens {
+				w.backward(&p, &queries{
+					q: qkv[first*p.width:], qStride: p.width, y: dy[first*a.Heads*a.HeadDim:], yStride: a.Heads * a.HeadDim,
+					t0: t, t1: min(a.Seq, t+p.tokens), docStart: docStart[first:],
+					h0: g*p.group + slot*p.group/p.slots, h1: g*p.group + (slot+1)*p.group/p.slots,
+				}, dqkv[first*p.width:])
 			}
 		}
+		if p.apart {
+			w.grads = work[p.partial+i*p.size:][:p.size]
+			part(piece)
+			return
+		}
+		sum := w.grads
+		part(0)
+		w.grads = w.more
+		for slot := 1; slot < p.slots; slot++ {
+			part(slot)
+			vec.Add(sum, sum, w.grads)
+		}
+		dk, dv := p.keysValues(dqkv[first*p.width:(first+a.Seq)*p.width], g)
+		for t := range a.Seq {
+			row := sum[t*2*p.columns():]
+			copy(dk[t*p.width:][:a.HeadDim], row)
+			copy(dv[t*p.width:][:a.HeadDim], row[p.columns():])
+		}
 	})
-	if p.slots > 1 {
+	if p.apart {
 		k.sumSlots(dqkv, work[p.partial:], sequences, &p)
 	}
 	return nil
@@ -138,7 +154,7 @@ type gradScratch struct {
 
 	keysDown, valuesDown []uint32  // panels of 32 tokens: right operands of q·Kᵀ and dY·Vᵀ
 	keys                 []uint32  // panels of 32 dimensions: right operand of dS·K
-	grads                []float32 // [span, 2·columns]: gradients of the keys, then of the values
+	grads, more          []float32 // [span, 2·columns]: gradients of the keys, then of the values, of one part
 
 	ldq, lds              int
 	q, dy                 []uint32  // [rows, ldq] left operands
@@ -167,8 +183,11 @@ func (w *gradScratch) cut(memory []float32, p *gradPlan) int {
 	words := func(n int) []uint32 { return wordsOf(floats(n)) }
 	w.keysDown, w.valuesDown = words(p.span*p.inner()), words(p.span*p.inner())
 	w.keys = words(p.span * p.columns() / p.perWord())
-	if p.slots == 1 {
+	if !p.apart {
 		w.grads = floats(p.size)
+		if p.slots > 1 {
+			w.more = floats(p.size)
+		}
 	}
 	w.q, w.dy = words(rows*w.ldq), words(rows*w.ldq)
 	w.e, w.ds = floats(rows*w.lds), floats(rows*w.lds)
