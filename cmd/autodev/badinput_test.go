@@ -369,7 +369,7 @@ func TestLongPrompt(t *testing.T) {
 	prefix := strings.Repeat("for i in range(10):\n    print(i)\n", 200) + "LAST"
 	suffix := "FIRST" + strings.Repeat("\nreturn a + b", 200)
 	out := must(t, "complete", "--model", dir, "--prefix-file", writeText(t, filepath.Join(t.TempDir(), "p"), prefix),
-		"--suffix-file", writeText(t, filepath.Join(t.TempDir(), "s"), suffix), "--max-tokens", "20", "--json")
+		"--suffix-file", writeText(t, filepath.Join(t.TempDir(), "s"), suffix), "--max-tokens", "20", "--fim-order", "psm", "--json")
 	var got completeOutput
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatal(err)
