@@ -431,7 +431,7 @@ def main():
     if a.quick:
         a.weights = a.weights[:1]
     a.types = a.types or (["q8_0"] if a.quick else ["q8_0", "q4_0", "bf16"] if a.what == "speed" else ["q8_0", "q4_0"])
-    a.rounds = a.rounds or (2 if a.quick else {"speed": 5, "requests": 3, "busy": 3}[a.what])
+    a.rounds = a.rounds or (2 if a.quick else {"speed": 4, "requests": 3, "busy": 3}[a.what])
     missing = {}
     with tempfile.TemporaryDirectory() as tools:
         a.autodev, tool = os.path.join(tools, "autodev"), os.path.join(tools, "gemm")
