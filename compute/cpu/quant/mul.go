@@ -53,11 +53,11 @@ func (j *job) cut(threads int) {
 	codes, _ := j.w.format.panelBytes(j.w.in)
 	size := 256 << 10
 	if j.x.tiles() == 1 {
-		size = 1 << 20
+		size = 512 << 10
 	}
 	run := max(size/codes, 1)
 	if threads > 1 {
-		run = min(run, ceilDiv(j.panels(), 4*threads))
+		run = min(run, ceilDiv(j.panels(), 8*threads))
 	}
 	j.perItem = min(roundUp(run, 2), 64)
 }
