@@ -171,7 +171,7 @@ func eachKernel(t *testing.T, f func(t *testing.T, k *kernel)) {
 			t.Run(k.level+"/float32", func(t *testing.T) { f(t, k) })
 		}
 		level = k.level
-		t.Run(k.level+"/bf16", func(t *testing.T) { f(t, k.bf16) })
+		t.Run(k.bf16.level+"/bf16", func(t *testing.T) { f(t, k.bf16) })
 	}
 }
 
@@ -199,14 +199,14 @@ func TestAgainstFloat64(t *testing.T) {
 	})
 }
 
-// TestEveryEdge walks through all sizes around the tile and block sizes.
+// TestEveryEdge walks through all sizes around the tile and block sizes, the forms of the operands taking turns.
 func TestEveryEdge(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	eachKernel(t, func(t *testing.T, k *kernel) {
 		for m := 1; m <= k.mr+2; m++ {
 			for n := 1; n <= k.width+2; n++ {
 				for _, kk := range []int{1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 37} {
-					for bits := range 8 {
+					for _, bits := range []int{(m + n + kk) % 8, 7 - (m+n+kk)%8} {
 						p := product{
 							a:     matrix(r, m, kk, bits&1, bits&1 != 0),
 							b:     matrix(r, kk, n, bits>>1&1, bits>>1&1 != 0),
