@@ -20,7 +20,13 @@ import (
 var shapes = map[string]func(*model.Config){
 	"multi-query": nil,
 	"multi-head":  func(c *model.Config) { c.KVHeads = c.Heads; c.Tied = false; c.Activation = compute.GELUErf },
-	"wide":        func(c *model.Config) { c.Embed = 576; c.Inner = 1100; c.Layers = 1; c.Positions = 200; c.Activation = compute.ReLU },
+	"wide": func(c *model.Config) {
+		c.Embed = 576
+		c.Inner = 1100
+		c.Layers = 1
+		c.Positions = 200
+		c.Activation = compute.ReLU
+	},
 }
 
 func shaped(change func(*model.Config)) *model.Checkpoint {
