@@ -3,7 +3,7 @@
     python bench/train/compare.py [--case a] [--precision float32] [--rounds 3] [--steps 5] [--threads 2] [--python PYTHON]
 
 PYTHON (this interpreter) must have torch. Go builds AutoDev's side. Prints each run, then medians over all steps of all
-rounds and their ratio.
+rounds and their ratio. On a machine that others use too, look at the processor time with one thread: waiting threads spin.
 """
 import argparse
 import json
@@ -41,9 +41,11 @@ def main():
                 print(f"{r['software']:34} case {r['case']} {r['precision']}: {r['tokens_per_second']:7.0f} tokens/s "
                       f"{r['gflop_per_second']:6.1f} GFLOP/s, peak {r['peak_rss_mb']:6.0f} MB, loss {r['losses'][0]:.4f} -> {r['losses'][-1]:.4f}", flush=True)
     seconds = {n: statistics.median(s for r in rs for s in r["step_seconds"]) for n, rs in runs.items()}
+    busy = {n: statistics.median(s for r in rs for s in r["cpu_seconds"]) for n, rs in runs.items()}
     memory = {n: statistics.median(r["peak_rss_mb"] for r in rs) for n, rs in runs.items()}
     print(f"medians: autodev {seconds['autodev']:.3f} s, torch {seconds['torch']:.3f} s a step: {seconds['torch'] / seconds['autodev']:.2f}x the tokens/s; "
-          f"{memory['autodev']:.0f} MB against {memory['torch']:.0f} MB: {memory['autodev'] / memory['torch']:.2f}x the memory")
+          f"{memory['autodev']:.0f} MB against {memory['torch']:.0f} MB: {memory['autodev'] / memory['torch']:.2f}x the memory; "
+          f"processor time {busy['autodev']:.3f} s against {busy['torch']:.3f} s: {busy['torch'] / busy['autodev']:.2f}x")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -48,6 +47,7 @@ type result struct {
 	Threads       int       `json:"threads"`
 	Parameters    int64     `json:"parameters"`
 	Steps         []float64 `json:"step_seconds"`
+	CPU           []float64 `json:"cpu_seconds"`       // processor time of the steps, all threads
 	TokensPerSec  float64   `json:"tokens_per_second"` // of the median step
 	GFLOPPerSec   float64   `json:"gflop_per_second"`  // 6·matmul parameters·tokens + 12·layers·embed·seq·tokens a step
 	Losses        []float64 `json:"losses"`
@@ -102,7 +102,7 @@ func run() (err error) {
 			}
 			defer pprof.StopCPUProfile()
 		}
-		start := time.Now()
+		start, busy := time.Now(), usage()
 		loss, err := step(ctx, plans, b, n, s.batch*s.seq)
 		if err != nil {
 			return err
@@ -110,6 +110,7 @@ func run() (err error) {
 		r.Losses = append(r.Losses, loss)
 		if n > 1 {
 			r.Steps = append(r.Steps, time.Since(start).Seconds())
+			r.CPU = append(r.CPU, processor(usage())-processor(busy))
 		}
 	}
 	sorted := slices.Sorted(slices.Values(r.Steps))
@@ -119,9 +120,7 @@ func run() (err error) {
 	r.GFLOPPerSec = s.flop() / median / 1e9
 	u := plans.Usage()
 	r.ArenaMB, r.PlannedMB = float64(u.Arena)/1e6, float64(u.Total())/1e6
-	if r.PeakRSSMB, err = peakRSS(); err != nil {
-		return err
-	}
+	r.PeakRSSMB = peakRSS()
 	return json.NewEncoder(os.Stdout).Encode(r)
 }
 
@@ -193,17 +192,24 @@ func (s shape) flop() float64 {
 	return float64(s.batch*s.seq) * (6*n + 12*float64(s.layers*s.embed*s.seq))
 }
 
+// usage is what the process has used; asking for it does not fail.
+func usage() (u unix.Rusage) {
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return u
+}
+
+// processor returns seconds of processor time.
+func processor(u unix.Rusage) float64 {
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
 // peakRSS returns the most memory the process has had resident, in MB.
-func peakRSS() (float64, error) {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		return math.NaN(), fmt.Errorf("getrusage: %w", err)
-	}
+func peakRSS() float64 {
 	unit := 1024.0 // ru_maxrss counts kilobytes, on macOS bytes
 	if runtime.GOOS == "darwin" {
 		unit = 1
 	}
-	return float64(u.Maxrss) * unit / 1e6, nil
+	return float64(usage().Maxrss) * unit / 1e6
 }
 
 func join(a, b error) error {

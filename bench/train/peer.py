@@ -51,6 +51,8 @@ class Model(nn.Module):
         for m in self.modules():
             if isinstance(m, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(m.weight, std=0.02)
+            if isinstance(m, nn.Linear):
+                nn.init.zeros_(m.bias)
 
     def forward(self, ids):
         x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
@@ -85,9 +87,9 @@ def main():
     step_of = torch.compile(model) if a.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
     tokens = data(batch, seq, vocab)
-    seconds, losses = [], []
+    seconds, processor, losses = [], [], []
     for n in range(a.steps + 1):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.precision == "bf16"):
             logits = step_of(tokens[:, :-1])
@@ -99,13 +101,14 @@ def main():
         losses.append(loss.item())
         if n:
             seconds.append(time.perf_counter() - start)
+            processor.append(time.process_time() - busy)
     median = sorted(seconds)[len(seconds) // 2]
     dim = embed // heads
     matmul = layers * (embed * (embed + 2 * kv_heads * dim) + embed * embed + 2 * embed * inner) + vocab * embed
     flop = batch * seq * (6 * matmul + 12 * layers * embed * seq)
     print(json.dumps({
         "software": "torch " + torch.__version__, "case": a.case, "precision": a.precision, "threads": a.threads,
-        "parameters": sum(q.numel() for q in model.parameters()), "step_seconds": seconds,
+        "parameters": sum(q.numel() for q in model.parameters()), "step_seconds": seconds, "cpu_seconds": processor,
         "tokens_per_second": batch * seq / median, "gflop_per_second": flop / median / 1e9, "losses": losses,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
     }))
