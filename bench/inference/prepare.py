@@ -2,9 +2,9 @@
 
     python bench/inference/prepare.py FOLDER --tokenizer DIR [--like santacoder] [--python PYTHON] [--only NAME ...]
 
-DIR is a folder with a tokenizer of the model's vocabulary. Writes FOLDER/model (safetensors), FOLDER/int8 and FOLDER/int4 (packed),
+DIR is a folder with a tokenizer of the model's vocabulary. Writes FOLDER/model (safetensors), FOLDER/bf16, int8 and int4 (packed),
 FOLDER/f16.gguf, bf16.gguf, q8_0.gguf and q4_0.gguf, and with a PYTHON that has ctranslate2 and transformers FOLDER/ctranslate2-int8.
-What is there already stays. Needs Go, and 9 GB of disk for SantaCoder's 1.1 billion parameters.
+What is there already stays. Needs Go, and 12 GB of disk for SantaCoder's 1.1 billion parameters.
 """
 import argparse
 import os
@@ -47,9 +47,10 @@ def prepare(a, autodev):
         os.replace(part, path)
 
     make("model", model, [autodev, "model", "random", "--like", a.like, "--tokenizer", a.tokenizer, "--out", None])
-    for weights in ("int8", "int4"):
-        # Rounded to nearest: the quality of random weights is no matter, and speed does not depend on it.
-        make(weights, a.folder / weights, [autodev, "model", "quantize", "--model", model, "--weights", weights, "--method", "rtn", "--out", None])
+    for weights in ("bf16", "int8", "int4"):
+        # Integers rounded to nearest: the quality of random weights is no matter, and speed does not depend on it.
+        method = [] if weights == "bf16" else ["--method", "rtn"]
+        make(weights, a.folder / weights, [autodev, "model", "quantize", "--model", model, "--weights", weights, *method, "--out", None])
     for kind in ("f16", "bf16", "q8_0", "q4_0"):
         make(kind, a.folder / f"{kind}.gguf", [autodev, "model", "convert", "--model", model, "--to", "gguf", "--type", kind, "--out", None])
     if a.python:

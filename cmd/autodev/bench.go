@@ -34,7 +34,7 @@ func benchCommand() *cli.Command {
 					"the command fails where they are not. Close what else is busy on the machine; the table shows what it gave meanwhile.",
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, or " + models.Tiny, Value: models.Tiny},
-					&cli.StringSliceFlag{Name: "weights", Usage: "formats, each with = and a folder of its own where it is not --model's: float32,int8=`FOLDER`", Value: cli.NewStringSlice("float32", "int8", "int4")},
+					&cli.StringSliceFlag{Name: "weights", Usage: "formats, each with = and a folder of its own where it is not --model's: float32,int8=`FOLDER`", Value: cli.NewStringSlice("float32", "bf16", "int8", "int4")},
 					&cli.StringSliceFlag{Name: "kv-cache", Usage: "formats of keys and values: float32, bf16, int8", Value: cli.NewStringSlice("float32")},
 					&cli.IntFlag{Name: "prompt-tokens", Usage: "length of the prompt", Value: 256},
 					&cli.IntFlag{Name: "new-tokens", Usage: "generated, neither more nor fewer", Value: 64},
