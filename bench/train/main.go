@@ -5,7 +5,7 @@
 //
 //	go run ./bench/train -case a -precision bf16 -steps 5
 //
-// The cases are those of the table in bench/README.md; -checkpointing and -cpuprofile are for a closer look.
+// The dimensions are those of the variable cases; -checkpointing and -cpuprofile are for a closer look.
 package main
 
 import (
