@@ -43,6 +43,11 @@
 // chosen at run time (Level, LevelBF16). Without AVX512_BF16 the kernels for bf16 spread the pairs of B over two registers of
 // float32, so that packed bf16 weights take half the memory and bandwidth everywhere. The build tag noasm leaves only the
 // portable kernels.
+//
+// With many rows, A and B are packed first and then multiplied in groups of tiles that stay in the second-level cache; with few,
+// a worker packs each block of a panel of B right before it passes A over it. What is left to wait for is memory: the tiles of a
+// panel ask for the next one while they are computed, and finished pieces of C are added to and mapped (Options) while they are
+// in cache.
 package gemm
 
 //go:generate sh -c "cd _generate && go run . -pkg gemm -out ../kernel_amd64.s -stubs ../kernel_stubs_amd64.go"
