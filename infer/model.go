@@ -21,6 +21,10 @@ import (
 type Options struct {
 	Threads int     // 0 is all processors; changes no result
 	Weights Weights // how matrices are kept: Float32 when empty
+	// HugePages copies the weights of a packed folder into memory of the process's own when it is loaded, instead of using them
+	// where their file is mapped: every token reads all of them, and small pages slow that down, most of all in virtual
+	// machines. Loading takes the time of the copy, and processes do not share the weights. Changes no result.
+	HugePages bool
 	// Cache is how keys and values are kept: float32 when zero.
 	Cache cpu.CacheFormat
 }
@@ -74,7 +78,12 @@ func Load(ctx context.Context, name string, c model.Config, src model.Source, to
 	if err != nil {
 		return nil, err
 	}
-	return build(name, c, tok, o, func(p *par.Pool) weightSource { return newPacker(ctx, p, c, src, w) })
+	m, err := build(name, c, tok, o, func(p *par.Pool) weightSource { return newPacker(ctx, p, c, src, w) })
+	// Whatever was being read then: loading was interrupted.
+	if stop := context.Cause(ctx); err != nil && stop != nil && errors.Is(err, stop) {
+		return nil, fmt.Errorf("load %s: %w", name, stop)
+	}
+	return m, err
 }
 
 // build traces the model whose weights source gives.

@@ -103,9 +103,10 @@ func Pack(ctx context.Context, dir string, c model.Config, src model.Source, o P
 				return err
 			}
 		} else {
+			reader := newPacker(ctx, pool, c, src, o.Weights)
 			for _, e := range entries {
 				if e.Format != packed.Float32 {
-					t, err := src.Read(e.Name)
+					t, err := reader.read(e.Name, false)
 					if err != nil {
 						return err
 					}
@@ -223,7 +224,8 @@ func swapped(b []byte) []byte {
 	return out
 }
 
-// LoadPacked makes the model of a packed folder ready. It takes the folder over: Close closes it, and so does an error.
+// LoadPacked makes the model of a packed folder ready: its weights are used where their file is mapped, or copied when
+// o.HugePages. It takes the folder over: Close closes it, and so does an error.
 func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
 	w := Weights(f.Quantization.Weights)
 	m, err := func() (*Model, error) {
@@ -232,6 +234,13 @@ func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, 
 		}
 		if o.Weights != "" && o.Weights != w {
 			return nil, &OptionError{"weights", fmt.Sprintf("found %s, but the folder %s holds %s: expected that, or none", o.Weights, f.Dir, w)}
+		}
+		if o.HugePages {
+			pool := par.New(o.Threads)
+			defer pool.Close()
+			if err := f.Detach(pool.Run); err != nil {
+				return nil, err
+			}
 		}
 		return build(f.Dir, f.Config, tok, o, func(*par.Pool) weightSource { return &mapped{f, map[string]*matrix{}} })
 	}()

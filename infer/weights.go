@@ -129,6 +129,13 @@ type packer struct {
 	weights  Weights
 	specs    map[string]model.ParamSpec
 	matrices map[string]*matrix // those that several modules may share
+	buffer   []float32          // what matrices are read into
+}
+
+// bufferedSource is a model.Source that can read into memory it is given. With one buffer for all matrices, loading leaves no
+// garbage of a model's size behind.
+type bufferedSource interface {
+	ReadInto(name string, buf []float32) (*model.Tensor, error)
 }
 
 func newPacker(ctx context.Context, pool *par.Pool, c model.Config, src model.Source, w Weights) *packer {
@@ -141,11 +148,21 @@ func newPacker(ctx context.Context, pool *par.Pool, c model.Config, src model.So
 
 func (p *packer) has(name string) bool { _, ok := p.specs[name]; return ok }
 
-func (p *packer) read(name string) (*model.Tensor, error) {
+// read reads a parameter; keep says that its data will be.
+func (p *packer) read(name string, keep bool) (*model.Tensor, error) {
 	if err := context.Cause(p.ctx); err != nil {
 		return nil, err
 	}
-	t, err := p.source.Read(name)
+	var t *model.Tensor
+	var err error
+	if b, ok := p.source.(bufferedSource); ok && !keep {
+		if n := p.specs[name].Len(); n > len(p.buffer) {
+			p.buffer = make([]float32, n)
+		}
+		t, err = b.ReadInto(name, p.buffer)
+	} else {
+		t, err = p.source.Read(name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +177,7 @@ func (p *packer) read(name string) (*model.Tensor, error) {
 }
 
 func (p *packer) vector(name string, n int) ([]float32, error) {
-	t, err := p.read(name)
+	t, err := p.read(name, true)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +188,7 @@ func (p *packer) vector(name string, n int) ([]float32, error) {
 }
 
 func (p *packer) table(name string) ([]float32, int, error) {
-	t, err := p.read(name)
+	t, err := p.read(name, true)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -185,7 +202,7 @@ func (p *packer) matrix(name string) (*matrix, error) {
 	if m := p.matrices[name]; m != nil {
 		return m, nil
 	}
-	t, err := p.read(name)
+	t, err := p.read(name, false)
 	if err != nil {
 		return nil, err
 	}

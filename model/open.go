@@ -370,12 +370,19 @@ func (f *Folder) Weights(ctx context.Context) (*Weights, error) {
 
 // Read reads one parameter, so that a model can be used without ever being in memory as float32 as a whole. It may be called
 // by several goroutines at once.
-func (f *Folder) Read(name string) (*Tensor, error) {
+func (f *Folder) Read(name string) (*Tensor, error) { return f.ReadInto(name, nil) }
+
+// ReadInto is Read into buf, if it is long enough.
+func (f *Folder) ReadInto(name string, buf []float32) (*Tensor, error) {
 	i := slices.IndexFunc(f.specs, func(p ParamSpec) bool { return p.Name == name })
 	if i < 0 {
 		return nil, fmt.Errorf("%s: tensor %s: no parameter of a %s model", f.label, name, f.Config.Architecture)
 	}
-	t := &Tensor{Name: name, Shape: f.specs[i].Shape, Data: make([]float32, f.specs[i].Len())}
+	n := f.specs[i].Len()
+	if len(buf) < n {
+		buf = make([]float32, n)
+	}
+	t := &Tensor{Name: name, Shape: f.specs[i].Shape, Data: buf[:n:n]}
 	for _, x := range f.plan[i] {
 		if err := f.read(t, x); err != nil {
 			return nil, err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -70,8 +72,10 @@ type adapted struct {
 	adapter *lora.Adapter
 }
 
-func (m adapted) Read(name string) (*model.Tensor, error) {
-	t, err := m.Folder.Read(name)
+func (m adapted) Read(name string) (*model.Tensor, error) { return m.ReadInto(name, nil) }
+
+func (m adapted) ReadInto(name string, buf []float32) (*model.Tensor, error) {
+	t, err := m.Folder.ReadInto(name, buf)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +106,7 @@ func inferenceFlags() []cli.Flag {
 		&cli.StringFlag{Name: "adapter", Usage: "`FOLDER` of a PEFT LoRA adapter of the model"},
 		&cli.StringFlag{Name: "weights", Usage: "`FORMAT` to keep weights in: " + weightsText() + " (default: what the folder is packed in, or float32)"},
 		&cli.StringFlag{Name: "kv-cache", Usage: "`FORMAT` to keep keys and values in: float32, bf16 or int8", Value: "float32"},
+		&cli.BoolFlag{Name: "huge-pages", Usage: "copy packed weights into huge pages of the process's own instead of mapping their file: loading takes longer, decoding less, and processes do not share them"},
 		&cli.IntFlag{Name: "threads", Usage: "0 takes all processors"},
 	}
 }
@@ -129,7 +134,7 @@ func parseWeights(s string) (infer.Weights, error) {
 
 // inferenceOf reads inferenceFlags.
 func inferenceOf(c *cli.Context) (f inference, err error) {
-	f = inference{model: c.String("model"), adapter: c.String("adapter"), threads: c.Int("threads")}
+	f = inference{model: c.String("model"), adapter: c.String("adapter"), threads: c.Int("threads"), hugePages: c.Bool("huge-pages")}
 	if f.threads < 0 {
 		return f, usageError("--threads %d: expected 0 or more", f.threads)
 	}
@@ -146,11 +151,12 @@ type inference struct {
 	weights        infer.Weights // "" is the folder's own, or float32
 	cache          cpu.CacheFormat
 	threads        int
+	hugePages      bool
 }
 
 // open makes the model ready, with the adapter merged into it.
 func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Tokenizer, err error) {
-	o := infer.Options{Threads: f.threads, Weights: f.weights, Cache: f.cache}
+	o := infer.Options{Threads: f.threads, Weights: f.weights, Cache: f.cache, HugePages: f.hugePages}
 	if isPacked(f.model) {
 		if f.adapter != "" {
 			return nil, nil, usageError("--adapter %s: the weights of %s are packed, expected a model folder that an adapter can be merged into (quantise the merged model instead)", f.adapter, f.model)
@@ -180,7 +186,24 @@ func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Token
 		return nil, nil, err
 	}
 	m, err := infer.Load(ctx, folder.Dir, folder.Config, src, tok, o)
-	return m, tok, err
+	if err != nil {
+		return nil, nil, err
+	}
+	settle()
+	return m, tok, nil
+}
+
+// settle returns what loading left to the system, and lets garbage grow less beside a large model than the runtime would by
+// itself: by its own size.
+func settle() {
+	debug.FreeOSMemory()
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	const garbage = 128 << 20
+	debug.SetGCPercent(int(max(10, min(100, 100*garbage/max(1, s.HeapAlloc)))))
 }
 
 // label is how the model is called in tables.

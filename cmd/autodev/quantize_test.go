@@ -40,13 +40,16 @@ func TestQuantizeJourney(t *testing.T) {
 			t.Errorf("info %v: %+v", c, o)
 		}
 		var completions []string
-		for _, args := range [][]string{{"--model", out}, {"--model", small, "--weights", c.weights}} {
+		for _, args := range [][]string{{"--model", out}, {"--model", small, "--weights", c.weights}, {"--model", out, "--huge-pages"}} {
 			o := autodev(t, "", append([]string{"complete", "--prefix-file", prefix, "--max-tokens", "12", "--json"}, args...)...)
 			var v completeOutput
 			if err := json.Unmarshal([]byte(o.out), &v); err != nil || o.code != 0 {
 				t.Fatalf("%v: %+v, %v", args, o, err)
 			}
 			completions = append(completions, v.Text)
+		}
+		if completions[0] != completions[2] {
+			t.Errorf("%v: mapped %q, in huge pages %q", c, completions[0], completions[2])
 		}
 		if c.same && completions[0] != completions[1] {
 			t.Errorf("%v: packed %q, while loading %q", c, completions[0], completions[1])

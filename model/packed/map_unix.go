@@ -34,3 +34,16 @@ func mapFile(name string) (data []byte, unmap func() error, err error) {
 	_ = unix.Madvise(data, unix.MADV_WILLNEED)
 	return data, func() error { return unix.Munmap(data) }, nil
 }
+
+// anonymous returns n bytes of memory outside the garbage collector's heap.
+func anonymous(n int) (data []byte, free func() error, err error) {
+	data, err = unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, nil, err
+	}
+	hugePages(data)
+	return data, func() error { return unix.Munmap(data) }, nil
+}
+
+// forget takes mapped pages that will not be read again out of the process's memory; they stay in the system's cache.
+func forget(b []byte) { _ = unix.Madvise(b, unix.MADV_DONTNEED) }
