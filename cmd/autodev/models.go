@@ -185,13 +185,17 @@ func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Token
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := infer.Load(ctx, folder.Dir, folder.Config, src, tok, o)
-	if err != nil {
-		return nil, nil, err
+	defer settle()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(loadingGC)
 	}
-	settle()
-	return m, tok, nil
+	m, err := infer.Load(ctx, folder.Dir, folder.Config, src, tok, o)
+	return m, tok, err
 }
+
+// loadingGC is the garbage, in percent, that may lie beside a model while it is loaded. Collecting is cheap then: there is
+// next to nothing in memory but numbers.
+const loadingGC = 15
 
 // settle returns what loading left to the system, and lets garbage grow less beside a large model than the runtime would by
 // itself: by its own size.
