@@ -1,95 +1,132 @@
 package runtime
 
 import (
+	"encoding/binary"
+	"math/bits"
+	"sync"
 	"time"
 
 	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/par"
-	"autodev/compute/cpu/vec"
 )
 
-// Calibration is what the machine gave at one moment, to tell a slow program from a slow machine.
+// Calibration is what the machine gave at one moment, to tell a slow program from a slow machine: the most that any program
+// could have read or computed then. Rates of arithmetic are those of the widest instruction, two operations a multiply-add, on
+// registers; 0 where the processor has none.
 type Calibration struct {
 	Threads int     `json:"threads"`
-	Read    float64 `json:"read_gb_s"`    // from memory, larger than any cache
-	FMA     float64 `json:"fma_gflops_s"` // float32 products of matrices that stay in the first caches, two operations a multiply-add
+	Read    float64 `json:"read_gb_s"`     // from memory, larger than any cache, in huge pages where the system has them
+	FMA     float64 `json:"fma_gflops_s"`  // float32
+	BF16    float64 `json:"bf16_gflops_s"` // products of bf16 summed in float32
+	Int8    float64 `json:"int8_gops_s"`   // products of 8-bit integers summed in 32 bits
 }
 
 const (
-	readFloats = 32 << 20 // 128 MiB
-	readPasses = 2
-	fmaSize    = 192 // three square matrices of 144 KiB: within a core's second cache
-	fmaTime    = 30 * time.Millisecond
+	readSize   = 256 << 20
+	readPiece  = 4 << 20
+	readPasses = 4
+	loopTime   = 5 * time.Millisecond
+	loopTries  = 3
+	loopRounds = 1024
 )
 
-// Calibrate measures for about a tenth of a second, with 128 MiB of its own.
+// loop is a function that computes and nothing else.
+type loop struct {
+	run   func(rounds int)
+	round int // operations of one round
+}
+
+// loops are those of a processor; one that it lacks is zero.
+type loops struct{ fma, bf16, int8 loop }
+
+// Calibrate measures for about a fifth of a second. It keeps 256 MiB for the next call.
 func Calibrate(threads int) Calibration {
 	p := par.New(threads)
 	defer p.Close()
-	c := Calibration{Threads: p.Threads()}
-	c.Read = readBandwidth(p)
-	c.FMA = fmaRate(p)
-	return c
+	l := limitLoops()
+	if l.fma.run == nil {
+		l.fma = multiplyLoop()
+	}
+	return Calibration{Threads: p.Threads(), Read: readRate(p), FMA: l.fma.rate(p), BF16: l.bf16.rate(p), Int8: l.int8.rate(p)}
 }
 
-// readBandwidth returns GB/s: the faster of two passes, since the first may still meet pages being moved.
-func readBandwidth(p *par.Pool) float64 {
-	const piece = 256 << 10
-	data := make([]float32, readFloats)
-	pieces := len(data) / piece
-	// Pages that were never written all alias one page of zeros.
-	p.Run(pieces, func(i int) {
-		part := data[i*piece : (i+1)*piece]
-		for j := range part {
-			part[j] = float32(j)
-		}
-	})
-	found := make([]float32, pieces)
+// readBuffer is what readRate reads. Pages that were never written all alias one page of zeros.
+var readBuffer = sync.OnceValue(func() []byte {
+	b := hugeBytes(readSize)
+	for i := 0; i < len(b); i += 64 {
+		b[i] = byte(i >> 6)
+	}
+	return b
+})
+
+// readRate returns GB/s: the fastest of some passes.
+func readRate(p *par.Pool) float64 {
+	data := readBuffer()
 	best := 0.0
 	for range readPasses {
 		began := time.Now()
-		p.Run(pieces, func(i int) { found[i] = vec.Max(data[i*piece : (i+1)*piece]) })
-		best = max(best, 4*readFloats/time.Since(began).Seconds()/1e9)
+		p.Run(readSize/readPiece, func(i int) { readBytes(data[i*readPiece:][:readPiece]) })
+		best = max(best, readSize/time.Since(began).Seconds()/1e9)
 	}
 	return best
 }
 
-// fmaRate returns GFLOP/s of every thread multiplying matrices of its own.
-func fmaRate(p *par.Pool) float64 {
-	const n = fmaSize
-	type operands struct {
-		a, c gemm.Mat
-		b    *gemm.Packed
-		work []float32
+// readWords loads all of b, whose length is a multiple of 32.
+func readWords(b []byte) {
+	var s0, s1, s2, s3 uint64
+	for ; len(b) >= 32; b = b[32:] {
+		s0 |= binary.NativeEndian.Uint64(b)
+		s1 |= binary.NativeEndian.Uint64(b[8:])
+		s2 |= binary.NativeEndian.Uint64(b[16:])
+		s3 |= binary.NativeEndian.Uint64(b[24:])
 	}
-	mats := make([]operands, p.Threads())
-	for i := range mats {
-		data := make([]float32, n*n)
-		for j := range data {
-			data[j] = 1 / float32(j+2)
+	keep(bits.OnesCount64(s0 | s1 | s2 | s3))
+}
+
+// keep makes its argument count as used.
+//
+//go:noinline
+func keep(int) {}
+
+// rate returns 10⁹ operations a second of all threads together: the best of some tries.
+func (l loop) rate(p *par.Pool) float64 {
+	if l.run == nil {
+		return 0
+	}
+	best := 0.0
+	for range loopTries {
+		// Every thread counts what it finishes in the same span.
+		rounds := make([]int, p.Threads())
+		began := time.Now()
+		p.Run(len(rounds), func(i int) {
+			for time.Since(began) < loopTime {
+				l.run(loopRounds)
+				rounds[i] += loopRounds
+			}
+		})
+		seconds := time.Since(began).Seconds()
+		total := 0
+		for _, n := range rounds {
+			total += n
 		}
-		m := gemm.Dense(data, n, n)
-		mats[i] = operands{a: m, c: gemm.Dense(make([]float32, n*n), n, n), b: gemm.Pack(nil, m), work: make([]float32, gemm.WorkFloats(n, n, n))}
+		best = max(best, float64(total)*float64(l.round)/seconds/1e9)
 	}
-	multiply := func(i int) {
-		m := mats[i]
-		gemm.MulPacked(nil, m.c, 1, m.a, m.b, gemm.Options{Work: m.work})
+	return best
+}
+
+// multiplyLoop stands in for a loop of instructions: float32 products of matrices within a core's second cache.
+func multiplyLoop() loop {
+	const n = 64
+	data := make([]float32, n*n)
+	for i := range data {
+		data[i] = 1 / float32(i+2)
 	}
-	for i := range mats {
-		multiply(i)
-	}
-	// Every thread counts what it finishes in the same span.
-	done := make([]int, len(mats))
-	began := time.Now()
-	p.Run(len(mats), func(i int) {
-		for time.Since(began) < fmaTime {
-			multiply(i)
-			done[i]++
+	m := gemm.Dense(data, n, n)
+	packed := gemm.Pack(nil, m)
+	return loop{round: 2 * n * n, run: func(rounds int) {
+		c, o := gemm.Dense(make([]float32, n*n), n, n), gemm.Options{Work: make([]float32, gemm.WorkFloats(n, n, n))}
+		for range rounds / n {
+			gemm.MulPacked(nil, c, 1, m, packed, o)
 		}
-	})
-	total := 0
-	for _, d := range done {
-		total += d
-	}
-	return 2 * n * n * n * float64(total) / time.Since(began).Seconds() / 1e9
+	}}
 }

@@ -5,7 +5,8 @@
 //	sample.go     one measurement of one variant, inside a process of its own
 //	process.go    starting that process
 //	memory*.go    what the operating system says about a process's memory
-//	calibrate.go  the machine's speed at the moment of a measurement: read bandwidth and multiply-add rate
+//	calibrate.go  the machine's limits at the moment of a measurement: read bandwidth, multiply-adds by precision
+//	limits*.go    the loops that they are measured with
 //	run.go        rounds over all variants in changing order, medians, the check of the outputs
 //	report.go     table, Markdown and JSON
 //	plot.go       the two figures, SVG and PNG
@@ -15,3 +16,5 @@
 //
 // What must not live here: how a model is opened (the caller gives an Opener), and inference itself (infer).
 package runtime
+
+//go:generate sh -c "cd _generate && go run . -pkg runtime -out ../limits_amd64.s -stubs ../limits_stubs_amd64.go"

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // processMemory returns the largest and the present resident set of this process, file pages included, in bytes; 0 for
@@ -36,4 +39,18 @@ func processorName() string {
 	line, _, _ := bytes.Cut(rest, []byte("\n"))
 	_, name, _ := bytes.Cut(line, []byte(":"))
 	return string(bytes.TrimSpace(name))
+}
+
+// hugeBytes returns n bytes of memory of its own, never given back, in huge pages where the system has them.
+func hugeBytes(n int) []byte {
+	const huge = 2 << 20
+	b, err := unix.Mmap(-1, 0, n+huge, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return make([]byte, n)
+	}
+	skip := int(-uintptr(unsafe.Pointer(&b[0])) % huge)
+	b = b[skip:][:n:n]
+	// An error only means that the advice is not taken.
+	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
+	return b
 }

@@ -25,7 +25,7 @@ func fakeReport(t *testing.T, weights []string, modes []Mode, threads []int) *Re
 			x := Sample{
 				Load: bytes[s.Weights] / 2e9, Prefill: prefill, FirstToken: 256 / prefill, Decode: decode,
 				PeakMemory: int64(1.1 * bytes[s.Weights]), Resident: int64(bytes[s.Weights]), KVPerToken: 49152, IDs: []int32{5, 6, 7, 8},
-				Calibration: Calibration{s.Threads, 20 * float64(s.Threads), 110 * float64(s.Threads)},
+				Calibration: Calibration{Threads: s.Threads, Read: 20 * float64(s.Threads), FMA: 110 * float64(s.Threads)},
 			}
 			switch s.Mode {
 			case Uncached:
