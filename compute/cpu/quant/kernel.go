@@ -19,6 +19,8 @@ type kernel struct {
 	loss    func(sum *lanes, w, h []float32, inv, lo, hi, s float32)
 	// multiply computes a tile of outputs for the given format and rows, at most mr.
 	multiply func(t *tile, f Format, rows int)
+	// finish computes y[i,j] = (c[i,j] + bias[j]) + base[i,j] for the rows and columns of o.
+	finish func(o *output)
 }
 
 // lanes are partial sums.
@@ -39,7 +41,17 @@ type tile struct {
 	ldc                 int // elements
 	in                  int // a multiple of 64
 	panels              int
-	stream              bool // the codes come from memory, not from a cache
+	ldy                 int      // elements; of y and base
+	y, base             *float32 // where C goes to and what is added to it, nil or to be asked for
+	stream              bool     // the codes come from memory, not from a cache
+}
+
+// output names the operands of kernel.finish. Assembly knows the offsets of the fields.
+type output struct {
+	y, c         *float32
+	bias, base   *float32 // nil: left out
+	ldy, ldc     int      // elements; ldy is of base too
+	rows, length int      // at least 1
 }
 
 // Level names the instruction set that Mul uses here: "avx512", "avx2" or "generic".

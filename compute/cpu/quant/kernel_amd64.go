@@ -15,11 +15,11 @@ var kernels = sync.OnceValue(func() []*kernel {
 	x := &cpu.X86
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI {
 		ks = append(ks, &kernel{level: "avx512", mr: 14, maxBits: maxBitsWith(maxBits512), quantize: quantizeWith(quantize512),
-			project: projectWith(project512), loss: lossWith(loss512), multiply: multiply512})
+			project: projectWith(project512), loss: lossWith(loss512), multiply: multiply512, finish: finishWith(finish512)})
 	}
 	if x.HasAVX2 && x.HasFMA { // every such processor converts float16 too
 		ks = append(ks, &kernel{level: "avx2", mr: 2, maxBits: maxBitsWith(maxBits2), quantize: quantizeWith(quantize2),
-			project: projectWith(project2), loss: lossWith(loss2), multiply: multiply2})
+			project: projectWith(project2), loss: lossWith(loss2), multiply: multiply2, finish: finishWith(finish2)})
 	}
 	return append(ks, genericKernel())
 })
@@ -49,6 +49,10 @@ func lossWith(f func(n int, w, h *float32, inv, lo, hi, s float32, sum *float32)
 		h = h[:len(w)]
 		f(len(w)&^15, &w[0], &h[0], inv, lo, hi, s, &sum[0])
 	}
+}
+
+func finishWith(f func(o *byte)) func(*output) {
+	return func(o *output) { f((*byte)(unsafe.Pointer(o))) }
 }
 
 // tileFunc takes the address of a tile.
@@ -100,6 +104,17 @@ func multiply2(t *tile, f Format, rows int) {
 func (t *tile) at(whole *tile, p, panels int) {
 	t.codes = (*byte)(unsafe.Add(unsafe.Pointer(whole.codes), p*whole.codeStep))
 	t.scales = (*byte)(unsafe.Add(unsafe.Pointer(whole.scales), p*whole.scaleStep))
-	t.c = (*float32)(unsafe.Add(unsafe.Pointer(whole.c), 4*p*panelOut))
+	t.c = panelOf(whole.c, p)
+	if whole.y != nil {
+		t.y = panelOf(whole.y, p)
+	}
+	if whole.base != nil {
+		t.base = panelOf(whole.base, p)
+	}
 	t.panels = panels
+}
+
+// panelOf returns the address of the first output of panel p in the row at c.
+func panelOf(c *float32, p int) *float32 {
+	return (*float32)(unsafe.Add(unsafe.Pointer(c), 4*p*panelOut))
 }

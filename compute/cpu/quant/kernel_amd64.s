@@ -2005,16 +2005,68 @@ loop:
 // func multiply512Int8x7x2(t *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·multiply512Int8x7x2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	ADDQ    CX, BX
-	ADDQ    DX, SI
-	MOVQ    56(AX), DI
-	MOVQ    64(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVQ    32(AX), R9
 	MOVQ    40(AX), R10
 	MOVQ    48(AX), R11
@@ -2268,16 +2320,74 @@ loop:
 // func multiply512Int8x8x2(t *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·multiply512Int8x8x2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	ADDQ    CX, BX
-	ADDQ    DX, SI
-	MOVQ    56(AX), DI
-	MOVQ    64(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVQ    32(AX), R9
 	MOVQ    40(AX), R10
 	MOVQ    48(AX), R11
@@ -2559,16 +2669,80 @@ loop:
 // func multiply512Int8x9x2(t *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·multiply512Int8x9x2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	ADDQ    CX, BX
-	ADDQ    DX, SI
-	MOVQ    56(AX), DI
-	MOVQ    64(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVQ    32(AX), R9
 	MOVQ    40(AX), R10
 	MOVQ    48(AX), R11
@@ -2878,16 +3052,86 @@ loop:
 // func multiply512Int8x10x2(t *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·multiply512Int8x10x2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	ADDQ    CX, BX
-	ADDQ    DX, SI
-	MOVQ    56(AX), DI
-	MOVQ    64(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVQ    32(AX), R9
 	MOVQ    40(AX), R10
 	MOVQ    48(AX), R11
@@ -3225,16 +3469,92 @@ loop:
 // func multiply512Int8x11x2(t *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·multiply512Int8x11x2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	ADDQ    CX, BX
-	ADDQ    DX, SI
-	MOVQ    56(AX), DI
-	MOVQ    64(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVQ    32(AX), R9
 	MOVQ    40(AX), R10
 	MOVQ    48(AX), R11
@@ -3600,16 +3920,98 @@ loop:
 // func multiply512Int8x12x2(t *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·multiply512Int8x12x2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	ADDQ    CX, BX
-	ADDQ    DX, SI
-	MOVQ    56(AX), DI
-	MOVQ    64(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVQ    32(AX), R9
 	MOVQ    40(AX), R10
 	MOVQ    48(AX), R11
@@ -4003,16 +4405,104 @@ loop:
 // func multiply512Int8x13x2(t *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·multiply512Int8x13x2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	ADDQ    CX, BX
-	ADDQ    DX, SI
-	MOVQ    56(AX), DI
-	MOVQ    64(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVQ    32(AX), R9
 	MOVQ    40(AX), R10
 	MOVQ    48(AX), R11
@@ -4434,16 +4924,110 @@ loop:
 // func multiply512Int8x14x2(t *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·multiply512Int8x14x2(SB), NOSPLIT, $0-8
-	MOVQ    t+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	ADDQ    CX, BX
-	ADDQ    DX, SI
-	MOVQ    56(AX), DI
-	MOVQ    64(AX), R8
-	SHLQ    $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVQ    32(AX), R9
 	MOVQ    40(AX), R10
 	MOVQ    48(AX), R11
@@ -6961,16 +7545,68 @@ same:
 // func multiply512Int4x7x2(t *byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x7x2(SB), NOSPLIT, $0-8
-	MOVQ         t+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         8(AX), DX
-	MOVQ         16(AX), BX
-	MOVQ         24(AX), SI
-	ADDQ         CX, BX
-	ADDQ         DX, SI
-	MOVQ         56(AX), DI
-	MOVQ         64(AX), R8
-	SHLQ         $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVL         $0x0f0f0f0f, R9
 	VPBROADCASTD R9, Z16
 	MOVQ         32(AX), R9
@@ -7229,16 +7865,74 @@ same:
 // func multiply512Int4x8x2(t *byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x8x2(SB), NOSPLIT, $0-8
-	MOVQ         t+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         8(AX), DX
-	MOVQ         16(AX), BX
-	MOVQ         24(AX), SI
-	ADDQ         CX, BX
-	ADDQ         DX, SI
-	MOVQ         56(AX), DI
-	MOVQ         64(AX), R8
-	SHLQ         $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVL         $0x0f0f0f0f, R9
 	VPBROADCASTD R9, Z18
 	MOVQ         32(AX), R9
@@ -7525,16 +8219,80 @@ same:
 // func multiply512Int4x9x2(t *byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x9x2(SB), NOSPLIT, $0-8
-	MOVQ         t+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         8(AX), DX
-	MOVQ         16(AX), BX
-	MOVQ         24(AX), SI
-	ADDQ         CX, BX
-	ADDQ         DX, SI
-	MOVQ         56(AX), DI
-	MOVQ         64(AX), R8
-	SHLQ         $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVL         $0x0f0f0f0f, R9
 	VPBROADCASTD R9, Z20
 	MOVQ         32(AX), R9
@@ -7849,16 +8607,86 @@ same:
 // func multiply512Int4x10x2(t *byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x10x2(SB), NOSPLIT, $0-8
-	MOVQ         t+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         8(AX), DX
-	MOVQ         16(AX), BX
-	MOVQ         24(AX), SI
-	ADDQ         CX, BX
-	ADDQ         DX, SI
-	MOVQ         56(AX), DI
-	MOVQ         64(AX), R8
-	SHLQ         $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVL         $0x0f0f0f0f, R9
 	VPBROADCASTD R9, Z22
 	MOVQ         32(AX), R9
@@ -8201,16 +9029,92 @@ same:
 // func multiply512Int4x11x2(t *byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x11x2(SB), NOSPLIT, $0-8
-	MOVQ         t+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         8(AX), DX
-	MOVQ         16(AX), BX
-	MOVQ         24(AX), SI
-	ADDQ         CX, BX
-	ADDQ         DX, SI
-	MOVQ         56(AX), DI
-	MOVQ         64(AX), R8
-	SHLQ         $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVL         $0x0f0f0f0f, R9
 	VPBROADCASTD R9, Z24
 	MOVQ         32(AX), R9
@@ -8581,16 +9485,98 @@ same:
 // func multiply512Int4x12x2(t *byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x12x2(SB), NOSPLIT, $0-8
-	MOVQ         t+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         8(AX), DX
-	MOVQ         16(AX), BX
-	MOVQ         24(AX), SI
-	ADDQ         CX, BX
-	ADDQ         DX, SI
-	MOVQ         56(AX), DI
-	MOVQ         64(AX), R8
-	SHLQ         $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVL         $0x0f0f0f0f, R9
 	VPBROADCASTD R9, Z26
 	MOVQ         32(AX), R9
@@ -8989,16 +9975,104 @@ same:
 // func multiply512Int4x13x2(t *byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x13x2(SB), NOSPLIT, $0-8
-	MOVQ         t+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         8(AX), DX
-	MOVQ         16(AX), BX
-	MOVQ         24(AX), SI
-	ADDQ         CX, BX
-	ADDQ         DX, SI
-	MOVQ         56(AX), DI
-	MOVQ         64(AX), R8
-	SHLQ         $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVL         $0x0f0f0f0f, R9
 	VPBROADCASTD R9, Z28
 	MOVQ         32(AX), R9
@@ -9425,16 +10499,110 @@ same:
 // func multiply512Int4x14x2(t *byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x14x2(SB), NOSPLIT, $0-8
-	MOVQ         t+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         8(AX), DX
-	MOVQ         16(AX), BX
-	MOVQ         24(AX), SI
-	ADDQ         CX, BX
-	ADDQ         DX, SI
-	MOVQ         56(AX), DI
-	MOVQ         64(AX), R8
-	SHLQ         $0x02, R8
+	MOVQ       t+0(FP), AX
+	MOVQ       (AX), CX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       24(AX), SI
+	ADDQ       CX, BX
+	ADDQ       DX, SI
+	MOVQ       56(AX), DI
+	MOVQ       64(AX), R8
+	SHLQ       $0x02, R8
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	MOVQ       96(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched96
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched96:
+	MOVQ       104(AX), R10
+	TESTQ      R10, R10
+	JZ         prefetched104
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+prefetched104:
 	MOVL         $0x0f0f0f0f, R9
 	VPBROADCASTD R9, Z30
 	MOVQ         32(AX), R9
@@ -10622,6 +11790,328 @@ same:
 	SUBQ $0x10, AX
 	JNZ  group
 	VZEROUPPER
+	RET
+
+// func finish512(o *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·finish512(SB), NOSPLIT, $0-8
+	MOVQ  o+0(FP), AX
+	MOVQ  (AX), CX
+	MOVQ  8(AX), DX
+	MOVQ  16(AX), BX
+	MOVQ  24(AX), SI
+	MOVQ  32(AX), DI
+	MOVQ  40(AX), R8
+	MOVQ  48(AX), R9
+	MOVQ  56(AX), AX
+	SHLQ  $0x02, DI
+	SHLQ  $0x02, R8
+	SHLQ  $0x02, AX
+	MOVQ  AX, R10
+	ANDQ  $-64, R10
+	MOVQ  AX, R11
+	SUBQ  R10, R11
+	MOVQ  R11, R12
+	SHRQ  $0x02, R12
+	MOVQ  $0x00000001, AX
+	SHLXQ R12, AX, AX
+	DECQ  AX
+	KMOVW AX, K1
+	TESTQ BX, BX
+	JZ    bias_true_base_true_next
+	TESTQ SI, SI
+	JZ    bias_true_base_true_next
+
+bias_true_base_true:
+	XORQ AX, AX
+
+bias_true_base_true_vectors:
+	CMPQ    AX, R10
+	JAE     bias_true_base_true_tail
+	VMOVUPS (DX)(AX*1), Z0
+	VADDPS  (BX)(AX*1), Z0, Z0
+	VADDPS  (SI)(AX*1), Z0, Z0
+	VMOVUPS Z0, (CX)(AX*1)
+	ADDQ    $0x40, AX
+	JMP     bias_true_base_true_vectors
+
+bias_true_base_true_tail:
+	TESTQ     R11, R11
+	JZ        bias_true_base_true_done
+	VMOVUPS.Z (DX)(AX*1), K1, Z0
+	VADDPS.Z  (BX)(AX*1), Z0, K1, Z0
+	VADDPS.Z  (SI)(AX*1), Z0, K1, Z0
+	VMOVUPS   Z0, K1, (CX)(AX*1)
+
+bias_true_base_true_done:
+	ADDQ R8, DX
+	ADDQ DI, CX
+	ADDQ DI, SI
+	DECQ R9
+	JNZ  bias_true_base_true
+	VZEROUPPER
+	RET
+
+bias_true_base_true_next:
+	TESTQ BX, BX
+	JZ    bias_true_base_false_next
+	TESTQ SI, SI
+	JNZ   bias_true_base_false_next
+
+bias_true_base_false:
+	XORQ AX, AX
+
+bias_true_base_false_vectors:
+	CMPQ    AX, R10
+	JAE     bias_true_base_false_tail
+	VMOVUPS (DX)(AX*1), Z0
+	VADDPS  (BX)(AX*1), Z0, Z0
+	VMOVUPS Z0, (CX)(AX*1)
+	ADDQ    $0x40, AX
+	JMP     bias_true_base_false_vectors
+
+bias_true_base_false_tail:
+	TESTQ     R11, R11
+	JZ        bias_true_base_false_done
+	VMOVUPS.Z (DX)(AX*1), K1, Z0
+	VADDPS.Z  (BX)(AX*1), Z0, K1, Z0
+	VMOVUPS   Z0, K1, (CX)(AX*1)
+
+bias_true_base_false_done:
+	ADDQ R8, DX
+	ADDQ DI, CX
+	DECQ R9
+	JNZ  bias_true_base_false
+	VZEROUPPER
+	RET
+
+bias_true_base_false_next:
+	TESTQ BX, BX
+	JNZ   bias_false_base_true_next
+	TESTQ SI, SI
+	JZ    bias_false_base_true_next
+
+bias_false_base_true:
+	XORQ AX, AX
+
+bias_false_base_true_vectors:
+	CMPQ    AX, R10
+	JAE     bias_false_base_true_tail
+	VMOVUPS (DX)(AX*1), Z0
+	VADDPS  (SI)(AX*1), Z0, Z0
+	VMOVUPS Z0, (CX)(AX*1)
+	ADDQ    $0x40, AX
+	JMP     bias_false_base_true_vectors
+
+bias_false_base_true_tail:
+	TESTQ     R11, R11
+	JZ        bias_false_base_true_done
+	VMOVUPS.Z (DX)(AX*1), K1, Z0
+	VADDPS.Z  (SI)(AX*1), Z0, K1, Z0
+	VMOVUPS   Z0, K1, (CX)(AX*1)
+
+bias_false_base_true_done:
+	ADDQ R8, DX
+	ADDQ DI, CX
+	ADDQ DI, SI
+	DECQ R9
+	JNZ  bias_false_base_true
+	VZEROUPPER
+	RET
+
+bias_false_base_true_next:
+	TESTQ BX, BX
+	JNZ   bias_false_base_false_next
+	TESTQ SI, SI
+	JNZ   bias_false_base_false_next
+
+bias_false_base_false:
+	XORQ AX, AX
+
+bias_false_base_false_vectors:
+	CMPQ    AX, R10
+	JAE     bias_false_base_false_tail
+	VMOVUPS (DX)(AX*1), Z0
+	VMOVUPS Z0, (CX)(AX*1)
+	ADDQ    $0x40, AX
+	JMP     bias_false_base_false_vectors
+
+bias_false_base_false_tail:
+	TESTQ     R11, R11
+	JZ        bias_false_base_false_done
+	VMOVUPS.Z (DX)(AX*1), K1, Z0
+	VMOVUPS   Z0, K1, (CX)(AX*1)
+
+bias_false_base_false_done:
+	ADDQ R8, DX
+	ADDQ DI, CX
+	DECQ R9
+	JNZ  bias_false_base_false
+	VZEROUPPER
+	RET
+
+bias_false_base_false_next:
+	RET
+
+// func finish2(o *byte)
+// Requires: AVX
+TEXT ·finish2(SB), NOSPLIT, $0-8
+	MOVQ  o+0(FP), AX
+	MOVQ  (AX), CX
+	MOVQ  8(AX), DX
+	MOVQ  16(AX), BX
+	MOVQ  24(AX), SI
+	MOVQ  32(AX), DI
+	MOVQ  40(AX), R8
+	MOVQ  48(AX), R9
+	MOVQ  56(AX), AX
+	SHLQ  $0x02, DI
+	SHLQ  $0x02, R8
+	SHLQ  $0x02, AX
+	MOVQ  AX, R11
+	ANDQ  $-32, R11
+	TESTQ BX, BX
+	JZ    bias_true_base_true_next
+	TESTQ SI, SI
+	JZ    bias_true_base_true_next
+
+bias_true_base_true:
+	XORQ R10, R10
+
+bias_true_base_true_vectors:
+	CMPQ    R10, R11
+	JAE     bias_true_base_true_tail
+	VMOVUPS (DX)(R10*1), Y0
+	VADDPS  (BX)(R10*1), Y0, Y0
+	VADDPS  (SI)(R10*1), Y0, Y0
+	VMOVUPS Y0, (CX)(R10*1)
+	ADDQ    $0x20, R10
+	JMP     bias_true_base_true_vectors
+
+bias_true_base_true_tail:
+	CMPQ   R10, AX
+	JAE    bias_true_base_true_done
+	VMOVSS (DX)(R10*1), X0
+	VADDSS (BX)(R10*1), X0, X0
+	VADDSS (SI)(R10*1), X0, X0
+	VMOVSS X0, (CX)(R10*1)
+	ADDQ   $0x04, R10
+	JMP    bias_true_base_true_tail
+
+bias_true_base_true_done:
+	ADDQ R8, DX
+	ADDQ DI, CX
+	ADDQ DI, SI
+	DECQ R9
+	JNZ  bias_true_base_true
+	VZEROUPPER
+	RET
+
+bias_true_base_true_next:
+	TESTQ BX, BX
+	JZ    bias_true_base_false_next
+	TESTQ SI, SI
+	JNZ   bias_true_base_false_next
+
+bias_true_base_false:
+	XORQ R10, R10
+
+bias_true_base_false_vectors:
+	CMPQ    R10, R11
+	JAE     bias_true_base_false_tail
+	VMOVUPS (DX)(R10*1), Y0
+	VADDPS  (BX)(R10*1), Y0, Y0
+	VMOVUPS Y0, (CX)(R10*1)
+	ADDQ    $0x20, R10
+	JMP     bias_true_base_false_vectors
+
+bias_true_base_false_tail:
+	CMPQ   R10, AX
+	JAE    bias_true_base_false_done
+	VMOVSS (DX)(R10*1), X0
+	VADDSS (BX)(R10*1), X0, X0
+	VMOVSS X0, (CX)(R10*1)
+	ADDQ   $0x04, R10
+	JMP    bias_true_base_false_tail
+
+bias_true_base_false_done:
+	ADDQ R8, DX
+	ADDQ DI, CX
+	DECQ R9
+	JNZ  bias_true_base_false
+	VZEROUPPER
+	RET
+
+bias_true_base_false_next:
+	TESTQ BX, BX
+	JNZ   bias_false_base_true_next
+	TESTQ SI, SI
+	JZ    bias_false_base_true_next
+
+bias_false_base_true:
+	XORQ R10, R10
+
+bias_false_base_true_vectors:
+	CMPQ    R10, R11
+	JAE     bias_false_base_true_tail
+	VMOVUPS (DX)(R10*1), Y0
+	VADDPS  (SI)(R10*1), Y0, Y0
+	VMOVUPS Y0, (CX)(R10*1)
+	ADDQ    $0x20, R10
+	JMP     bias_false_base_true_vectors
+
+bias_false_base_true_tail:
+	CMPQ   R10, AX
+	JAE    bias_false_base_true_done
+	VMOVSS (DX)(R10*1), X0
+	VADDSS (SI)(R10*1), X0, X0
+	VMOVSS X0, (CX)(R10*1)
+	ADDQ   $0x04, R10
+	JMP    bias_false_base_true_tail
+
+bias_false_base_true_done:
+	ADDQ R8, DX
+	ADDQ DI, CX
+	ADDQ DI, SI
+	DECQ R9
+	JNZ  bias_false_base_true
+	VZEROUPPER
+	RET
+
+bias_false_base_true_next:
+	TESTQ BX, BX
+	JNZ   bias_false_base_false_next
+	TESTQ SI, SI
+	JNZ   bias_false_base_false_next
+
+bias_false_base_false:
+	XORQ R10, R10
+
+bias_false_base_false_vectors:
+	CMPQ    R10, R11
+	JAE     bias_false_base_false_tail
+	VMOVUPS (DX)(R10*1), Y0
+	VMOVUPS Y0, (CX)(R10*1)
+	ADDQ    $0x20, R10
+	JMP     bias_false_base_false_vectors
+
+bias_false_base_false_tail:
+	CMPQ   R10, AX
+	JAE    bias_false_base_false_done
+	VMOVSS (DX)(R10*1), X0
+	VMOVSS X0, (CX)(R10*1)
+	ADDQ   $0x04, R10
+	JMP    bias_false_base_false_tail
+
+bias_false_base_false_done:
+	ADDQ R8, DX
+	ADDQ DI, CX
+	DECQ R9
+	JNZ  bias_false_base_false
+	VZEROUPPER
+	RET
+
+bias_false_base_false_next:
 	RET
 
 // func maxBits512(n int, x *float32) uint32

@@ -8,7 +8,7 @@ import (
 
 func genericKernel() *kernel {
 	return &kernel{level: "generic", mr: 4, maxBits: maxBitsGeneric, quantize: quantizeGeneric,
-		project: projectGeneric, loss: lossGeneric, multiply: multiplyGeneric}
+		project: projectGeneric, loss: lossGeneric, multiply: multiplyGeneric, finish: finishGeneric}
 }
 
 func maxBitsGeneric(x []float32) uint32 { return math.Float32bits(maxAbs(x)) }
@@ -89,6 +89,29 @@ func multiplyGeneric(t *tile, f Format, rows int) {
 			copy(c, acc[:])
 		}
 	}
+}
+
+func finishGeneric(o *output) {
+	for i := range o.rows {
+		y, c := floatsAt(o.y, i*o.ldy, o.length), floatsAt(o.c, i*o.ldc, o.length)
+		if o.bias != nil {
+			for j, b := range floatsAt(o.bias, 0, o.length) {
+				c[j] += b
+			}
+		}
+		if o.base == nil {
+			copy(y, c)
+			continue
+		}
+		for j, b := range floatsAt(o.base, i*o.ldy, o.length) {
+			y[j] = c[j] + b
+		}
+	}
+}
+
+// floatsAt returns n elements from the given one after p on.
+func floatsAt(p *float32, skip, n int) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(p), 4*skip)), n)
 }
 
 // codeBytes returns the size of a panel's codes for in, a multiple of 64.

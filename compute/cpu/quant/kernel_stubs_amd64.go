@@ -244,6 +244,16 @@ func multiply2Int8x2(t *byte)
 //go:noescape
 func multiply2Int4x2(t *byte)
 
+// finish512 adds bias and base to a tile and stores it, see kernel.finish.
+//
+//go:noescape
+func finish512(o *byte)
+
+// finish2 is finish512 for AVX2.
+//
+//go:noescape
+func finish2(o *byte)
+
 // maxBits512 returns the largest of the bits of |x[i]|, i < n, n a multiple of 64. See kernel.maxBits.
 //
 //go:noescape

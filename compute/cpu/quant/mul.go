@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"autodev/compute/cpu/par"
-	"autodev/compute/cpu/vec"
 )
 
 // Epilogue is what happens to a product: y = Then(x·Wᵀ + Bias) + Base. Zero fields are left out.
@@ -90,26 +89,39 @@ func (j *job) run(item int) {
 		} else {
 			t.sums = &j.x.sum8[row*ceilDiv(j.x.in, ActGroup)]
 		}
-		j.x.k.multiply(&t, f, rows)
-		for i := range rows {
-			j.finish(c[i*ldc:], row+i, first*panelOut, min(panels*panelOut, j.w.out-first*panelOut))
+		at := row*j.w.out + first*panelOut
+		if !t.stream {
+			t.ldy, t.y = j.w.out, &j.y[at]
+			if j.e.Base != nil && &j.e.Base[at] != t.y {
+				t.base = &j.e.Base[at]
+			}
 		}
+		j.x.k.multiply(&t, f, rows)
+		j.finish(c, ldc, row, rows, first*panelOut, min(panels*panelOut, j.w.out-first*panelOut))
 	}
 }
 
-// finish applies the epilogue to n outputs of a row from o on, which it may overwrite.
-func (j *job) finish(c []float32, row, o, n int) {
-	c = c[:n]
-	y := j.y[row*j.w.out+o:][:n]
+// finish applies the epilogue to n outputs from output o on of a tile's rows in c, which it may overwrite.
+func (j *job) finish(c []float32, ldc, row, rows, o, n int) {
+	at := row*j.w.out + o
+	out := output{y: &j.y[at], c: &c[0], ldy: j.w.out, ldc: ldc, rows: rows, length: n}
 	if j.e.Bias != nil {
-		vec.Add(c, c, j.e.Bias[o:][:n])
+		out.bias = &j.e.Bias[o]
 	}
-	if j.e.Then != nil {
-		j.e.Then(c, c)
+	if then := j.e.Then; then != nil {
+		// First the bias alone, c to c, for then to find the rows there.
+		out.y, out.ldy = out.c, ldc
+		if out.bias != nil {
+			j.x.k.finish(&out)
+		}
+		for i := range rows {
+			part := c[i*ldc:][:n]
+			then(part, part)
+		}
+		out.y, out.ldy, out.bias = &j.y[at], j.w.out, nil
 	}
 	if j.e.Base != nil {
-		vec.Add(y, c, j.e.Base[row*j.w.out+o:][:n])
-		return
+		out.base = &j.e.Base[at]
 	}
-	copy(y, c)
+	j.x.k.finish(&out)
 }

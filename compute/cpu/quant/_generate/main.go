@@ -25,6 +25,8 @@ func main() {
 		multiply2Int8(rows)
 		multiply2Int4(rows)
 	}
+	finish512()
+	finish2()
 	maxBits512()
 	maxBits2()
 	quantize512()
@@ -50,9 +52,16 @@ var (
 const (
 	tileCodes, tileScales, tileCodeStep, tileScaleStep, tileX = 0, 8, 16, 24, 32
 	tileSums, tileScale, tileC, tileLDC, tileIn, tilePanels   = 40, 48, 56, 64, 72, 80
+	tileLDY, tileY, tileBase                                  = 88, 96, 104
 )
 
-// field loads a field of the tile that t points to.
+// The offsets of output's fields.
+const (
+	outputY, outputC, outputBias, outputBase       = 0, 8, 16, 24
+	outputLDY, outputLDC, outputRows, outputLength = 32, 40, 48, 56
+)
+
+// field loads a field of the struct that t points to.
 func field(t reg.Register, offset int) reg.GPVirtual {
 	r := GP64()
 	MOVQ(operand.Mem{Base: t, Disp: offset}, r)

@@ -105,6 +105,9 @@ func multiply512(rows, panels int, int4 bool) {
 	}
 	k.c, k.ldc = field(t, tileC), field(t, tileLDC)
 	SHLQ(operand.Imm(2), k.ldc)
+	if panels == 2 {
+		k.prefetchOutput(t)
+	}
 	if int4 {
 		broadcast32(0x0f0f0f0f, k.mask)
 	}
@@ -210,6 +213,27 @@ func multiply512(rows, panels int, int4 bool) {
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// prefetchOutput asks for the memory that C goes to: for a batch it is rows far apart and longer ago than caches remember, and it
+// comes while the tile is multiplied.
+func (k *kernel512) prefetchOutput(t reg.Register) {
+	ldy := field(t, tileLDY)
+	SHLQ(operand.Imm(2), ldy)
+	for _, offset := range []int{tileY, tileBase} {
+		p := field(t, offset)
+		skip := fmt.Sprintf("prefetched%d", offset)
+		TESTQ(p, p)
+		JZ(operand.LabelRef(skip))
+		for i := range k.rows {
+			PREFETCHT0(at(p, 0))
+			PREFETCHT0(at(p, 64))
+			if i < k.rows-1 {
+				ADDQ(ldy, p)
+			}
+		}
+		Label(skip)
+	}
 }
 
 // eachC calls f with the address of every vector of C.
