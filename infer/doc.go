@@ -4,6 +4,7 @@
 //	model.go     a checkpoint made ready: weights packed once, the model's Forward traced once into a program
 //	weights.go   how matrices are kept: float32, int8, int4; products with them
 //	pack.go      packed folders (package model/packed): written, with calibration in pack_calibrated.go; loaded
+//	hugepages.go mapped weights moved into huge pages, while they are used
 //	program.go   the traced program: model.Builder recorded as steps over scratch registers
 //	step.go      one step of the program run for some tokens of a session
 //	session.go   one sequence and its key/value cache: Append, Truncate

@@ -14,7 +14,8 @@ type EngineOptions struct {
 	Queue       int           // calls that may wait: 64
 	MaxWait     time.Duration // longest wait: a minute
 	// CacheBytes bounds the memory that keeps the keys and values of recent prompts and completions, for prompts that begin like
-	// them: eight contexts, at most 1 GiB. Negative: none is kept.
+	// them: what 15 % of the weights leave beside the rest, but two contexts at least and eight, or 1 GiB, at most. Negative: none
+	// is kept.
 	CacheBytes int64
 }
 

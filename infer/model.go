@@ -21,12 +21,10 @@ import (
 type Options struct {
 	Threads int     // 0 is all processors; changes no result
 	Weights Weights // how matrices are kept: Float32 when empty
-	// HugePages copies the weights of a packed folder into memory of the process's own when it is loaded, instead of using them
-	// where their file is mapped: every token reads all of them, and small pages slow that down, most of all in virtual
-	// machines. Loading takes the time of the copy, and processes do not share the weights. Changes no result.
-	HugePages bool
-	// Cache is how keys and values are kept: float32 when zero.
-	Cache cpu.CacheFormat
+	Cache   Cache   // how keys and values are kept: CacheAuto when empty
+	// HugePages says whether the weights of a packed folder are used where their file is mapped: HugePagesAuto when empty.
+	// Changes no result.
+	HugePages HugePages
 }
 
 // Info is what a client may want to know about a model.
@@ -35,6 +33,9 @@ type Info struct {
 	Vocab      int   // tokens that can be generated or scored
 	Parameters int64 // a tied head counts once
 	FIM        bool  // it can fill in the middle
+	Weights    Weights
+	Bytes      int64 // of the matrices in memory
+	Cache      Cache // never CacheAuto
 }
 
 // Model is a checkpoint made ready for inference: immutable, safe for use by any number of goroutines.
@@ -44,6 +45,7 @@ type Model struct {
 	program *program
 	pool    *par.Pool
 	kernels cpu.Kernels
+	weights Weights
 	cache   cpu.CacheFormat
 	rows    int     // of the head's weight
 	vocab   int     // rows that are tokens
@@ -56,6 +58,7 @@ type Model struct {
 	idle   []*workspace
 	users  int            // workspaces given out
 	folder *packed.Folder // where the weights are, when they are mapped
+	mover  *mover         // copies them; nil when that is not wanted
 	closed bool
 }
 
@@ -78,7 +81,7 @@ func Load(ctx context.Context, name string, c model.Config, src model.Source, to
 	if err != nil {
 		return nil, err
 	}
-	m, err := build(name, c, tok, o, func(p *par.Pool) weightSource { return newPacker(ctx, p, c, src, w) })
+	m, err := build(name, c, w, tok, o, func(p *par.Pool) weightSource { return newPacker(ctx, p, c, src, w) })
 	// Whatever was being read then: loading was interrupted.
 	if stop := context.Cause(ctx); err != nil && stop != nil && errors.Is(err, stop) {
 		return nil, fmt.Errorf("load %s: %w", name, stop)
@@ -87,21 +90,27 @@ func Load(ctx context.Context, name string, c model.Config, src model.Source, to
 }
 
 // build traces the model whose weights source gives.
-func build(name string, c model.Config, tok *tokenizer.Tokenizer, o Options, source func(*par.Pool) weightSource) (*Model, error) {
+func build(name string, c model.Config, w Weights, tok *tokenizer.Tokenizer, o Options, source func(*par.Pool) weightSource) (*Model, error) {
 	if o.Threads < 0 {
 		return nil, &OptionError{"threads", fmt.Sprintf("found %d, expected 0 or more", o.Threads)}
 	}
+	cache, err := ParseCache(string(o.Cache))
+	if err != nil {
+		return nil, err
+	}
+	format, err := cpu.ParseCacheFormat(string(cache.For(w)))
+	if err != nil {
+		return nil, err
+	}
 	if tok != nil {
-		var err error
 		if c, err = c.WithVocab(tok.VocabSize()); err != nil {
 			return nil, fmt.Errorf("model %s: %w", name, err)
 		}
 	}
 	m := &Model{config: c, tok: tok, pool: par.New(o.Threads), rows: c.VocabSize, vocab: c.Vocab}
-	m.kernels, m.cache = cpu.NewKernels(m.pool), o.Cache
+	m.kernels, m.weights, m.cache = cpu.NewKernels(m.pool), w, format
 	t := &tracer{source: source(m.pool), block: -1}
 	model.Forward[int](c, t)
-	var err error
 	if m.program, err = t.program(); err != nil {
 		m.pool.Close()
 		return nil, fmt.Errorf("model %s: %w", name, err)
@@ -116,6 +125,7 @@ func (m *Model) Close() {
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
+	m.mover.stop()
 	m.pool.Close()
 	m.unmap()
 }
@@ -174,7 +184,7 @@ func (m *Model) Context() int { return m.config.Positions }
 
 // Info describes the model.
 func (m *Model) Info() Info {
-	i := Info{Context: m.config.Positions, Vocab: m.vocab, Parameters: m.config.NumParams()}
+	i := Info{Context: m.config.Positions, Vocab: m.vocab, Parameters: m.config.NumParams(), Weights: m.weights, Bytes: m.program.bytes(), Cache: Cache(m.cache.String())}
 	if m.tok != nil {
 		_, i.FIM = m.tok.FIM()
 	}

@@ -176,7 +176,7 @@ func (w *packWriter) round(t *model.Tensor) *matrix {
 	f := w.Weights.formatOf(w.config, w.specs[t.Name])
 	if w.Method == PackNearest {
 		out, in := t.Shape[0], t.Shape[1]
-		return &matrix{name: t.Name, out: out, in: in, quant: quant.QuantizeAbsMax(w.pool, f.quant(), t.Data, out, in)}
+		return &matrix{name: t.Name, out: out, in: in, form: form{quant: quant.QuantizeAbsMax(w.pool, f.quant(), t.Data, out, in)}}
 	}
 	return pack(w.pool, t, f)
 }
@@ -224,10 +224,11 @@ func swapped(b []byte) []byte {
 	return out
 }
 
-// LoadPacked makes the model of a packed folder ready: its weights are used where their file is mapped, or copied when
-// o.HugePages. It takes the folder over: Close closes it, and so does an error.
+// LoadPacked makes the model of a packed folder ready: its weights are used where their file is mapped, and copied as
+// o.HugePages says. It takes the folder over: Close closes it, and so does an error.
 func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
 	w := Weights(f.Quantization.Weights)
+	source := &mapped{f, map[string]*matrix{}}
 	m, err := func() (*Model, error) {
 		if !slices.Contains(packable(), w) {
 			return nil, fmt.Errorf("%s: weights of format %q, expected bf16, int8 or int4", f.Label(), w)
@@ -235,14 +236,10 @@ func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, 
 		if o.Weights != "" && o.Weights != w {
 			return nil, &OptionError{"weights", fmt.Sprintf("found %s, but the folder %s holds %s: expected that, or none", o.Weights, f.Dir, w)}
 		}
-		if o.HugePages {
-			pool := par.New(o.Threads)
-			defer pool.Close()
-			if err := f.Detach(pool.Run); err != nil {
-				return nil, err
-			}
+		if _, err := ParseHugePages(string(o.HugePages)); err != nil {
+			return nil, err
 		}
-		return build(f.Dir, f.Config, tok, o, func(*par.Pool) weightSource { return &mapped{f, map[string]*matrix{}} })
+		return build(f.Dir, f.Config, w, tok, o, func(*par.Pool) weightSource { return source })
 	}()
 	if err != nil {
 		// The folder is of no use, whatever closing it says.
@@ -250,6 +247,10 @@ func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, 
 		return nil, err
 	}
 	m.folder = f
+	if err := m.move(source, o.HugePages); err != nil {
+		m.Close()
+		return nil, err
+	}
 	return m, nil
 }
 
@@ -311,18 +312,28 @@ func (p *mapped) matrix(name string) (*matrix, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &matrix{name: name, out: e.Shape[0], in: e.Shape[1]}
+	f, err := p.form(e, p.folder.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	m := &matrix{name: name, out: e.Shape[0], in: e.Shape[1], form: f}
+	p.matrices[name] = m
+	return m, nil
+}
+
+// form returns the matrix e over the parts that bytes gives.
+func (p *mapped) form(e packed.Entry, bytes func(name, part string) []byte) (f form, err error) {
+	out, in := e.Shape[0], e.Shape[1]
 	switch format := Weights(e.Format); format {
 	case BFloat16:
-		m.packed, err = gemm.PackedBF16From(halves(p.folder.Bytes(name, partHalves)), m.in, m.out)
+		f.packed, err = gemm.PackedBF16From(halves(bytes(e.Name, partHalves)), in, out)
 	case Int8, Int4:
-		m.quant, err = quant.From(format.quant(), m.out, m.in, p.folder.Bytes(name, partCodes), p.folder.Bytes(name, partScales))
+		f.quant, err = quant.From(format.quant(), out, in, bytes(e.Name, partCodes), bytes(e.Name, partScales))
 	default:
 		err = fmt.Errorf("format %q, expected bf16, int8 or int4", e.Format)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: tensor %s: %w", p.folder.Label(), name, err)
+		return f, fmt.Errorf("%s: tensor %s: %w", p.folder.Label(), e.Name, err)
 	}
-	p.matrices[name] = m
-	return m, nil
+	return f, nil
 }

@@ -81,7 +81,7 @@ func TestPackedEqualsLoaded(t *testing.T) {
 				want := allLogits(t, m, ids, len(ids))
 				dir := packTo(t, ckpt, PackOptions{Weights: w, Threads: 3})
 				for _, threads := range []int{1, 3} {
-					p := loadPacked(t, dir, Options{Threads: threads, Weights: w, HugePages: threads == 1})
+					p := loadPacked(t, dir, Options{Threads: threads, Weights: w, HugePages: map[int]HugePages{1: HugePagesOn, 3: HugePagesOff}[threads]})
 					for _, sizes := range [][]int{{len(ids)}, {1}, {7, 40, 1, 13}} {
 						for i, got := range allLogits(t, p, ids, sizes...) {
 							if !sameBits(got, want[i]) {

@@ -46,8 +46,17 @@ func newPrefixes(m *Model, limit int64) *prefixes {
 	return p
 }
 
-// defaultCacheBytes is the memory for sessions if none is given: eight full contexts, at most a gigabyte.
-func defaultCacheBytes(m *Model) int64 { return min(8*m.cacheBytes(m.Context()), 1<<30) }
+// defaultCacheBytes is the memory for sessions if none is given: a model that is served is to take 15 % more than its weights,
+// of which what else a request needs is taken off. But it is two full contexts or, where those are small, eight in at most 32
+// MiB; and never more than eight contexts or a gigabyte.
+func defaultCacheBytes(m *Model) int64 {
+	context := m.cacheBytes(m.Context())
+	least := max(2*context, min(8*context, 32<<20))
+	return min(max(m.program.bytes()*15/100-otherBytes, least), 8*context, 1<<30)
+}
+
+// otherBytes is about what serving takes beside weights, keys and values: scratch memory, tokenizer, program, garbage.
+const otherBytes = 112 << 20
 
 // common returns the number of tokens that a and b begin with together.
 func common(a, b []int32) int {

@@ -11,7 +11,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"autodev/compute/cpu"
 	"autodev/infer/infertest"
 	"autodev/model"
 )
@@ -241,7 +240,7 @@ func TestFormats(t *testing.T) {
 	c.Embed, c.Inner = 64, 128
 	text := strings.Repeat("for i in range(10):\n    print(i)\n", 12)
 	for _, weights := range []Weights{Float32, Int8, Int4} {
-		for _, cache := range []cpu.CacheFormat{cpu.CacheF32, cpu.CacheBF16, cpu.CacheInt8} {
+		for _, cache := range []Cache{CacheFloat32, CacheBFloat16, CacheInt8} {
 			m, err := New(infertest.Checkpoint(c), tok, Options{Threads: 2, Weights: weights, Cache: cache})
 			if err != nil {
 				t.Fatal(err)

@@ -2,6 +2,7 @@ package infer
 
 import (
 	"fmt"
+	"slices"
 
 	"autodev/compute"
 	"autodev/model"
@@ -43,6 +44,24 @@ type program struct {
 	widths []int // of the registers
 	layers int   // of the key/value cache
 	kv     int   // floats per token and layer of K (and of V)
+}
+
+// bytes returns the memory of the matrices.
+func (p *program) bytes() (n int64) {
+	var seen []*matrix
+	for i := range p.steps {
+		w := p.steps[i].weight
+		if w == nil || slices.Contains(seen, w) {
+			continue
+		}
+		seen = append(seen, w)
+		if f := w.now(); f.quant != nil {
+			n += int64(f.quant.Bytes())
+		} else if f.packed != nil {
+			n += int64(f.packed.Bytes())
+		}
+	}
+	return n
 }
 
 // value is a traced activation: what a register holds from the step that makes it to the last that reads it.

@@ -3,6 +3,8 @@ package infer
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/par"
@@ -53,24 +55,76 @@ func (w Weights) formatOf(c model.Config, p model.ParamSpec) Weights {
 	return w
 }
 
+// Cache says how keys and values are kept.
+type Cache string
+
+const (
+	// CacheAuto, the default, is CacheFloat32 beside float32 weights and CacheBFloat16 beside all others, whose rounding is
+	// coarser by far.
+	CacheAuto     Cache = "auto"
+	CacheFloat32  Cache = "float32"
+	CacheBFloat16 Cache = "bf16"
+	CacheInt8     Cache = "int8"
+)
+
+// CacheFormats lists the known ones.
+func CacheFormats() []Cache { return []Cache{CacheAuto, CacheFloat32, CacheBFloat16, CacheInt8} }
+
+// ParseCache reads the name of a format; "" is CacheAuto.
+func ParseCache(s string) (Cache, error) {
+	if s == "" {
+		return CacheAuto, nil
+	}
+	if c := Cache(s); slices.Contains(CacheFormats(), c) {
+		return c, nil
+	}
+	return "", &OptionError{"kv_cache", fmt.Sprintf("found %q, expected auto, float32, bf16 or int8", s)}
+}
+
+// For returns what c means beside weights: any but CacheAuto.
+func (c Cache) For(w Weights) Cache {
+	switch {
+	case c != CacheAuto && c != "":
+		return c
+	case w == Float32 || w == "":
+		return CacheFloat32
+	}
+	return CacheBFloat16
+}
+
 // tokenTable is the embedding table, whose rows are also the head's unless the model has another.
 const tokenTable = "transformer.wte.weight"
 
-// matrix is the weight [out, in] of a linear module, or a table of out rows. One of its forms is there.
+// matrix is the weight [out, in] of a linear module, or a table of out rows.
 type matrix struct {
 	name    string
 	in, out int
-	packed  *gemm.Packed // [in, out], float32 or bfloat16
-	quant   *quant.Matrix
+	form
+	moved atomic.Pointer[form] // the same bytes in better memory, once they are there
+}
+
+// form is what a matrix is kept as: one of these.
+type form struct {
+	packed *gemm.Packed // [in, out], float32 or bfloat16
+	quant  *quant.Matrix
+}
+
+// now returns the form to read. It may be another for the next product, with the same result.
+func (w *matrix) now() *form {
+	if f := w.moved.Load(); f != nil {
+		return f
+	}
+	return &w.form
 }
 
 // row writes row r to dst [in].
 func (w *matrix) row(dst []float32, r int) {
-	if w.quant != nil {
-		w.quant.Row(dst, r)
+	f := w.now()
+	if f.quant != nil {
+		f.quant.Row(dst, r)
 		return
 	}
-	w.packed.Column(dst, r)
+	f.packed.Column(dst, r)
 }
 
 // pack brings the tensor t [out, in] into a form.
@@ -106,18 +160,19 @@ type epilogue struct {
 // linear computes the product of x [n, w.in] and w, y [n, w.out], with what follows it. same says that x is what the linear
 // before this one read: its quantised rows are in scratch.
 func (m *Model) linear(scratch *workspace, y, x []float32, n int, w *matrix, e epilogue, same bool) {
-	if w.quant != nil {
+	f := w.now()
+	if f.quant != nil {
 		if !same {
 			scratch.rows.Set(m.pool, x[:n*w.in], n, w.in)
 		}
-		quant.Mul(m.pool, y[:n*w.out], &scratch.rows, w.quant, quant.Epilogue{Bias: e.bias, Then: e.then, Base: e.base})
+		quant.Mul(m.pool, y[:n*w.out], &scratch.rows, f.quant, quant.Epilogue{Bias: e.bias, Then: e.then, Base: e.base})
 		return
 	}
 	o := gemm.Options{Bias: e.bias, Then: e.then}
 	if e.base != nil {
 		o.Base = gemm.Dense(e.base, n, w.out)
 	}
-	gemm.MulPacked(m.pool, gemm.Dense(y, n, w.out), 1, gemm.Dense(x, n, w.in), w.packed, o)
+	gemm.MulPacked(m.pool, gemm.Dense(y, n, w.out), 1, gemm.Dense(x, n, w.in), f.packed, o)
 }
 
 // packer is the weightSource of a model's parameters: each is read, brought into its form and forgotten.

@@ -35,7 +35,7 @@ func benchCommand() *cli.Command {
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, or " + models.Tiny, Value: models.Tiny},
 					&cli.StringSliceFlag{Name: "weights", Usage: "formats, each with = and a folder of its own where it is not --model's: float32,int8=`FOLDER`", Value: cli.NewStringSlice("float32", "bf16", "int8", "int4")},
-					&cli.StringSliceFlag{Name: "kv-cache", Usage: "formats of keys and values: float32, bf16, int8", Value: cli.NewStringSlice("float32")},
+					&cli.StringSliceFlag{Name: "kv-cache", Usage: "formats of keys and values: float32, bf16, int8, or auto (float32 beside float32 weights, else bf16)", Value: cli.NewStringSlice(string(infer.CacheAuto))},
 					&cli.IntFlag{Name: "prompt-tokens", Usage: "length of the prompt", Value: 256},
 					&cli.IntFlag{Name: "new-tokens", Usage: "generated, neither more nor fewer", Value: 64},
 					&cli.StringFlag{Name: "prompt", Usage: "`FILE` of text for the prompt, from its beginning (default: Go source code)"},
@@ -104,8 +104,8 @@ func (f *benchRuntimeFlags) check() error {
 		}
 	}
 	for i, name := range f.kv {
-		if _, err := cpu.ParseCacheFormat(name); err != nil || slices.Contains(f.kv[:i], name) {
-			return usageError("--kv-cache %s: expected different formats among float32, bf16 and int8", name)
+		if _, err := infer.ParseCache(name); err != nil || name == "" || slices.Contains(f.kv[:i], name) {
+			return usageError("--kv-cache %s: expected different formats among auto, float32, bf16 and int8", name)
 		}
 	}
 	if !slices.Contains(runtime.Formats(), f.format) {
@@ -153,7 +153,7 @@ func benchRuntime(ctx context.Context, f benchRuntimeFlags, out, errOut io.Write
 	}
 	bar := progress.New(errOut, "measuring", "measurements")
 	report, err := runtime.Benchmark{
-		Model: modelLabel(f.model), Variants: runtime.Variants(formats, f.kv, modes, f.threads),
+		Model: modelLabel(f.model), Variants: benchVariants(formats, f.kv, modes, f.threads),
 		Source:       func(weights string) string { return folders[weights] },
 		PromptTokens: f.promptTokens, NewTokens: f.newTokens, Prompt: prompt, Repeat: f.repeat, Seed: f.seed,
 		Measure: runtime.Process([]string{self, "bench", benchProcess}), Progress: bar.Set,
@@ -164,6 +164,20 @@ func benchRuntime(ctx context.Context, f benchRuntimeFlags, out, errOut io.Write
 	}
 	// What was measured is shown even where it proves something broken.
 	return errors.Join(report.Write(out, f.format), writeRuntime(report, f.json, f.out), report.Err())
+}
+
+// benchVariants is runtime.Variants with formats of keys and values that may be auto.
+func benchVariants(formats, kv []string, modes []runtime.Mode, threads []int) (vs []runtime.Variant) {
+	for _, w := range formats {
+		var used []string
+		for _, name := range kv {
+			if name = string(infer.Cache(name).For(infer.Weights(w))); !slices.Contains(used, name) {
+				used = append(used, name)
+			}
+		}
+		vs = append(vs, runtime.Variants([]string{w}, used, modes, threads)...)
+	}
+	return vs
 }
 
 // benchWeights reads --weights: the formats in order, and the folder of each.
@@ -201,7 +215,7 @@ func openMeasured(ctx context.Context, s runtime.Spec) (runtime.Opened, error) {
 	if err != nil {
 		return runtime.Opened{}, err
 	}
-	m, tok, err := inference{model: s.Model, weights: infer.Weights(s.Weights), cache: cache, threads: s.Threads}.open(ctx)
+	m, tok, err := inference{model: s.Model, weights: infer.Weights(s.Weights), cache: infer.Cache(s.KV), threads: s.Threads}.open(ctx)
 	kv := config.Layers * cpu.NewCache(cache, config.KVHeads, config.HeadDim()).BytesPerToken()
 	return runtime.Opened{Model: m, Tokenizer: tok, Config: config, KVPerToken: int64(kv)}, err
 }

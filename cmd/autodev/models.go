@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"autodev/compute/cpu"
 	"autodev/infer"
 	"autodev/lora"
 	"autodev/model"
@@ -105,8 +104,8 @@ func inferenceFlags() []cli.Flag {
 		&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, packed or not, or " + models.Tiny, Value: models.Tiny},
 		&cli.StringFlag{Name: "adapter", Usage: "`FOLDER` of a PEFT LoRA adapter of the model"},
 		&cli.StringFlag{Name: "weights", Usage: "`FORMAT` to keep weights in: " + weightsText() + " (default: what the folder is packed in, or float32)"},
-		&cli.StringFlag{Name: "kv-cache", Usage: "`FORMAT` to keep keys and values in: float32, bf16 or int8", Value: "float32"},
-		&cli.BoolFlag{Name: "huge-pages", Usage: "copy packed weights into huge pages of the process's own instead of mapping their file: loading takes longer, decoding less, and processes do not share them"},
+		&cli.StringFlag{Name: "kv-cache", Usage: "`FORMAT` to keep keys and values in: float32, bf16, int8, or auto (float32 beside float32 weights, else bf16)", Value: "auto"},
+		&cli.StringFlag{Name: "huge-pages", Usage: "copy packed weights into huge pages of the process's own, which processes do not share but read faster than the mapped file: on (before anything else), off, or auto (in the background, if memory allows)", Value: "auto"},
 		&cli.IntFlag{Name: "threads", Usage: "0 takes all processors"},
 	}
 }
@@ -134,12 +133,15 @@ func parseWeights(s string) (infer.Weights, error) {
 
 // inferenceOf reads inferenceFlags.
 func inferenceOf(c *cli.Context) (f inference, err error) {
-	f = inference{model: c.String("model"), adapter: c.String("adapter"), threads: c.Int("threads"), hugePages: c.Bool("huge-pages")}
+	f = inference{model: c.String("model"), adapter: c.String("adapter"), threads: c.Int("threads")}
 	if f.threads < 0 {
 		return f, usageError("--threads %d: expected 0 or more", f.threads)
 	}
-	if f.cache, err = cpu.ParseCacheFormat(c.String("kv-cache")); err != nil {
-		return f, usageError("--kv-cache %s: expected float32, bf16 or int8", c.String("kv-cache"))
+	if f.cache, err = infer.ParseCache(c.String("kv-cache")); err != nil {
+		return f, usageError("--kv-cache %s: expected auto, float32, bf16 or int8", c.String("kv-cache"))
+	}
+	if f.hugePages, err = infer.ParseHugePages(c.String("huge-pages")); err != nil {
+		return f, usageError("--huge-pages %s: expected auto, on or off", c.String("huge-pages"))
 	}
 	f.weights, err = parseWeights(c.String("weights"))
 	return f, err
@@ -149,9 +151,9 @@ func inferenceOf(c *cli.Context) (f inference, err error) {
 type inference struct {
 	model, adapter string
 	weights        infer.Weights // "" is the folder's own, or float32
-	cache          cpu.CacheFormat
+	cache          infer.Cache
 	threads        int
-	hugePages      bool
+	hugePages      infer.HugePages
 }
 
 // open makes the model ready, with the adapter merged into it.
@@ -170,7 +172,11 @@ func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Token
 			return nil, nil, err
 		}
 		m, err := infer.LoadPacked(p, tok, o)
-		return m, tok, err
+		if err != nil {
+			return nil, nil, err
+		}
+		settle(m)
+		return m, tok, nil
 	}
 	folder, err := modelFolder(f.model)
 	if err != nil {
@@ -185,11 +191,11 @@ func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Token
 	if err != nil {
 		return nil, nil, err
 	}
-	defer settle()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(loadingGC)
 	}
 	m, err := infer.Load(ctx, folder.Dir, folder.Config, src, tok, o)
+	settle(m)
 	return m, tok, err
 }
 
@@ -197,17 +203,23 @@ func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Token
 // next to nothing in memory but numbers.
 const loadingGC = 15
 
-// settle returns what loading left to the system, and lets garbage grow less beside a large model than the runtime would by
-// itself: by its own size.
-func settle() {
+// settle returns what loading left to the system, and lets garbage grow beside a model by a small part of the model rather than
+// by the size of everything else. m may be nil.
+func settle(m *infer.Model) {
 	debug.FreeOSMemory()
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	var s runtime.MemStats
-	runtime.ReadMemStats(&s)
-	const garbage = 128 << 20
-	debug.SetGCPercent(int(max(10, min(100, 100*garbage/max(1, s.HeapAlloc)))))
+	percent := int64(100)
+	if m != nil {
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		// Requests will add about as much as this to what is there.
+		const working = 96 << 20
+		garbage := max(16<<20, m.Info().Bytes/40)
+		percent = max(3, min(100, 100*garbage/(int64(s.HeapAlloc)+working)))
+	}
+	debug.SetGCPercent(int(percent))
 }
 
 // label is how the model is called in tables.

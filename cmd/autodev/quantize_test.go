@@ -40,7 +40,7 @@ func TestQuantizeJourney(t *testing.T) {
 			t.Errorf("info %v: %+v", c, o)
 		}
 		var completions []string
-		for _, args := range [][]string{{"--model", out}, {"--model", small, "--weights", c.weights}, {"--model", out, "--huge-pages"}} {
+		for _, args := range [][]string{{"--model", out}, {"--model", small, "--weights", c.weights}, {"--model", out, "--huge-pages", "on"}} {
 			o := autodev(t, "", append([]string{"complete", "--prefix-file", prefix, "--max-tokens", "12", "--json"}, args...)...)
 			var v completeOutput
 			if err := json.Unmarshal([]byte(o.out), &v); err != nil || o.code != 0 {

@@ -4,8 +4,9 @@
 //	packed.go       what such a folder says about itself
 //	write.go        Create: config.json, tokenizer and weights, one parameter at a time
 //	open.go         Open: everything checked but the weights' values
-//	map_unix.go     the weight file mapped into memory, and memory for a copy of it; map_other.go reads it
-//	huge_linux.go   huge pages for the copy
+//	own.go          Own: a copy of the weights in the process's own memory
+//	map_unix.go     the weight file mapped into memory; map_other.go reads it
+//	huge_linux.go   memory in huge pages for the copy, and whether there is enough
 //
 // A packed folder holds config.json, with a quantization_config of method "autodev", the tokenizer's files, and
 // weights.autodev, a safetensors container whose name keeps tools that take any *.safetensors for plain weights away from

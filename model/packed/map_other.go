@@ -2,17 +2,14 @@
 
 package packed
 
-import "os"
+import (
+	"bytes"
+	"io"
+	"os"
+)
 
 // mapFile reads the file.
-func mapFile(name string) (data []byte, unmap func() error, err error) {
+func mapFile(name string) (data []byte, file io.ReaderAt, unmap func() error, err error) {
 	data, err = os.ReadFile(name)
-	return data, func() error { return nil }, err
+	return data, bytes.NewReader(data), func() error { return nil }, err
 }
-
-// anonymous returns n bytes of memory.
-func anonymous(n int) (data []byte, free func() error, err error) {
-	return make([]byte, n), func() error { return nil }, nil
-}
-
-func forget([]byte) {}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -33,7 +34,9 @@ type Folder struct {
 
 	label   string // the weight file in errors
 	data    []byte // the weight file
+	file    io.ReaderAt
 	unmap   func() error
+	own     func() error // frees the copy; nil without
 	once    sync.Once
 	entries map[string]Entry
 	tensors map[string]safetensors.Info
@@ -50,7 +53,7 @@ func Open(dir string) (*Folder, error) {
 		return nil, err
 	}
 	label := path.Join(shown, File)
-	data, unmap, err := mapFile(filepath.Join(dir, File))
+	data, file, unmap, err := mapFile(filepath.Join(dir, File))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", label, cause(err))
 	}
@@ -60,7 +63,7 @@ func Open(dir string) (*Folder, error) {
 		_ = unmap()
 		return nil, err
 	}
-	f.Dir, f.FS, f.unmap = shown, fsys, unmap
+	f.Dir, f.FS, f.file, f.unmap = shown, fsys, file, unmap
 	return f, nil
 }
 
@@ -73,7 +76,7 @@ func parse(data []byte, c model.Config, q Quantization, label string) (*Folder, 
 	if err != nil {
 		return nil, err
 	}
-	f := &Folder{Config: c, Quantization: q, label: label, data: data, unmap: func() error { return nil }, tensors: map[string]safetensors.Info{}}
+	f := &Folder{Config: c, Quantization: q, label: label, data: data, file: bytes.NewReader(data), unmap: func() error { return nil }, tensors: map[string]safetensors.Info{}}
 	for _, t := range file.Tensors() {
 		f.tensors[t.Name] = t
 	}
@@ -158,34 +161,16 @@ func (f *Folder) Float32s(name string) []float32 {
 func native() bool { return dtype.NativeBytes([]float32{0}) != nil }
 
 // Bytes returns a part of a packed parameter, read only and aligned to 64 bytes; nil when there is no such part.
-func (f *Folder) Bytes(name, part string) []byte {
+func (f *Folder) Bytes(name, part string) []byte { return f.part(f.data, name, part) }
+
+// part returns the range of a part in data, which is laid out as the file.
+func (f *Folder) part(data []byte, name, part string) []byte {
 	for _, p := range f.entries[name].Parts {
 		if p.Name == part {
 			at := f.tensors[name+partOf+part].Offset
-			return f.data[at : at+p.Size : at+p.Size]
+			return data[at : at+p.Size : at+p.Size]
 		}
 	}
-	return nil
-}
-
-// Detach moves the weights into memory of the process's own, in huge pages where the system has them, and unmaps the file:
-// a pass over a model reads all weights, and small pages slow that down, most of all in virtual machines. It comes before anything is
-// taken from the folder. run calls do for 0 … n−1, in parallel or not.
-func (f *Folder) Detach(run func(n int, do func(i int))) error {
-	data, free, err := anonymous(len(f.data))
-	if err != nil {
-		return fmt.Errorf("%s: %d bytes of memory: %w", f.label, len(f.data), err)
-	}
-	const block = 4 << 20
-	run((len(data)+block-1)/block, func(i int) {
-		lo, hi := i*block, min(len(data), (i+1)*block)
-		copy(data[lo:hi], f.data[lo:hi])
-		forget(f.data[lo:hi])
-	})
-	if err := f.unmap(); err != nil {
-		return errors.Join(fmt.Errorf("%s: unmap: %w", f.label, err), free())
-	}
-	f.data, f.unmap = data, free
 	return nil
 }
 
@@ -205,11 +190,15 @@ func (f *Folder) Verify(ctx context.Context) error {
 	return nil
 }
 
-// Close unmaps the weights.
+// Close unmaps the weights and frees their copy.
 func (f *Folder) Close() (err error) {
 	f.once.Do(func() {
 		f.data = nil
-		if e := f.unmap(); e != nil {
+		e := f.unmap()
+		if f.own != nil {
+			e = errors.Join(e, f.own())
+		}
+		if e != nil {
 			err = fmt.Errorf("%s: unmap: %w", f.label, e)
 		}
 	})
