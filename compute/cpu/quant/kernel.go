@@ -6,11 +6,9 @@ import "unsafe"
 type kernel struct {
 	level string
 	mr    int // most rows of a tile
-	// maxBits returns the largest of the bits of the magnitudes of x, whose length is a positive multiple of 64.
-	maxBits func(x []float32) uint32
-	// quantize writes the codes of x, 64, 128, 192 or 256 elements with |x·inv| < 127.5: x·inv rounded to the nearest, ties to even.
-	// The four codes of quad q go to dst[q·stride]. sums receives the sum of every 64.
-	quantize func(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32)
+	// set quantises x, whose length is a positive multiple of 64, as a row of a tile of the given number of rows. to is the row's in
+	// the tile: every slice starts with the row's first element.
+	set func(to Rows, x []float32, rows int)
 	// project and loss compute the sums of scale's search in 16 lanes, element i in lane i mod 16 and each lane in ascending order, over
 	// len(w) elements, a positive multiple of 16, c being round(w·inv) between lo and hi:
 	//

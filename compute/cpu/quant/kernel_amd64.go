@@ -14,27 +14,30 @@ var kernels = sync.OnceValue(func() []*kernel {
 	var ks []*kernel
 	x := &cpu.X86
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI {
-		ks = append(ks, &kernel{level: "avx512", mr: 14, maxBits: maxBitsWith(maxBits512), quantize: quantizeWith(quantize512),
+		ks = append(ks, &kernel{level: "avx512", mr: 14, set: setAll512,
 			project: projectWith(project512), loss: lossWith(loss512), multiply: multiply512, finish: finishWith(finish512)})
 	}
 	if x.HasAVX2 && x.HasFMA { // every such processor converts float16 too
-		ks = append(ks, &kernel{level: "avx2", mr: 2, maxBits: maxBitsWith(maxBits2), quantize: quantizeWith(quantize2),
+		ks = append(ks, &kernel{level: "avx2", mr: 2, set: setWith(largest2, round2),
 			project: projectWith(project2), loss: lossWith(loss2), multiply: multiply2, finish: finishWith(finish2)})
 	}
 	return append(ks, genericKernel())
 })
 
-func maxBitsWith(f func(n int, x *float32) uint32) func([]float32) uint32 {
-	return func(x []float32) uint32 { return f(len(x)&^63, &x[0]) }
+func setAll512(to Rows, x []float32, rows int) {
+	// set512 is assembly: what it writes must exist.
+	n := len(x) &^ 63
+	last := (ceilDiv(n, ActGroup) - 1) * rows
+	_, _, _, _ = to.codes[(n/quad-1)*rows*quad+quad-1], to.scale[last], to.sum8[last], to.sum4[(n/64-1)*rows]
+	set512(n, &x[0], rows, &to.codes[0], &to.scale[0], &to.sum8[0], &to.sum4[0])
 }
 
-func quantizeWith(f func(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)) func([]byte, int, []float32, float32, *[ActGroup / 64]int32) {
-	return func(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32) {
-		// f is assembly: what it writes must exist.
-		n := len(x) &^ 63
-		_, _ = dst[(n/quad-1)*stride+quad-1], sums[n/64-1]
-		f(n, &x[0], inv, &dst[0], stride, &sums[0])
-	}
+func largest2(x []float32) uint32 { return maxBits2(len(x)&^63, &x[0]) }
+
+func round2(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32) {
+	n := len(x) &^ 63
+	_, _ = dst[(n/quad-1)*stride+quad-1], sums[n/64-1]
+	quantize2(n, &x[0], inv, &dst[0], stride, &sums[0])
 }
 
 func projectWith(f func(n int, w, h *float32, inv, lo, hi float32, wc, cc *float32)) func(wc, cc *lanes, w, h []float32, inv, lo, hi float32) {

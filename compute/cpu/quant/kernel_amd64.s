@@ -12114,45 +12114,160 @@ bias_false_base_false_done:
 bias_false_base_false_next:
 	RET
 
-// func maxBits512(n int, x *float32) uint32
-// Requires: AVX, AVX2, AVX512F
-TEXT ·maxBits512(SB), NOSPLIT, $0-20
+// func set512(n int, x *float32, rows int, dst *byte, scale *float32, sum8 *int32, sum4 *int32)
+// Requires: AVX, AVX2, AVX512F, CMOV
+TEXT ·set512(SB), NOSPLIT, $0-56
 	MOVQ         n+0(FP), AX
 	MOVQ         x+8(FP), CX
-	MOVL         $0x7fffffff, DX
-	VPBROADCASTD DX, Z4
-	VPXORD       Z0, Z0, Z0
-	VPXORD       Z1, Z1, Z1
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
+	MOVQ         dst+24(FP), DX
+	MOVQ         scale+32(FP), BX
+	MOVQ         sum8+40(FP), SI
+	MOVQ         sum4+48(FP), DI
+	MOVQ         rows+16(FP), R8
+	SHLQ         $0x02, R8
+	LEAQ         (R8)(R8*2), R9
+	MOVL         $0x7fffffff, R10
+	VPBROADCASTD R10, Z0
+	MOVL         $0x42fe0000, R10
+	VMOVD        R10, X1
+	MOVL         $0x3b800000, R10
+	VMOVD        R10, X2
 
-loop:
-	VPANDD        (CX), Z4, Z5
-	VPMAXUD       Z5, Z0, Z0
-	VPANDD        64(CX), Z4, Z6
-	VPMAXUD       Z6, Z1, Z1
-	VPANDD        128(CX), Z4, Z7
-	VPMAXUD       Z7, Z2, Z2
-	VPANDD        192(CX), Z4, Z8
-	VPMAXUD       Z8, Z3, Z3
+group:
+	MOVQ    $0x00000100, R10
+	CMPQ    AX, R10
+	CMOVQLT AX, R10
+	SUBQ    R10, AX
+	MOVQ    CX, R11
+	MOVQ    R10, R12
+	VPANDD  (R11), Z0, Z4
+	VPANDD  64(R11), Z0, Z5
+	VPANDD  128(R11), Z0, Z6
+	VPANDD  192(R11), Z0, Z7
+	JMP     searched
+
+search:
+	VPANDD  (R11), Z0, Z8
+	VPMAXUD Z8, Z4, Z4
+	VPANDD  64(R11), Z0, Z9
+	VPMAXUD Z9, Z5, Z5
+	VPANDD  128(R11), Z0, Z10
+	VPMAXUD Z10, Z6, Z6
+	VPANDD  192(R11), Z0, Z11
+	VPMAXUD Z11, Z7, Z7
+
+searched:
+	ADDQ          $0x00000100, R11
+	SUBQ          $0x40, R12
+	JNZ           search
+	VPMAXUD       Z5, Z4, Z4
+	VPMAXUD       Z7, Z6, Z6
+	VPMAXUD       Z6, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPMAXUD       Y5, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPMAXUD       X5, X4, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPMAXUD       X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPMAXUD       X5, X4, X4
+	VMOVD         X4, R11
+	LEAL          -226492416(R11), R12
+	CMPL          R12, $0x72000000
+	JAE           unusual
+	VDIVSS        X1, X4, X5
+	VDIVSS        X4, X1, X12
+	VMULSS        X2, X5, X5
+	VBROADCASTSS  X12, Z12
+	KXNORW        K1, K1, K1
+
+scaled:
+	VMOVSS X5, (BX)
+	ADDQ   R8, BX
+	XORL   R11, R11
+
+round:
+	VMULPS.Z  (CX), Z12, K1, Z4
+	VCVTPS2DQ Z4, Z4
+	VMULPS.Z  64(CX), Z12, K1, Z5
+	VCVTPS2DQ Z5, Z5
+	VPADDD    Z5, Z4, Z8
+	VMULPS.Z  128(CX), Z12, K1, Z6
+	VCVTPS2DQ Z6, Z6
+	VPADDD    Z6, Z8, Z8
+	VMULPS.Z  192(CX), Z12, K1, Z7
+	VCVTPS2DQ Z7, Z7
+	VPADDD    Z7, Z8, Z8
+	CMPQ      R8, $0x04
+	JE        alone
+	VPMOVDB   Z4, X4
+	VMOVD     X4, (DX)
+	VPEXTRD   $0x01, X4, (DX)(R8*1)
+	VPEXTRD   $0x02, X4, (DX)(R8*2)
+	VPEXTRD   $0x03, X4, (DX)(R9*1)
+	LEAQ      (DX)(R8*4), DX
+	VPMOVDB   Z5, X5
+	VMOVD     X5, (DX)
+	VPEXTRD   $0x01, X5, (DX)(R8*1)
+	VPEXTRD   $0x02, X5, (DX)(R8*2)
+	VPEXTRD   $0x03, X5, (DX)(R9*1)
+	LEAQ      (DX)(R8*4), DX
+	VPMOVDB   Z6, X6
+	VMOVD     X6, (DX)
+	VPEXTRD   $0x01, X6, (DX)(R8*1)
+	VPEXTRD   $0x02, X6, (DX)(R8*2)
+	VPEXTRD   $0x03, X6, (DX)(R9*1)
+	LEAQ      (DX)(R8*4), DX
+	VPMOVDB   Z7, X7
+	VMOVD     X7, (DX)
+	VPEXTRD   $0x01, X7, (DX)(R8*1)
+	VPEXTRD   $0x02, X7, (DX)(R8*2)
+	VPEXTRD   $0x03, X7, (DX)(R9*1)
+	LEAQ      (DX)(R8*4), DX
+
+stored:
+	VEXTRACTI64X4 $0x01, Z8, Y9
+	VPADDD        Y9, Y8, Y8
+	VEXTRACTI128  $0x01, Y8, X9
+	VPADDD        X9, X8, X8
+	VPSHUFD       $0x4e, X8, X9
+	VPADDD        X9, X8, X8
+	VPSHUFD       $0xb1, X8, X9
+	VPADDD        X9, X8, X8
+	VMOVD         X8, R12
+	ADDL          R12, R11
+	NEGL          R12
+	SHLL          $0x03, R12
+	MOVL          R12, (DI)
+	ADDQ          R8, DI
 	ADDQ          $0x00000100, CX
-	SUBQ          $0x40, AX
-	JNZ           loop
-	VPMAXUD       Z1, Z0, Z0
-	VPMAXUD       Z3, Z2, Z2
-	VPMAXUD       Z2, Z0, Z0
-	VEXTRACTI64X4 $0x01, Z0, Y1
-	VPMAXUD       Y1, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X1
-	VPMAXUD       X1, X0, X0
-	VPSHUFD       $0x4e, X0, X1
-	VPMAXUD       X1, X0, X0
-	VPSHUFD       $0xb1, X0, X1
-	VPMAXUD       X1, X0, X0
-	VMOVD         X0, AX
-	MOVL          AX, ret+16(FP)
+	SUBQ          $0x40, R10
+	JNZ           round
+	NEGL          R11
+	SHLL          $0x07, R11
+	MOVL          R11, (SI)
+	ADDQ          R8, SI
+	TESTQ         AX, AX
+	JNZ           group
 	VZEROUPPER
 	RET
+
+alone:
+	VPMOVDB Z4, (DX)
+	VPMOVDB Z5, 16(DX)
+	VPMOVDB Z6, 32(DX)
+	VPMOVDB Z7, 48(DX)
+	ADDQ    $0x40, DX
+	JMP     stored
+
+unusual:
+	KXORW  K1, K1, K1
+	VPXORD Z5, Z5, Z5
+	CMPL   R11, $0x7f800000
+	JB     scaled
+	MOVL   $0x7fc00000, R11
+	VMOVD  R11, X5
+	JMP    scaled
 
 // func maxBits2(n int, x *float32) uint32
 // Requires: AVX, AVX2
@@ -12198,70 +12313,6 @@ loop:
 	VPMAXUD      X1, X0, X0
 	VMOVD        X0, AX
 	MOVL         AX, ret+16(FP)
-	VZEROUPPER
-	RET
-
-// func quantize512(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)
-// Requires: AVX, AVX2, AVX512F
-TEXT ·quantize512(SB), NOSPLIT, $0-48
-	MOVQ         n+0(FP), AX
-	MOVQ         x+8(FP), CX
-	MOVQ         dst+24(FP), DX
-	MOVQ         stride+32(FP), BX
-	MOVQ         sums+40(FP), SI
-	LEAQ         (BX)(BX*2), DI
-	VBROADCASTSS inv+16(FP), Z0
-
-loop:
-	VMULPS        (CX), Z0, Z3
-	VCVTPS2DQ     Z3, Z3
-	VMOVDQA32     Z3, Z1
-	VPMOVDB       Z3, X3
-	VMOVD         X3, (DX)
-	VPEXTRD       $0x01, X3, (DX)(BX*1)
-	VPEXTRD       $0x02, X3, (DX)(BX*2)
-	VPEXTRD       $0x03, X3, (DX)(DI*1)
-	LEAQ          (DX)(BX*4), DX
-	VMULPS        64(CX), Z0, Z4
-	VCVTPS2DQ     Z4, Z4
-	VPADDD        Z4, Z1, Z1
-	VPMOVDB       Z4, X4
-	VMOVD         X4, (DX)
-	VPEXTRD       $0x01, X4, (DX)(BX*1)
-	VPEXTRD       $0x02, X4, (DX)(BX*2)
-	VPEXTRD       $0x03, X4, (DX)(DI*1)
-	LEAQ          (DX)(BX*4), DX
-	VMULPS        128(CX), Z0, Z5
-	VCVTPS2DQ     Z5, Z5
-	VPADDD        Z5, Z1, Z1
-	VPMOVDB       Z5, X5
-	VMOVD         X5, (DX)
-	VPEXTRD       $0x01, X5, (DX)(BX*1)
-	VPEXTRD       $0x02, X5, (DX)(BX*2)
-	VPEXTRD       $0x03, X5, (DX)(DI*1)
-	LEAQ          (DX)(BX*4), DX
-	VMULPS        192(CX), Z0, Z6
-	VCVTPS2DQ     Z6, Z6
-	VPADDD        Z6, Z1, Z1
-	VPMOVDB       Z6, X6
-	VMOVD         X6, (DX)
-	VPEXTRD       $0x01, X6, (DX)(BX*1)
-	VPEXTRD       $0x02, X6, (DX)(BX*2)
-	VPEXTRD       $0x03, X6, (DX)(DI*1)
-	LEAQ          (DX)(BX*4), DX
-	VEXTRACTI64X4 $0x01, Z1, Y2
-	VPADDD        Y2, Y1, Y1
-	VEXTRACTI128  $0x01, Y1, X2
-	VPADDD        X2, X1, X1
-	VPSHUFD       $0x4e, X1, X2
-	VPADDD        X2, X1, X1
-	VPSHUFD       $0xb1, X1, X2
-	VPADDD        X2, X1, X1
-	VMOVD         X1, (SI)
-	ADDQ          $0x04, SI
-	ADDQ          $0x00000100, CX
-	SUBQ          $0x40, AX
-	JNZ           loop
 	VZEROUPPER
 	RET
 
@@ -12344,7 +12395,8 @@ loop:
 	VPADDD       X2, X1, X1
 	VPSHUFD      $0xb1, X1, X2
 	VPADDD       X2, X1, X1
-	VMOVD        X1, (SI)
+	VMOVD        X1, R8
+	MOVL         R8, (SI)
 	ADDQ         $0x04, SI
 	ADDQ         $0x00000100, CX
 	SUBQ         $0x40, AX

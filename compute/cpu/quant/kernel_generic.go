@@ -7,7 +7,7 @@ import (
 )
 
 func genericKernel() *kernel {
-	return &kernel{level: "generic", mr: 4, maxBits: maxBitsGeneric, quantize: quantizeGeneric,
+	return &kernel{level: "generic", mr: 4, set: setWith(maxBitsGeneric, quantizeGeneric),
 		project: projectGeneric, loss: lossGeneric, multiply: multiplyGeneric, finish: finishGeneric}
 }
 

@@ -254,22 +254,17 @@ func finish512(o *byte)
 //go:noescape
 func finish2(o *byte)
 
-// maxBits512 returns the largest of the bits of |x[i]|, i < n, n a multiple of 64. See kernel.maxBits.
+// set512 quantises n elements of a row, a multiple of 64, see kernel.set.
 //
 //go:noescape
-func maxBits512(n int, x *float32) uint32
+func set512(n int, x *float32, rows int, dst *byte, scale *float32, sum8 *int32, sum4 *int32)
 
-// maxBits2 is maxBits512 for AVX2.
+// maxBits2 returns the largest of the bits of |x[i]|, i < n, n a multiple of 64.
 //
 //go:noescape
 func maxBits2(n int, x *float32) uint32
 
-// quantize512 rounds n elements, a multiple of 64, see kernel.quantize.
-//
-//go:noescape
-func quantize512(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)
-
-// quantize2 is quantize512 for AVX2.
+// quantize2 rounds n elements, a multiple of 64, see setWith.
 //
 //go:noescape
 func quantize2(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)

@@ -38,13 +38,14 @@ func (r *Rows) set(k *kernel, p *par.Pool, x []float32, n, in int) {
 	r.scale = grow(r.scale, n*ceilDiv(in, ActGroup))
 	r.sum8 = grow(r.sum8, n*ceilDiv(in, ActGroup))
 	r.sum4 = grow(r.sum4, n*r.padded()/64)
-	if p.Threads() == 1 || n*in < 1<<15 {
-		for t := range r.tiles() {
-			r.setTile(x, t)
+	blocks := ceilDiv(in, setBlock)
+	if p.Threads() == 1 || n*in < 1<<14 {
+		for i := range r.tiles() * blocks {
+			r.setTile(x, i/blocks, i%blocks)
 		}
 		return
 	}
-	p.Run(r.tiles(), func(t int) { r.setTile(x, t) })
+	p.Run(r.tiles()*blocks, func(i int) { r.setTile(x, i/blocks, i%blocks) })
 }
 
 // padded returns the stored length of a row.
@@ -64,41 +65,61 @@ func (r *Rows) tile(t int) (first, rows int) {
 	return first, (t+1)*r.n/tiles - first
 }
 
-func (r *Rows) setTile(x []float32, t int) {
+// setBlock is how much of a row is quantised before the next row's turn: the lines of codes that rows share stay in the first-level
+// cache.
+const setBlock = 8 * ActGroup
+
+// setTile quantises a block of the rows of a tile.
+func (r *Rows) setTile(x []float32, t, block int) {
 	first, rows := r.tile(t)
-	// Block by block, so that the lines of codes that rows share stay in the first-level cache.
-	for start := 0; start < r.in; start += setBlock {
-		for i := range rows {
-			for k0 := start; k0 < min(start+setBlock, r.in); k0 += ActGroup {
-				r.setGroup(x[(first+i)*r.in:][:r.in], k0, first, rows, i)
-			}
+	start := block * setBlock
+	end := min(start+setBlock, r.in)
+	whole := end
+	if end%align != 0 {
+		whole = end / ActGroup * ActGroup
+	}
+	for i := range rows {
+		row := x[(first+i)*r.in:][:end]
+		if whole > start {
+			r.k.set(r.from(first, rows, i, start), row[start:whole], rows)
+		}
+		if whole < end {
+			var padded [ActGroup]float32
+			n := copy(padded[:], row[whole:])
+			r.k.set(r.from(first, rows, i, whole), padded[:roundUp(n, align)], rows)
 		}
 	}
 }
 
-// setBlock is how much of a row is quantised before the next row's turn.
-const setBlock = 8 * ActGroup
+// from returns what starts with element k, a multiple of 256, of row i of the tile of the given rows from first on.
+func (r *Rows) from(first, rows, i, k int) Rows {
+	group := first*ceilDiv(r.in, ActGroup) + k/ActGroup*rows + i
+	return Rows{codes: r.codes[first*r.padded()+k*rows+i*quad:], scale: r.scale[group:], sum8: r.sum8[group:],
+		sum4: r.sum4[first*r.padded()/64+k/64*rows+i:]}
+}
 
-// setGroup quantises the 256 elements from k0 on of row i of the tile that starts with row first.
-func (r *Rows) setGroup(row []float32, k0, first, rows, i int) {
-	part := row[k0:min(k0+ActGroup, r.in)]
-	if len(part)%align != 0 {
-		part = append(make([]float32, 0, ActGroup), part...)[:roundUp(len(part), align)]
+// setWith returns kernel.set made of two functions for a group: largest returns the largest of the bits of the magnitudes of x, and
+// round writes the codes of x, |x·inv| < 127.5, which are x·inv rounded to the nearest, ties to even. The four codes of quad q go to
+// dst[q·stride], the sum of every 64 to sums.
+func setWith(largest func(x []float32) uint32, round func(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32)) func(to Rows, x []float32, rows int) {
+	return func(to Rows, x []float32, rows int) {
+		for g := 0; g*ActGroup < len(x); g++ {
+			part := x[g*ActGroup : min((g+1)*ActGroup, len(x))]
+			scale, inv := actScale(largest(part))
+			if inv == 0 {
+				part = zeros[:len(part)] // infinities times 0 are not 0
+			}
+			var sums [ActGroup / 64]int32
+			round(to.codes[g*ActGroup*rows:], rows*quad, part, inv, &sums)
+			to.scale[g*rows] = scale * scaleUnit
+			total := int32(0)
+			for s := range len(part) / 64 {
+				total += sums[s]
+				to.sum4[(g*ActGroup/64+s)*rows] = -8 * sums[s]
+			}
+			to.sum8[g*rows] = -128 * total
+		}
 	}
-	scale, inv := actScale(r.k.maxBits(part))
-	if inv == 0 {
-		part = zeros[:len(part)] // infinities times 0 are not 0
-	}
-	var sums [ActGroup / 64]int32
-	r.k.quantize(r.codes[first*r.padded()+(k0*rows+i*quad):], rows*quad, part, inv, &sums)
-	at := first*ceilDiv(r.in, ActGroup) + k0/ActGroup*rows + i
-	r.scale[at] = scale * scaleUnit
-	total := int32(0)
-	for s := range len(part) / 64 {
-		total += sums[s]
-		r.sum4[first*r.padded()/64+(k0/64+s)*rows+i] = -8 * sums[s]
-	}
-	r.sum8[at] = -128 * total
 }
 
 var zeros [ActGroup]float32

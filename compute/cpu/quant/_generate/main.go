@@ -27,9 +27,8 @@ func main() {
 	}
 	finish512()
 	finish2()
-	maxBits512()
+	set512()
 	maxBits2()
-	quantize512()
 	quantize2()
 	search(true)
 	search(false)

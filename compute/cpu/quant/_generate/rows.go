@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math"
+
 	. "github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -8,37 +10,10 @@ import (
 
 const absMask = 0x7fffffff
 
-// maxBits512 and maxBits2 take 64 elements at a time.
-func maxBits512() {
-	TEXT("maxBits512", NOSPLIT, "func(n int, x *float32) uint32")
-	Pragma("noescape")
-	Doc("maxBits512 returns the largest of the bits of |x[i]|, i < n, n a multiple of 64. See kernel.maxBits.")
-	n, x := param("n"), param("x")
-	most, mask := zmm[:4], zmm[4]
-	broadcast32(absMask, mask)
-	for _, m := range most {
-		VPXORD(m, m, m)
-	}
-	Label("loop")
-	for i, m := range most {
-		VPANDD(at(x, 64*i), mask, zmm[5+i])
-		VPMAXUD(zmm[5+i], m, m)
-	}
-	ADDQ(operand.U32(256), x)
-	SUBQ(operand.Imm(64), n)
-	JNZ(operand.LabelRef("loop"))
-	VPMAXUD(most[1], most[0], most[0])
-	VPMAXUD(most[3], most[2], most[2])
-	VPMAXUD(most[2], most[0], most[0])
-	VEXTRACTI64X4(operand.Imm(1), most[0], most[1].AsY())
-	VPMAXUD(most[1].AsY(), most[0].AsY(), most[0].AsY())
-	storeMax(most[0], most[1])
-}
-
 func maxBits2() {
 	TEXT("maxBits2", NOSPLIT, "func(n int, x *float32) uint32")
 	Pragma("noescape")
-	Doc("maxBits2 is maxBits512 for AVX2.")
+	Doc("maxBits2 returns the largest of the bits of |x[i]|, i < n, n a multiple of 64.")
 	n, x := param("n"), param("x")
 	most, mask := ymm[:4], ymm[4]
 	broadcast32(absMask, mask)
@@ -56,25 +31,23 @@ func maxBits2() {
 	VPMAXUD(most[1], most[0], most[0])
 	VPMAXUD(most[3], most[2], most[2])
 	VPMAXUD(most[2], most[0], most[0])
-	storeMax(most[0], most[1])
+	r := GP32()
+	largest(most[0], most[1], r)
+	Store(r, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
 }
 
-// storeMax returns the largest of the eight elements of m from the function.
-func storeMax(m, t reg.VecPhysical) {
+// largest sets to to the largest of the eight elements of m, which is then the lowest of m.
+func largest(m, t reg.VecPhysical, to reg.GPVirtual) {
 	VEXTRACTI128(operand.Imm(1), m.AsY(), t.AsX())
 	VPMAXUD(t.AsX(), m.AsX(), m.AsX())
 	for _, shuffle := range []uint64{0b01001110, 0b10110001} {
 		VPSHUFD(operand.Imm(shuffle), m.AsX(), t.AsX())
 		VPMAXUD(t.AsX(), m.AsX(), m.AsX())
 	}
-	r := GP32()
-	VMOVD(m.AsX(), r)
-	Store(r, ReturnIndex(0))
-	VZEROUPPER()
-	RET()
+	VMOVD(m.AsX(), to)
 }
-
-const quantizeSignature = "func(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)"
 
 // storeQuads stores the four quads in v stride apart and moves dst behind them.
 func storeQuads(v reg.VecPhysical, dst, stride, stride3 reg.GPVirtual) {
@@ -85,54 +58,154 @@ func storeQuads(v reg.VecPhysical, dst, stride, stride3 reg.GPVirtual) {
 	LEAQ(operand.Mem{Base: dst, Index: stride, Scale: 4}, dst)
 }
 
-// storeSum stores the sum of the eight elements of s.
-func storeSum(s, t reg.VecPhysical, to reg.GPVirtual) {
+// add8 sets to to the sum of the eight elements of s.
+func add8(s, t reg.VecPhysical, to reg.GPVirtual) {
 	VEXTRACTI128(operand.Imm(1), s.AsY(), t.AsX())
 	VPADDD(t.AsX(), s.AsX(), s.AsX())
 	for _, shuffle := range []uint64{0b01001110, 0b10110001} {
 		VPSHUFD(operand.Imm(shuffle), s.AsX(), t.AsX())
 		VPADDD(t.AsX(), s.AsX(), s.AsX())
 	}
-	VMOVD(s.AsX(), at(to, 0))
-	ADDQ(operand.Imm(4), to)
+	VMOVD(s.AsX(), to)
 }
 
-func quantize512() {
-	TEXT("quantize512", NOSPLIT, quantizeSignature)
+// set512 does in one function what maxBits2 and quantize2 do for a group, so that the search for the next group's magnitude and the
+// stores of this one's codes overlap.
+func set512() {
+	TEXT("set512", NOSPLIT, "func(n int, x *float32, rows int, dst *byte, scale *float32, sum8, sum4 *int32)")
 	Pragma("noescape")
-	Doc("quantize512 rounds n elements, a multiple of 64, see kernel.quantize.")
-	n, x, dst, stride, sums := param("n"), param("x"), param("dst"), param("stride"), param("sums")
+	Doc("set512 quantises n elements of a row, a multiple of 64, see kernel.set.")
+	n, x, dst, scale, sum8, sum4 := param("n"), param("x"), param("dst"), param("scale"), param("sum8"), param("sum4")
+	stride := param("rows") // of quads in bytes, and of everything else, which has 4 bytes
+	SHLQ(operand.Imm(2), stride)
 	stride3 := GP64()
 	LEAQ(operand.Mem{Base: stride, Index: stride, Scale: 2}, stride3)
-	inv, sum, t := zmm[0], zmm[1], zmm[2]
-	VBROADCASTSS(operand.NewParamAddr("inv", 16), inv)
-	Label("loop")
+	abs, top, unit := zmm[0], zmm[1].AsX(), zmm[2].AsX()
+	broadcast32(absMask, zmm[0])
+	constant(127, top)
+	constant(1.0/256, unit)
+	finite := reg.K1
+
+	Label("group")
+	count, bits, total := GP64(), GP32(), GP32()
+	MOVQ(operand.U32(256), count)
+	CMPQ(n, count)
+	CMOVQLT(n, count)
+	SUBQ(count, n)
+	most, p, rest := zmm[4:8], copyOf(x), copyOf(count)
+	for i, m := range most {
+		VPANDD(at(p, 64*i), abs, m)
+	}
+	JMP(operand.LabelRef("searched"))
+	Label("search")
+	for i, m := range most {
+		VPANDD(at(p, 64*i), abs, zmm[8+i])
+		VPMAXUD(zmm[8+i], m, m)
+	}
+	Label("searched")
+	ADDQ(operand.U32(256), p)
+	SUBQ(operand.Imm(64), rest)
+	JNZ(operand.LabelRef("search"))
+	VPMAXUD(most[1], most[0], most[0])
+	VPMAXUD(most[3], most[2], most[2])
+	VPMAXUD(most[2], most[0], most[0])
+	VEXTRACTI64X4(operand.Imm(1), most[0], most[1].AsY())
+	VPMAXUD(most[1].AsY(), most[0].AsY(), most[0].AsY())
+	largest(most[0], most[1], bits)
+
+	// The scales of actScale.
+	inv := zmm[12]
+	normal := GP32()
+	LEAL(operand.Mem{Base: bits, Disp: -tiny}, normal)
+	CMPL(normal, operand.U32(infinite-tiny))
+	JAE(operand.LabelRef("unusual"))
+	VDIVSS(top, most[0].AsX(), most[1].AsX())
+	VDIVSS(most[0].AsX(), top, inv.AsX())
+	VMULSS(unit, most[1].AsX(), most[1].AsX())
+	VBROADCASTSS(inv.AsX(), inv)
+	KXNORW(finite, finite, finite)
+	Label("scaled")
+	VMOVSS(most[1].AsX(), at(scale, 0))
+	ADDQ(stride, scale)
+
+	XORL(total, total)
+	sum, t := zmm[8], zmm[9]
+	Label("round")
 	for i := range 4 {
-		v := zmm[3+i]
-		VMULPS(at(x, 64*i), inv, v)
+		v := zmm[4+i]
+		VMULPS_Z(at(x, 64*i), inv, finite, v)
 		VCVTPS2DQ(v, v)
-		if i == 0 {
-			VMOVDQA32(v, sum)
-		} else {
+		switch i {
+		case 0:
+		case 1:
+			VPADDD(v, zmm[4], sum)
+		default:
 			VPADDD(v, sum, sum)
 		}
-		VPMOVDB(v, v.AsX())
-		storeQuads(v, dst, stride, stride3)
 	}
+	CMPQ(stride, operand.Imm(4))
+	JE(operand.LabelRef("alone"))
+	for i := range 4 {
+		VPMOVDB(zmm[4+i], zmm[4+i].AsX())
+		storeQuads(zmm[4+i], dst, stride, stride3)
+	}
+	Label("stored")
 	VEXTRACTI64X4(operand.Imm(1), sum, t.AsY())
 	VPADDD(t.AsY(), sum.AsY(), sum.AsY())
-	storeSum(sum, t, sums)
+	part := GP32()
+	add8(sum, t, part)
+	ADDL(part, total)
+	NEGL(part)
+	SHLL(operand.Imm(3), part)
+	MOVL(part, at(sum4, 0))
+	ADDQ(stride, sum4)
 	ADDQ(operand.U32(256), x)
-	SUBQ(operand.Imm(64), n)
-	JNZ(operand.LabelRef("loop"))
+	SUBQ(operand.Imm(64), count)
+	JNZ(operand.LabelRef("round"))
+	NEGL(total)
+	SHLL(operand.Imm(7), total)
+	MOVL(total, at(sum8, 0))
+	ADDQ(stride, sum8)
+	TESTQ(n, n)
+	JNZ(operand.LabelRef("group"))
 	VZEROUPPER()
 	RET()
+
+	// The quads of one row are neighbours.
+	Label("alone")
+	for i := range 4 {
+		VPMOVDB(zmm[4+i], at(dst, 16*i))
+	}
+	ADDQ(operand.Imm(64), dst)
+	JMP(operand.LabelRef("stored"))
+
+	Label("unusual")
+	KXORW(finite, finite, finite)
+	VPXORD(most[1], most[1], most[1])
+	CMPL(bits, operand.U32(infinite))
+	JB(operand.LabelRef("scaled"))
+	MOVL(operand.U32(0x7fc00000), bits)
+	VMOVD(bits, most[1].AsX())
+	JMP(operand.LabelRef("scaled"))
+}
+
+// The bits of the smallest magnitude with a scale, 2⁻¹⁰⁰, and of infinity.
+const (
+	tiny     = (127 - 100) << 23
+	infinite = 0x7f800000
+)
+
+// constant sets the lowest element of a register.
+func constant(v float32, to reg.Register) {
+	r := GP32()
+	MOVL(operand.U32(math.Float32bits(v)), r)
+	VMOVD(r, to)
 }
 
 func quantize2() {
-	TEXT("quantize2", NOSPLIT, quantizeSignature)
+	TEXT("quantize2", NOSPLIT, "func(n int, x *float32, inv float32, dst *byte, stride int, sums *int32)")
 	Pragma("noescape")
-	Doc("quantize2 is quantize512 for AVX2.")
+	Doc("quantize2 rounds n elements, a multiple of 64, see setWith.")
 	n, x, dst, stride, sums := param("n"), param("x"), param("dst"), param("stride"), param("sums")
 	stride3 := GP64()
 	LEAQ(operand.Mem{Base: stride, Index: stride, Scale: 2}, stride3)
@@ -154,7 +227,10 @@ func quantize2() {
 		VPACKSSWB(b.AsX(), a.AsX(), a.AsX())
 		storeQuads(a, dst, stride, stride3)
 	}
-	storeSum(sum, t, sums)
+	total := GP32()
+	add8(sum, t, total)
+	MOVL(total, at(sums, 0))
+	ADDQ(operand.Imm(4), sums)
 	ADDQ(operand.U32(256), x)
 	SUBQ(operand.Imm(64), n)
 	JNZ(operand.LabelRef("loop"))
