@@ -21,12 +21,18 @@ func TestMain(m *testing.M) {
 }
 
 // spin computes for about n nanoseconds' worth of additions.
-func spin(n int) (x uint32) {
+func spin(n int) {
+	var x uint32
 	for i := range n {
 		x = x*1664525 + uint32(i)
 	}
-	return x
+	keep(x)
 }
+
+// keep makes its argument count as used.
+//
+//go:noinline
+func keep(uint32) {}
 
 // BenchmarkHandOff is the cost of a region of as many items as threads, with nothing in them.
 func BenchmarkHandOff(b *testing.B) {
