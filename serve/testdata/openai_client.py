@@ -20,7 +20,13 @@ assert whole.usage.completion_tokens == 20 and whole.usage.total_tokens == 20 + 
 parts = list(client.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
 assert "".join(c.text for p in parts for c in p.choices) == whole.choices[0].text
 assert len(parts) > 3 and {p.id for p in parts} == {parts[0].id}
-assert parts[-1].choices == [] and parts[-1].usage == whole.usage, parts[-1]
+# The second time the prompt comes from the cache, but for its last token.
+again = parts[-1].usage
+assert whole.usage.prompt_tokens_details.cached_tokens == 0, whole.usage
+assert again.prompt_tokens_details.cached_tokens == again.prompt_tokens - 1, again
+assert (again.prompt_tokens, again.completion_tokens, again.total_tokens) == (
+    whole.usage.prompt_tokens, whole.usage.completion_tokens, whole.usage.total_tokens), (whole.usage, again)
+assert parts[-1].choices == [], parts[-1]
 assert [c.finish_reason for p in parts for c in p.choices][-1] == "length"
 
 two = client.completions.create(**{**ask, "n": 2, "prompt": ["a", "b"], "suffix": None})
