@@ -165,23 +165,26 @@ func TestPEFTLoads(t *testing.T) {
 	if python == "" {
 		t.Skip("AUTODEV_PYTHON names no Python with transformers and peft")
 	}
+	parent := t.TempDir()
+	args := []string{"testdata/merge_with_peft.py"}
 	for name, kind := range cases {
+		a, err := Load(filepath.Join(golden, name, "adapter"), base(t, kind).Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		adapter := filepath.Join(parent, name, "adapter")
+		if err := a.Save(adapter); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, filepath.Join(golden, kind), adapter, filepath.Join(parent, name, "merged"))
+	}
+	// One process for all: its start takes longer than the rest.
+	if out, err := exec.CommandContext(t.Context(), python, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name := range cases {
 		t.Run(name, func(t *testing.T) {
-			m := base(t, kind)
-			a, err := Load(filepath.Join(golden, name, "adapter"), m.Config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			dir := t.TempDir()
-			if err := a.Save(filepath.Join(dir, "adapter")); err != nil {
-				t.Fatal(err)
-			}
-			out, err := exec.CommandContext(t.Context(), python, "testdata/merge_with_peft.py", filepath.Join(golden, kind),
-				filepath.Join(dir, "adapter"), filepath.Join(dir, "merged")).CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			merged, err := model.Load(t.Context(), filepath.Join(dir, "merged"))
+			merged, err := model.Load(t.Context(), filepath.Join(parent, name, "merged"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,9 +1,10 @@
-"""merge_with_peft.py MODEL ADAPTER OUT: merges an adapter with PEFT and saves the model."""
+"""merge_with_peft.py (MODEL ADAPTER OUT)...: merges adapters with PEFT and saves the models."""
 
 import sys
 
 import peft
 import transformers
 
-model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])
-peft.PeftModel.from_pretrained(model, sys.argv[2]).merge_and_unload().save_pretrained(sys.argv[3])
+for model, adapter, out in zip(*[iter(sys.argv[1:])] * 3, strict=True):
+    base = transformers.AutoModelForCausalLM.from_pretrained(model)
+    peft.PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(out)
