@@ -26,10 +26,8 @@ import (
 func modelCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "model",
-		Usage: "look at and convert model folders",
+		Usage: "look at, convert, quantise and make model folders",
 		Subcommands: []*cli.Command{
-			quantizeCommand(),
-			randomCommand(),
 			{
 				Name:        "info",
 				Usage:       "say what a model folder or a GGUF file holds; all headers are checked, no weights are read",
@@ -52,6 +50,8 @@ func modelCommand() *cli.Command {
 				},
 			},
 			convertCommand(),
+			quantizeCommand(),
+			randomCommand(),
 		},
 	}
 }

@@ -69,6 +69,9 @@ type quantizeFlags struct {
 	threads             int
 }
 
+// maxCalibrationTokens is far more than any model needs, or memory holds the activations of.
+const maxCalibrationTokens = 1 << 26
+
 // check completes the flags and reports what cannot be.
 func (f *quantizeFlags) check() error {
 	if f.weights != infer.BFloat16 && f.weights != infer.Int8 && f.weights != infer.Int4 {
@@ -89,8 +92,8 @@ func (f *quantizeFlags) check() error {
 		return usageError("--calibration: not used by --method %s, expected %s", f.method, infer.PackGPTQ)
 	case f.weights == infer.BFloat16 && f.method != infer.PackSearch:
 		return usageError("--method %s: not for bf16, expected %s", f.method, infer.PackSearch)
-	case f.sample.Tokens < 1:
-		return usageError("--calibration-tokens %d: expected 1 or more", f.sample.Tokens)
+	case f.sample.Tokens < 1 || f.sample.Tokens > maxCalibrationTokens:
+		return usageError("--calibration-tokens %d: expected 1 to %d", f.sample.Tokens, maxCalibrationTokens)
 	case f.sample.Window < 2:
 		return usageError("--calibration-window %d: expected 2 or more", f.sample.Window)
 	case f.threads < 0:
