@@ -85,3 +85,46 @@ func TestKernelsStayInside(t *testing.T) {
 		}
 	}
 }
+
+// TestFinishStaysInside runs every kernel's finish likewise, with and without each operand.
+func TestFinishStaysInside(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, k := range kernels() {
+		for _, rows := range []int{1, 3} {
+			for _, n := range []int{1, 7, 8, 9, 15, 16, 17, 33, 63, 64} {
+				for operands := range 4 {
+					for _, front := range []bool{false, true} {
+						t.Run(fmt.Sprint(k.level, rows, n, operands, front), func(t *testing.T) {
+							const gapY, gapC = 5, 2
+							ldy, ldc := n+gapY, n+gapC
+							y, base := guarded(t, normal(r, rows*ldy-gapY, 1), front), guarded(t, normal(r, rows*ldy-gapY, 1), front)
+							c, bias := guarded(t, normal(r, rows*ldc-gapC, 1), front), guarded(t, normal(r, n, 1), front)
+							want := append([]float32(nil), y...)
+							o := output{y: &y[0], c: &c[0], ldy: ldy, ldc: ldc, rows: rows, length: n}
+							if operands&1 != 0 {
+								o.bias = &bias[0]
+							}
+							if operands&2 != 0 {
+								o.base = &base[0]
+							}
+							for i := range rows {
+								for j := range n {
+									v := c[i*ldc+j]
+									if o.bias != nil {
+										v += bias[j]
+									}
+									if o.base != nil {
+										v += base[i*ldy+j]
+									}
+									want[i*ldy+j] = v
+								}
+							}
+							k.finish(&o)
+							sameBits(t, y, want)
+						})
+					}
+				}
+			}
+		}
+	}
+}
