@@ -4,8 +4,8 @@
 
 PYTHON has PyTorch and, for ONNX Runtime, onnxruntime and onnx; LIBRARY is a libopenblas.so. A peer that is not named or cannot be
 started is left out, and said. Needs Go. Prints Markdown: medians in GFLOP/s (GOP/s for integers) with half the range, the ratio of medians to the peer
-of the same precision, the machine's own speed before each round, and our share of the limit that it sets: the multiply-add rate, times 2
-for bf16 and 4 for int8. Results are compared with ours at four elements.
+of the same precision, and the limit, measured before each round: the rate of the precision's widest instruction (multiply-add, VDPBF16PS,
+VPDPBUSD) on registers, on all threads, and our share of it. Results are compared with ours at four elements.
 """
 import argparse
 import json
@@ -31,8 +31,8 @@ OURS = {
     "int8": ["torch-int8", "onnxruntime-int8"],
     "int4": ["onnxruntime-int8"],
 }
-# Operations of an instruction against a float32 multiply-add's, where the processor has AVX512_BF16 and AVX512_VNNI.
-WIDTH = {"float32": 1, "bf16": 2, "int8": 4, "int4": 4}
+# The calibration's limit of a precision; 0 where the processor has no such instruction. Products with int4 weights are of 8 bits.
+LIMIT = {"float32": "fma_gflops_s", "bf16": "bf16_gflops_s", "int8": "int8_gops_s", "int4": "int8_gops_s"}
 # Largest error of an element against the float32 product's spread, by precision.
 TOLERANCE = {"float32": 1e-4, "bf16": 0.03, "int8": 0.1, "int4": 0.6}
 
@@ -150,17 +150,17 @@ def markdown(r):
     lines = [f"{r['machine']['processor']}, {r['machine']['cores']} cores, {r['threads']} threads, {r['rounds']} rounds; {r['machine']['date']}."]
     lines += [f"{name}: {version}." for name, version in r["peers"].items()]
     lines += [f"{name} left out: {why}." for name, why in r["missing"].items()]
-    lines += ["", "| M×N×K | read GB/s | FMA GFLOP/s | ours | GFLOP/s | of the limit | peer | GFLOP/s | ratio |", "|---|---:|---:|---|---:|---:|---|---:|---:|"]
+    lines += ["", "| M×N×K | read GB/s | ours | GFLOP/s | limit | of the limit | peer | GFLOP/s | ratio |", "|---|---:|---|---:|---:|---:|---|---:|---:|"]
     for s in r["shapes"]:
-        read, fma = ([c[key] for c in s["calibration"]] for key in ("read_gb_s", "fma_gflops_s"))
-        first = f"{s['m']}×{s['n']}×{s['k']} | {common.spread(read)} | {common.spread(fma)}"
+        first = f"{s['m']}×{s['n']}×{s['k']} | {common.spread([c['read_gb_s'] for c in s['calibration']])}"
         for ours, peers in OURS.items():
-            limit = median(fma) * WIDTH[ours.removesuffix("-packed")]
+            limits = [c[LIMIT[ours.removesuffix("-packed")]] for c in s["calibration"]]
+            limit = f"{common.spread(limits)} | {median(rate(s, ours)) / median(limits):.0%}" if median(limits) else "– | –"
             have = [p for p in peers if s["samples"].get(p)]
             for p in have or [None]:
                 theirs = f"{p} | {common.spread(rate(s, p))} | {median(rate(s, ours)) / median(rate(s, p)):.2f}" if p else "– | – | –"
-                lines.append(f"| {first} | {ours} | {common.spread(rate(s, ours))} | {median(rate(s, ours)) / limit:.0%} | {theirs} |")
-                first = " | | "
+                lines.append(f"| {first} | {ours} | {common.spread(rate(s, ours))} | {limit} | {theirs} |")
+                first = " | "
     return "\n".join(lines)
 
 
