@@ -64,7 +64,7 @@ func (k *kernel512) prefetch(codes reg.GPVirtual, disp int) {
 	switch {
 	case k.panels == 2:
 		PREFETCHT0(at(codes, disp+ahead))
-	case dots <= 4:
+	case dots <= 5:
 		PREFETCHT0(at(codes, disp+4096))
 	default:
 		PREFETCHT1(at(codes, disp+8192))
