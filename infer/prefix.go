@@ -47,11 +47,11 @@ func newPrefixes(m *Model, limit int64) *prefixes {
 }
 
 // defaultCacheBytes is the memory for sessions if none is given: a model that is served is to take 15 % more than its weights,
-// of which what else a request needs is taken off. But it is two full contexts or, where those are small, eight in at most 32
-// MiB; and never more than eight contexts or a gigabyte.
+// of which what else a request needs is taken off. But it is one and a half full contexts (two prompts of three quarters) or,
+// where those are small, eight in at most 32 MiB; and never more than eight contexts or a gigabyte.
 func defaultCacheBytes(m *Model) int64 {
 	context := m.cacheBytes(m.Context())
-	least := max(2*context, min(8*context, 32<<20))
+	least := max(context+context/2, min(8*context, 32<<20))
 	return min(max(m.program.bytes()*15/100-otherBytes, least), 8*context, 1<<30)
 }
 
@@ -93,7 +93,7 @@ func (p *prefixes) take(prompt []int32, total int) *entry {
 		p.settle(best)
 		return best
 	}
-	e := &entry{session: p.m.NewSession(), busy: true}
+	e := p.room(best, p.m.cacheBytes(total))
 	p.entries = append(p.entries, e)
 	var prefix []int32
 	if best != nil {
@@ -109,6 +109,31 @@ func (p *prefixes) take(prompt []int32, total int) *entry {
 		p.mu.Unlock()
 	}
 	p.settle(e)
+	return e
+}
+
+// room returns a new entry that will take the given bytes. What has to go for it goes first, the least recently used; and its
+// memory is used again. best stays. p.mu is held.
+func (p *prefixes) room(best *entry, bytes int64) *entry {
+	held := bytes
+	for _, x := range p.entries {
+		held += x.bytes
+	}
+	e := &entry{busy: true}
+	p.entries = slices.DeleteFunc(p.entries, func(x *entry) bool {
+		if x == best || x.busy || x.readers > 0 || held <= p.limit {
+			return false
+		}
+		held -= x.bytes
+		if e.session == nil {
+			e.session = x.session
+			e.session.Truncate(0)
+		}
+		return true
+	})
+	if e.session == nil {
+		e.session = p.m.NewSession()
+	}
 	return e
 }
 

@@ -115,8 +115,8 @@ func measure(t *testing.T, m *infer.Model, docs [][]int32, logs *[][]float32) qu
 // distributions is measured too.
 func TestQuality(t *testing.T) {
 	f, tok := tiny(t)
-	docs := windows(t, tok, "test/python", 3000, 512)
-	calibration := windows(t, tok, "data/python", 8000, 512)
+	docs := windows(t, tok, "test/python", 2000, 512)
+	calibration := windows(t, tok, "data/python", 4000, 512)
 	m, err := infer.Load(t.Context(), models.Tiny, f.Config, f, tok, infer.Options{})
 	if err != nil {
 		t.Fatal(err)
