@@ -439,7 +439,8 @@ def middles(a):
 
 def requests(a, missing, calibrate):
     texts, c = middles(a), a.controls
-    cases = [x for x in CASES if not a.orders or x[1] in a.orders]
+    # Only where tokens are given is it known that what was typed is what was proposed.
+    cases = [x for x in CASES if (not a.orders or x[1] in a.orders) and not (a.speculate and x[3])]
 
     def prompt(r, order, grown):
         prefix, suffix = texts[r]["before"] + texts[r]["middle"][:TYPED * grown], texts[r]["after"]
@@ -637,7 +638,7 @@ def main():
     if a.quick:
         a.files = 1
     a.types = a.types or (["q8_0"] if a.quick else ["q8_0", "q4_0", "bf16"] if a.what == "speed" else ["q8_0", "q4_0"])
-    a.rounds = a.rounds or (2 if a.quick else {"speed": 4, "requests": 3, "busy": 3, "edits": 1}[a.what])
+    a.rounds = 1 if a.what == "edits" else a.rounds or (2 if a.quick else {"speed": 4, "requests": 3, "busy": 3}[a.what])
     missing = {}
     with tempfile.TemporaryDirectory() as tools:
         a.autodev, tool, a.tool = (os.path.join(tools, x) for x in ("autodev", "gemm", "inference"))
