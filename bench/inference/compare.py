@@ -107,7 +107,7 @@ class Ours:
         for what, p, n in (("prefill", prompt, 2), ("decode", 1, new)):
             if (prompt if what == "prefill" else new) == 0:
                 continue
-            spec = {"weights": self.weights, "kv_cache": self.a.kv_cache, "mode": "cached", "threads": self.a.threads, "model": str(self.folder), "prompt_tokens": p, "new_tokens": n}
+            spec = {"weights": self.weights, "kv_cache": self.a.kv_cache, "mode": "cached", "threads": self.a.threads, "huge_pages": "on", "model": str(self.folder), "prompt_tokens": p, "new_tokens": n}
             text, peak = run([self.a.autodev, "bench", "runtime-process"], json.dumps(spec), {"GOMAXPROCS": str(self.a.threads)})
             x = json.loads(text)
             out.update({what: x[what + "_tokens_s"], "load_s": x["load_s"], "peak": max(out.get("peak", 0), x["peak_bytes"] or peak)})

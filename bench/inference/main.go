@@ -154,7 +154,8 @@ func open(ctx context.Context, folder, weights string, threads int) (*infer.Mode
 	if err != nil {
 		return nil, err
 	}
-	o := infer.Options{Threads: threads}
+	// What copies weights in the background would be measured.
+	o := infer.Options{Threads: threads, HugePages: infer.HugePagesOn}
 	if weights != "-" {
 		if o.Weights, err = infer.ParseWeights(weights); err != nil {
 			return nil, err

@@ -40,6 +40,7 @@ func benchCommand() *cli.Command {
 					&cli.IntFlag{Name: "new-tokens", Usage: "generated, neither more nor fewer", Value: 64},
 					&cli.StringFlag{Name: "prompt", Usage: "`FILE` of text for the prompt, from its beginning (default: Go source code)"},
 					&cli.IntSliceFlag{Name: "threads", Usage: "numbers of threads (default: 1 and all processors)"},
+					&cli.StringFlag{Name: "huge-pages", Usage: "of packed weights, as serve has it: on (copied while loading), off, or auto (copied while the first tokens are measured, too)", Value: string(infer.HugePagesAuto)},
 					&cli.IntFlag{Name: "repeat", Usage: "measurements of each variant", Value: 5},
 					&cli.BoolFlag{Name: "uncached", Usage: "measure generation without a cache too, which is slow", Value: true},
 					&cli.BoolFlag{Name: "speculation", Usage: "measure speculative decoding too", Value: true},
@@ -54,7 +55,7 @@ func benchCommand() *cli.Command {
 					}
 					return benchRuntime(c.Context, benchRuntimeFlags{
 						model: c.String("model"), weights: c.StringSlice("weights"), kv: c.StringSlice("kv-cache"), threads: c.IntSlice("threads"),
-						promptTokens: c.Int("prompt-tokens"), newTokens: c.Int("new-tokens"), prompt: c.String("prompt"),
+						promptTokens: c.Int("prompt-tokens"), newTokens: c.Int("new-tokens"), prompt: c.String("prompt"), hugePages: c.String("huge-pages"),
 						repeat: c.Int("repeat"), uncached: c.Bool("uncached"), speculation: c.Bool("speculation"), seed: c.Uint64("seed"),
 						format: c.String("format"), json: c.String("json"), out: c.String("out"),
 					}, c.App.Writer, c.App.ErrWriter)
@@ -80,7 +81,7 @@ type benchRuntimeFlags struct {
 	weights, kv                     []string
 	threads                         []int
 	promptTokens, newTokens, repeat int
-	prompt                          string
+	prompt, hugePages               string
 	uncached, speculation           bool
 	seed                            uint64
 	format, json, out               string
@@ -107,6 +108,9 @@ func (f *benchRuntimeFlags) check() error {
 		if _, err := infer.ParseCache(name); err != nil || name == "" || slices.Contains(f.kv[:i], name) {
 			return usageError("--kv-cache %s: expected different formats among auto, float32, bf16 and int8", name)
 		}
+	}
+	if _, err := infer.ParseHugePages(f.hugePages); err != nil {
+		return usageError("--huge-pages %s: expected auto, on or off", f.hugePages)
 	}
 	if !slices.Contains(runtime.Formats(), f.format) {
 		return usageError("--format %s: expected one of %s", f.format, strings.Join(runtime.Formats(), ", "))
@@ -155,7 +159,7 @@ func benchRuntime(ctx context.Context, f benchRuntimeFlags, out, errOut io.Write
 	report, err := runtime.Benchmark{
 		Model: modelLabel(f.model), Variants: benchVariants(formats, f.kv, modes, f.threads),
 		Source:       func(weights string) string { return folders[weights] },
-		PromptTokens: f.promptTokens, NewTokens: f.newTokens, Prompt: prompt, Repeat: f.repeat, Seed: f.seed,
+		PromptTokens: f.promptTokens, NewTokens: f.newTokens, Prompt: prompt, HugePages: f.hugePages, Repeat: f.repeat, Seed: f.seed,
 		Measure: runtime.Process([]string{self, "bench", benchProcess}), Progress: bar.Set,
 	}.Run(ctx)
 	bar.Close()
@@ -215,7 +219,7 @@ func openMeasured(ctx context.Context, s runtime.Spec) (runtime.Opened, error) {
 	if err != nil {
 		return runtime.Opened{}, err
 	}
-	m, tok, err := inference{model: s.Model, weights: infer.Weights(s.Weights), cache: infer.Cache(s.KV), threads: s.Threads}.open(ctx)
+	m, tok, err := inference{model: s.Model, weights: infer.Weights(s.Weights), cache: infer.Cache(s.KV), threads: s.Threads, hugePages: infer.HugePages(s.HugePages)}.open(ctx)
 	kv := config.Layers * cpu.NewCache(cache, config.KVHeads, config.HeadDim()).BytesPerToken()
 	return runtime.Opened{Model: m, Tokenizer: tok, Config: config, KVPerToken: int64(kv)}, err
 }

@@ -19,6 +19,7 @@ type Benchmark struct {
 	PromptTokens int
 	NewTokens    int
 	Prompt       string // see Spec
+	HugePages    string // see Spec
 	Repeat       int    // measurements of each variant
 	Seed         uint64 // of the order in each round
 	Measure      func(context.Context, Spec) (Sample, error)
@@ -147,7 +148,7 @@ func (b Benchmark) spec(v Variant) Spec {
 	if b.Source != nil {
 		model = b.Source(v.Weights)
 	}
-	return Spec{Variant: v, Model: model, PromptTokens: b.PromptTokens, NewTokens: b.NewTokens, Prompt: b.Prompt}
+	return Spec{Variant: v, Model: model, PromptTokens: b.PromptTokens, NewTokens: b.NewTokens, Prompt: b.Prompt, HugePages: b.HugePages}
 }
 
 func (b Benchmark) report(samples [][]Sample) *Report {

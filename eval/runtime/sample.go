@@ -20,7 +20,8 @@ type Spec struct {
 	Model        string `json:"model"` // as Opener understands it
 	PromptTokens int    `json:"prompt_tokens"`
 	NewTokens    int    `json:"new_tokens"`
-	Prompt       string `json:"prompt,omitempty"` // text whose first PromptTokens tokens are the prompt; "" is DefaultPrompt
+	Prompt       string `json:"prompt,omitempty"`     // text whose first PromptTokens tokens are the prompt; "" is DefaultPrompt
+	HugePages    string `json:"huge_pages,omitempty"` // infer.HugePages
 	LoadOnly     bool   `json:"load_only,omitempty"`
 }
 
