@@ -14,7 +14,7 @@ type EngineOptions struct {
 	Queue       int           // calls that may wait: 64
 	MaxWait     time.Duration // longest wait: a minute
 	// CacheBytes bounds the memory that keeps the keys and values of recent prompts and completions, for prompts that begin like
-	// them: what 15 % of the weights leave beside the rest, but one and a half contexts at least and eight, or 1 GiB, at most. Negative: none
+	// them: what 15 % of the weights leave beside the rest, but one context at least and eight, or 1 GiB, at most. Negative: none
 	// is kept.
 	CacheBytes int64
 }

@@ -47,11 +47,11 @@ func newPrefixes(m *Model, limit int64) *prefixes {
 }
 
 // defaultCacheBytes is the memory for sessions if none is given: a model that is served is to take 15 % more than its weights,
-// of which what else a request needs is taken off. But it is one and a half full contexts (two prompts of three quarters) or,
-// where those are small, eight in at most 32 MiB; and never more than eight contexts or a gigabyte.
+// of which what else a request needs is taken off. But it is a full context or, where those are small, eight in at most
+// 32 MiB; and never more than eight contexts or a gigabyte.
 func defaultCacheBytes(m *Model) int64 {
 	context := m.cacheBytes(m.Context())
-	least := max(context+context/2, min(8*context, 32<<20))
+	least := max(context+context/32, min(8*context, 32<<20))
 	return min(max(m.program.bytes()*15/100-otherBytes, least), 8*context, 1<<30)
 }
 

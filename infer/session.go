@@ -11,7 +11,7 @@ import (
 // Prompts are evaluated chunkTokens at a time, so that scratch memory is bounded and weights are read from memory seldom, and
 // logits computed for headTokens at a time. Neither changes a result. The context is looked at before every kernel.
 const (
-	chunkTokens = 256
+	chunkTokens = 192
 	headTokens  = 32
 )
 

@@ -216,7 +216,7 @@ func settle(m *infer.Model) {
 		runtime.ReadMemStats(&s)
 		// Requests will add about as much as this to what is there.
 		const working = 96 << 20
-		garbage := max(16<<20, m.Info().Bytes/40)
+		garbage := max(12<<20, m.Info().Bytes/48)
 		percent = max(3, min(100, 100*garbage/(int64(s.HeapAlloc)+working)))
 	}
 	debug.SetGCPercent(int(percent))

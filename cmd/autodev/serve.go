@@ -27,7 +27,7 @@ func serveCommand() *cli.Command {
 			&cli.IntFlag{Name: "queue", Usage: "requests that may wait for their turn", Value: 64},
 			fimOrderFlag(),
 			speculateFlag(),
-			&cli.IntFlag{Name: "prompt-cache", Usage: "`MIB` of memory for recent prompts, so that one that begins alike is not read again (-1: within 15 % of the weights, but one and a half of the longest at least; 0: none)", Value: -1},
+			&cli.IntFlag{Name: "prompt-cache", Usage: "`MIB` of memory for recent prompts, so that one that begins alike is not read again (-1: within 15 % of the weights, but one of the longest at least; 0: none)", Value: -1},
 			&cli.StringFlag{Name: "log", Usage: "text, json or off", Value: "text"},
 		),
 		Action: func(c *cli.Context) error {
