@@ -93,6 +93,7 @@ func TestQuantizeMisuse(t *testing.T) {
 		{[]string{"model", "quantize", "--method", "rtn", "--calibration", dir, "--out", dir + "/x"}, 2, "--calibration: not used by --method rtn, expected gptq"},
 		{[]string{"model", "quantize", "--weights", "bf16", "--method", "rtn", "--out", dir + "/x"}, 2, "--method rtn: not for bf16, expected search"},
 		{[]string{"model", "quantize", "--calibration-tokens", "0", "--out", dir + "/x"}, 2, "--calibration-tokens 0: expected 1 to 67108864"},
+		{[]string{"model", "quantize", "--calibration-tokens", "4611686018427387904", "--out", dir + "/x"}, 2, "--calibration-tokens 4611686018427387904: expected 1 to 67108864"},
 		{[]string{"model", "quantize", "--model", small, "--out", out}, 2, "--out " + out + ": exists already, expected a new or empty folder"},
 		{[]string{"model", "quantize", "--model", out, "--out", dir + "/x"}, 1, "quantization_config: found weights packed for inference, expected none: use the model folder they were made from"},
 		{[]string{"model", "info", damaged, "--verify"}, 1, "the file is damaged"},
