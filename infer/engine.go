@@ -81,7 +81,8 @@ func (e *Engine) TokenText(id int32) []byte {
 }
 
 // Complete generates a completion for every request, under one admission: all are checked before any of them waits. Requests
-// with equal prompts that follow each other have it evaluated once. One for no tokens puts its prompt into the cache. emit, which may be nil, gets the chunks of request i. The first error ends the call; the results so far come with it.
+// with equal prompts that follow each other have it evaluated once. One for no tokens puts its prompt into the cache. emit, which
+// may be nil, gets the chunks of request i. The first error ends the call; the results so far come with it.
 func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, c Chunk) error) ([]Result, error) {
 	jobs := make([]*job, len(reqs))
 	for i, r := range reqs {

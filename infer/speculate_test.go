@@ -339,6 +339,7 @@ func TestSpeculationTogether(t *testing.T) {
 		r.Speculate = SpeculateOff
 		want, _ := outcomeOf(t, m, r)
 		for _, how := range []Speculate{SpeculateAuto, SpeculateAlways} {
+			r := r
 			r.Speculate = how
 			wg.Go(func() {
 				if got, _ := outcomeOf(failing{t}, m, r); !got.equal(want) {

@@ -24,35 +24,44 @@ func TestTransformers(t *testing.T) {
 	if python == "" {
 		t.Skip("AUTODEV_PYTHON is not set: no interpreter with the transformers package")
 	}
-	for name, change := range map[string]func(*model.Config){
-		"multi-query": func(*model.Config) {},
-		"multi-head":  func(c *model.Config) { c.KVHeads = c.Heads },
-		"gpt2":        func(c *model.Config) { c.Architecture, c.KVHeads = model.GPT2, c.Heads },
-	} {
+	prompt := randomIDs(rand.New(rand.NewPCG(9, 9)), 500, 3*chunkTokens+7)
+	args := []string{"testdata/generate.py", strings.ReplaceAll(fmt.Sprint(prompt), " ", ",")}
+	names := []string{"multi-query", "multi-head", "gpt2"}
+	models := make([]*Model, len(names))
+	for i, name := range names {
+		c := infertest.Config(500)
+		c.Positions = len(prompt) + 60
+		if name != "multi-query" {
+			c.KVHeads = c.Heads
+		}
+		if name == "gpt2" {
+			c.Architecture = model.GPT2
+		}
+		ckpt := infertest.Checkpoint(c)
+		dir := filepath.Join(t.TempDir(), name)
+		if err := model.Save(t.Context(), dir, c, ckpt.Weights, model.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		models[i], args = newModel(t, ckpt, nil, 2), append(args, dir)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), python, args...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	answers := json.NewDecoder(bytes.NewReader(out))
+	for i, name := range names {
+		var want struct {
+			Logits []float64
+			IDs    []int32
+		}
+		if err := answers.Decode(&want); err != nil || len(want.Logits) != 500 || len(want.IDs) != 60 {
+			t.Fatalf("%s: %d logits and %d ids, %v", name, len(want.Logits), len(want.IDs), err)
+		}
 		t.Run(name, func(t *testing.T) {
-			c := infertest.Config(500)
-			change(&c)
-			ckpt := infertest.Checkpoint(c)
-			dir := filepath.Join(t.TempDir(), "model")
-			if err := model.Save(t.Context(), dir, c, ckpt.Weights, model.SaveOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			m := newModel(t, ckpt, nil, 2)
-			prompt := randomIDs(rand.New(rand.NewPCG(9, 9)), m.vocab, 3*chunkTokens+7)
-			var stderr bytes.Buffer
-			cmd := exec.CommandContext(t.Context(), python, "testdata/generate.py", dir, strings.ReplaceAll(fmt.Sprint(prompt), " ", ","))
-			cmd.Stderr = &stderr
-			out, err := cmd.Output()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, stderr.String())
-			}
-			var want struct {
-				Logits []float64
-				IDs    []int32
-			}
-			if err := json.Unmarshal(out, &want); err != nil || len(want.Logits) != 500 || len(want.IDs) != 60 {
-				t.Fatalf("%d logits and %d ids, %v", len(want.Logits), len(want.IDs), err)
-			}
+			m := models[i]
 			s := m.NewSession()
 			defer s.Close()
 			logits, err := s.Append(t.Context(), prompt)

@@ -172,6 +172,10 @@ func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Token
 			return nil, nil, err
 		}
 		m, err := infer.LoadPacked(p, tok, o)
+		var option *infer.OptionError
+		if errors.As(err, &option) {
+			return nil, nil, usageError("--%w", err)
+		}
 		if err != nil {
 			return nil, nil, err
 		}

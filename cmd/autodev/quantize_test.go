@@ -98,7 +98,7 @@ func TestQuantizeMisuse(t *testing.T) {
 		{[]string{"model", "quantize", "--model", out, "--out", dir + "/x"}, 1, "quantization_config: found weights packed for inference, expected none: use the model folder they were made from"},
 		{[]string{"model", "info", damaged, "--verify"}, 1, "the file is damaged"},
 		{[]string{"model", "info", small, "--verify"}, 2, "is not a packed folder, expected one"},
-		{[]string{"complete", "--model", out, "--weights", "int4", "--prefix-file", prefix}, 1, "weights: found int4, but the folder "},
+		{[]string{"complete", "--model", out, "--weights", "int4", "--prefix-file", prefix}, 2, "--weights: found int4, but the folder "},
 		{[]string{"complete", "--model", out, "--adapter", dir, "--prefix-file", prefix}, 2, "are packed, expected a model folder that an adapter can be merged into"},
 		{[]string{"complete", "--weights", "fp8", "--prefix-file", prefix}, 2, "--weights fp8: expected one of float32, bf16, int8, int4"},
 		{[]string{"eval", "perplexity", "--weights", "fp8", "--data", prefix}, 2, "--weights fp8: expected one of float32, bf16, int8, int4"},

@@ -26,7 +26,6 @@ type Writer struct {
 	ctx     context.Context
 	out     *bufio.Writer
 	sum     hash.Hash
-	written int64
 	entries []Entry // still to come
 }
 
