@@ -5,34 +5,8 @@ import (
 	"testing"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"autodev/internal/guard"
 )
-
-// guarded returns n words with an unreadable page right behind them (or, with front, right before them).
-func guarded(t *testing.T, n int, front bool) []float32 {
-	t.Helper()
-	page := unix.Getpagesize()
-	size := (4*n + page - 1) / page * page
-	mem, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Munmap(mem); err != nil {
-			t.Error(err)
-		}
-	})
-	for _, guard := range [][]byte{mem[:page], mem[page+size:]} {
-		if err := unix.Mprotect(guard, unix.PROT_NONE); err != nil {
-			t.Fatal(err)
-		}
-	}
-	at := page + size - 4*n
-	if front {
-		at = page
-	}
-	return unsafe.Slice((*float32)(unsafe.Pointer(&mem[at])), n)
-}
 
 // TestNothingOutsideIsTouched puts every operand against unreadable pages: a stray access ends the test process.
 func TestNothingOutsideIsTouched(t *testing.T) {
@@ -49,22 +23,22 @@ func TestNothingOutsideIsTouched(t *testing.T) {
 			if p.Down {
 				p.LDA = p.Rows
 			}
-			a, b, c := guarded(t, sizeA, front), guarded(t, p.LDB*p.Cols/Panel, front), guarded(t, p.Rows*p.Cols, front)
+			a, b, c := guard.Slice[float32](t, sizeA, front), guard.Slice[float32](t, p.LDB*p.Cols/Panel, front), guard.Slice[float32](t, p.Rows*p.Cols, front)
 			product(&k.floats, p, c, a, b)
 			product(&k.pairs, p, c, Words(a), Words(b))
 
 			rows, n := 1+r.IntN(Panel), 1+r.IntN(40)
-			dst := guarded(t, (n-1)*Panel+rows, front)
-			k.rows.transpose(Words(dst), Words(guarded(t, rows*n, front)), n, rows, n)
+			dst := guard.Slice[float32](t, (n-1)*Panel+rows, front)
+			k.rows.transpose(Words(dst), Words(guard.Slice[float32](t, rows*n, front)), n, rows, n)
 			n = 1 + r.IntN(200)
-			x := guarded(t, n, front)
-			k.rows.round(Words(guarded(t, (n+1)/2, front)), x)
-			k.rows.interleave(Words(guarded(t, n, front)), x, guarded(t, n, front))
-			k.rows.merge(guarded(t, n, front), x, 1, 2)
+			x := guard.Slice[float32](t, n, front)
+			k.rows.round(Words(guard.Slice[float32](t, (n+1)/2, front)), x)
+			k.rows.interleave(Words(guard.Slice[float32](t, n, front)), x, guard.Slice[float32](t, n, front))
+			k.rows.merge(guard.Slice[float32](t, n, front), x, 1, 2)
 			ints := unsafe.Slice((*int8)(unsafe.Pointer(&x[0])), 4*n)
-			k.rows.widen(Words(guarded(t, 2*n, front)), ints)
+			k.rows.widen(Words(guard.Slice[float32](t, 2*n, front)), ints)
 			n = (n + 15) / 16 * 16
-			k.rows.exponentials(Words(guarded(t, n/2, front)), guarded(t, n, front), guarded(t, n, front), 1, 0)
+			k.rows.exponentials(Words(guard.Slice[float32](t, n/2, front)), guard.Slice[float32](t, n, front), guard.Slice[float32](t, n, front), 1, 0)
 		}
 	})
 }

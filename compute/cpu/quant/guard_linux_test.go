@@ -4,39 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"autodev/internal/guard"
 )
-
-// guarded returns a copy of x with an unreadable page right behind it (or, with front, right before it).
-func guarded[T any](t *testing.T, x []T, front bool) []T {
-	t.Helper()
-	page := unix.Getpagesize()
-	bytes := len(x) * int(unsafe.Sizeof(*new(T)))
-	size := (bytes + page - 1) / page * page
-	mem, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Munmap(mem); err != nil {
-			t.Error(err)
-		}
-	})
-	for _, at := range []int{0, size + page} {
-		if err := unix.Mprotect(mem[at:at+page], unix.PROT_NONE); err != nil {
-			t.Fatal(err)
-		}
-	}
-	start := page
-	if !front {
-		start += size - bytes
-	}
-	out := unsafe.Slice((*T)(unsafe.Pointer(&mem[start])), len(x))
-	copy(out, x)
-	return out
-}
 
 // TestKernelsStayInside runs every kernel with each operand against the end, then the start, of readable memory.
 func TestKernelsStayInside(t *testing.T) {
@@ -50,13 +20,13 @@ func TestKernelsStayInside(t *testing.T) {
 							t.Run(fmt.Sprint(k.level, f, rows, in, panels, front), func(t *testing.T) {
 								w := QuantizeAbsMax(nil, f, normal(r, panels*panelOut*in, 1), panels*panelOut, in)
 								codeStep, scaleStep := f.panelBytes(in)
-								codes, scales := guarded(t, w.codes, front), guarded(t, w.scales[:panels*scaleStep], front)
-								x := guarded(t, normal(r, rows*in, 1), front)
+								codes, scales := guard.Copy(t, w.codes, front), guard.Copy(t, w.scales[:panels*scaleStep], front)
+								x := guard.Copy(t, normal(r, rows*in, 1), front)
 								var q Rows
-								q.codes = guarded(t, make([]byte, rows*in), front)
-								q.scale = guarded(t, make([]float32, rows*ceilDiv(in, ActGroup)), front)
-								q.sum8 = guarded(t, make([]int32, rows*ceilDiv(in, ActGroup)), front)
-								q.sum4 = guarded(t, make([]int32, rows*in/64), front)
+								q.codes = guard.Copy(t, make([]byte, rows*in), front)
+								q.scale = guard.Copy(t, make([]float32, rows*ceilDiv(in, ActGroup)), front)
+								q.sum8 = guard.Copy(t, make([]int32, rows*ceilDiv(in, ActGroup)), front)
+								q.sum4 = guard.Copy(t, make([]int32, rows*in/64), front)
 								q.set(k, nil, x, rows, in)
 								sums := q.sum8
 								if f == Int4 {
@@ -64,7 +34,7 @@ func TestKernelsStayInside(t *testing.T) {
 								}
 								const gap = 3
 								ldc := panels*panelOut + gap
-								c := guarded(t, make([]float32, rows*ldc-gap), front)
+								c := guard.Copy(t, make([]float32, rows*ldc-gap), front)
 								k.multiply(&tile{codes: &codes[0], scales: &scales[0], codeStep: codeStep, scaleStep: scaleStep, x: &q.codes[0], sums: &sums[0],
 									scale: &q.scale[0], c: &c[0], ldc: ldc, in: in, panels: panels, stream: front}, f, rows)
 								want := product{n: rows, out: w.out, in: in, x: x, w: w}.definition()
@@ -97,8 +67,8 @@ func TestFinishStaysInside(t *testing.T) {
 						t.Run(fmt.Sprint(k.level, rows, n, operands, front), func(t *testing.T) {
 							const gapY, gapC = 5, 2
 							ldy, ldc := n+gapY, n+gapC
-							y, base := guarded(t, normal(r, rows*ldy-gapY, 1), front), guarded(t, normal(r, rows*ldy-gapY, 1), front)
-							c, bias := guarded(t, normal(r, rows*ldc-gapC, 1), front), guarded(t, normal(r, n, 1), front)
+							y, base := guard.Copy(t, normal(r, rows*ldy-gapY, 1), front), guard.Copy(t, normal(r, rows*ldy-gapY, 1), front)
+							c, bias := guard.Copy(t, normal(r, rows*ldc-gapC, 1), front), guard.Copy(t, normal(r, n, 1), front)
 							want := append([]float32(nil), y...)
 							o := output{y: &y[0], c: &c[0], ldy: ldy, ldc: ldc, rows: rows, length: n}
 							if operands&1 != 0 {

@@ -1,32 +1,18 @@
 package vec
 
 import (
+	"os"
 	"testing"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"autodev/internal/guard"
 )
 
 // TestNothingOutsideIsTouched runs the element-wise functions on slices that end at an unreadable page or start behind one.
 func TestNothingOutsideIsTouched(t *testing.T) {
-	page := unix.Getpagesize()
+	page := os.Getpagesize()
 	operand := func() (first, last func(n int) []float32) {
-		mem, err := unix.Mmap(-1, 0, 3*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := unix.Munmap(mem); err != nil {
-				t.Error(err)
-			}
-		})
-		for _, guard := range [][]byte{mem[:page], mem[2*page:]} {
-			if err := unix.Mprotect(guard, unix.PROT_NONE); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return func(n int) []float32 { return unsafe.Slice((*float32)(unsafe.Pointer(&mem[page])), n) },
-			func(n int) []float32 { return unsafe.Slice((*float32)(unsafe.Pointer(&mem[2*page-4*n])), n) }
+		x := guard.Slice[float32](t, page/4, false) // a whole page: guarded on both sides
+		return func(n int) []float32 { return x[:n] }, func(n int) []float32 { return x[len(x)-n:] }
 	}
 	var ends [5][2]func(n int) []float32
 	for i := range ends {
