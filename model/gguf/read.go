@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 
+	"autodev/internal/sizedfile"
 	"autodev/model/dtype"
 )
 
@@ -56,20 +56,12 @@ type File struct {
 
 // Open opens the file at path. Metadata and tensor list are read and checked before it returns; no tensor is read yet.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path)
+	f, close, err := sizedfile.Open(path, NewFile)
 	if err != nil {
 		return nil, err
 	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	g, err := NewFile(f, st.Size(), path)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	g.close = f.Close
-	return g, nil
+	f.close = close
+	return f, nil
 }
 
 // NewFile reads metadata and tensor list of the size bytes behind r; name stands for them in errors. Versions 2 and 3,

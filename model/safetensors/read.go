@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"math/bits"
-	"os"
 	"slices"
 
+	"autodev/internal/sizedfile"
 	"autodev/model/dtype"
 )
 
@@ -45,20 +44,12 @@ type File struct {
 
 // Open opens the file at path. The whole header is checked before it returns; no tensor is read yet.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path)
+	f, close, err := sizedfile.Open(path, NewFile)
 	if err != nil {
 		return nil, err
 	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	s, err := NewFile(f, st.Size(), path)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	s.close = f.Close
-	return s, nil
+	f.close = close
+	return f, nil
 }
 
 // NewFile reads the header of the size bytes behind r; name stands for them in errors.

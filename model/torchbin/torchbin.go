@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
-	"os"
 	"strings"
 
+	"autodev/internal/sizedfile"
 	"autodev/model/dtype"
 )
 
@@ -59,20 +59,12 @@ type view struct {
 
 // Open opens the file at path and reads its pickle; no tensor is read yet.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path)
+	f, close, err := sizedfile.Open(path, NewFile)
 	if err != nil {
 		return nil, err
 	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	t, err := NewFile(f, st.Size(), path)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	t.close = f.Close
-	return t, nil
+	f.close = close
+	return f, nil
 }
 
 // NewFile reads the pickle of the size bytes behind r; name stands for them in errors.
