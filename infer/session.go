@@ -27,8 +27,7 @@ func (e *ContextError) Error() string {
 type Session struct {
 	m    *Model
 	kv   []*cpu.Cache // by layer
-	n    int          // tokens
-	ids  []int32      // they
+	ids  []int32      // its tokens
 	work *workspace   // nil between park and the next use
 }
 
@@ -55,12 +54,11 @@ func (s *Session) park() {
 }
 
 // Len returns the number of tokens in the sequence.
-func (s *Session) Len() int { return s.n }
+func (s *Session) Len() int { return len(s.ids) }
 
 // Truncate forgets all tokens from the n-th on.
 func (s *Session) Truncate(n int) {
-	s.n = max(0, min(s.n, n))
-	s.ids = s.ids[:s.n]
+	s.ids = s.ids[:max(0, min(s.Len(), n))]
 }
 
 // copyPrefix makes s, which is empty, the sequence ids, which from begins with, by copying their keys and values. Of from it
@@ -130,7 +128,6 @@ func (s *Session) appendRows(ctx context.Context, ids []int32, from int) ([]floa
 // commit makes ids, which forward has evaluated, part of the sequence.
 func (s *Session) commit(ids []int32) {
 	s.ids = append(s.ids, ids...)
-	s.n = len(s.ids)
 }
 
 // AppendAll adds ids to the sequence and calls visit, in order, with the logits [vocabulary] after ids[i] for every i ≥ from.
@@ -178,7 +175,7 @@ func (s *Session) check(ids []int32) error {
 	if len(ids) == 0 {
 		return fmt.Errorf("sequence: found no tokens, expected at least one")
 	}
-	if total := s.n + len(ids); total > s.m.Context() {
+	if total := s.Len() + len(ids); total > s.m.Context() {
 		return &ContextError{total, s.m.Context()}
 	}
 	for i, id := range ids {
@@ -186,7 +183,7 @@ func (s *Session) check(ids []int32) error {
 			return fmt.Errorf("sequence: token %d: found id %d, expected 0 to %d", i, id, s.m.rows-1)
 		}
 	}
-	s.reserve(s.n + len(ids))
+	s.reserve(s.Len() + len(ids))
 	return nil
 }
 
@@ -195,7 +192,7 @@ func (s *Session) reserve(n int) {
 	if len(s.kv) == 0 || n <= s.kv[0].Capacity() {
 		return
 	}
-	s.ids = slices.Grow(s.ids, n-s.n)
+	s.ids = slices.Grow(s.ids, n-s.Len())
 	for _, c := range s.kv {
 		c.Grow(n)
 	}

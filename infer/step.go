@@ -15,7 +15,7 @@ func (s *Session) step(st *step, out, x, y []float32, ids []int32) error {
 		m.pool.Run(n, func(i int) {
 			row := out[i*width : (i+1)*width]
 			st.weight.row(row, int(ids[i]))
-			vec.Add(row, row, st.positions[(s.n+i)*width:][:width])
+			vec.Add(row, row, st.positions[(s.Len()+i)*width:][:width])
 		})
 	case opLayerNorm:
 		m.kernels.LayerNorm(out, x, st.gain, st.bias, n, m.program.widths[st.x], st.epsilon)
@@ -30,7 +30,7 @@ func (s *Session) step(st *step, out, x, y []float32, ids []int32) error {
 		if need := m.kernels.AttendCachedWork(m.Context(), a); len(w.attention) < need {
 			w.attention = make([]float32, need)
 		}
-		w.sequence[0] = cpu.Cached{Y: out, QKV: x, Cache: s.kv[st.layer], First: s.n}
+		w.sequence[0] = cpu.Cached{Y: out, QKV: x, Cache: s.kv[st.layer], First: s.Len()}
 		return m.kernels.AttendCached(w.sequence[:], m.Context(), a, w.attention)
 	case opActivate:
 		m.kernels.Activation(out, x, st.act)

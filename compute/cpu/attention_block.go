@@ -95,20 +95,29 @@ func newScratch(memory []float32, l layout, rows int, scale float32) *scratch {
 	return w
 }
 
+// shares hands out memory in parts; without memory it only counts.
+type shares struct {
+	memory []float32
+	used   int
+}
+
+// floats returns the next n elements, nil without memory. Parts start on cache lines where the memory does.
+func (s *shares) floats(n int) []float32 {
+	n = roundUp(n, 16)
+	s.used += n
+	if s.memory == nil {
+		return nil
+	}
+	return s.memory[s.used-n : s.used : s.used]
+}
+
 // cut shares out memory, unless it is nil, and returns how much of it is used.
 func (w *scratch) cut(memory []float32, l layout, rows int) int {
 	w.layout = l
 	// Rows of scores start on cache lines and are not a power of two apart, so that they do not compete for the cache's sets.
 	w.ldq, w.lds, w.ldp, w.ldo = roundUp(l.inner(), 16), stride(keyBlock), (keyBlock+32)/2, l.columns()
-	used := 0
-	floats := func(n int) []float32 {
-		n = roundUp(n, 16)
-		used += n
-		if memory == nil {
-			return nil
-		}
-		return memory[used-n : used : used]
-	}
+	m := shares{memory: memory}
+	floats := m.floats
 	w.q = wordsOf(floats(rows * w.ldq))
 	w.s = floats(rows * w.lds)
 	if l.format != CacheF32 {
@@ -118,7 +127,7 @@ func (w *scratch) cut(memory []float32, l layout, rows int) int {
 	w.largest, w.sum, w.outLargest, w.outSum = floats(rows), floats(rows), floats(rows), floats(rows)
 	w.factors, w.keep = floats(2*rows), floats(keyBlock+4)
 	w.space = wordsOf(floats(l.unpacked()))
-	return used
+	return m.used
 }
 
 // load begins a block of queries.

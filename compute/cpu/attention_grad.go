@@ -171,15 +171,8 @@ type gradScratch struct {
 func (w *gradScratch) cut(memory []float32, p *gradPlan) int {
 	rows := roundUp(p.tokens*p.heads, 2)
 	w.ldq, w.lds = roundUp(p.inner(), 16), stride(p.span)
-	used := 0
-	floats := func(n int) []float32 {
-		n = roundUp(n, 16)
-		used += n
-		if memory == nil {
-			return nil
-		}
-		return memory[used-n : used : used]
-	}
+	m := shares{memory: memory}
+	floats := m.floats
 	words := func(n int) []uint32 { return wordsOf(floats(n)) }
 	w.keysDown, w.valuesDown = words(p.span*p.inner()), words(p.span*p.inner())
 	w.keys = words(p.span * p.columns() / p.perWord())
@@ -197,7 +190,7 @@ func (w *gradScratch) cut(memory []float32, p *gradPlan) int {
 	w.qDown, w.dyDown = words(rows*p.columns()/p.perWord()), words(rows*p.columns()/p.perWord())
 	w.row, w.rowUpper, w.out = floats(p.columns()), floats(p.columns()), floats(rows*p.columns())
 	w.inverse, w.keep = floats(rows), floats(p.span+4)
-	return used
+	return m.used
 }
 
 // pack brings the keys and values of a sequence, rows of p.width, into the operands.
