@@ -14,8 +14,17 @@ import (
 type Pool struct {
 	threads int
 	regions chan *region
+	free    chan *region // to be used again
 	quit    chan struct{}
 	close   sync.Once
+}
+
+// Task is work in items. A pointer to memory that is kept from call to call makes a task that costs no allocation, where a
+// function that refers to its surroundings is made anew for every call.
+type Task interface {
+	// Item does item i. No two items of one call run at the same time with the same worker number, so it may index scratch memory
+	// that belongs to the call.
+	Item(worker, i int)
 }
 
 // New starts a pool of the given number of threads, counting the caller of Run; 0 means GOMAXPROCS. Close ends it.
@@ -26,7 +35,7 @@ func New(threads int) *Pool {
 	if threads == 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	p := &Pool{threads: threads, regions: make(chan *region, threads-1), quit: make(chan struct{})}
+	p := &Pool{threads: threads, regions: make(chan *region, threads-1), free: make(chan *region, 4*threads), quit: make(chan struct{})}
 	for range threads - 1 {
 		go p.help()
 	}
@@ -51,39 +60,75 @@ func (p *Pool) Close() {
 // Run calls f(0) … f(n-1), each once, on the pool's workers and the caller, and returns when all have returned.
 // If an item panics the remaining ones are not started and Run panics with a *Panic (with the bare value when the pool has
 // one thread).
-func (p *Pool) Run(n int, f func(i int)) {
-	if p.Threads() == 1 || n <= 1 {
-		for i := range n {
-			f(i)
-		}
-		return
-	}
-	p.RunWorker(n, func(_, i int) { f(i) })
-}
+func (p *Pool) Run(n int, f func(i int)) { p.Do(n, each(f)) }
 
 // RunWorker is Run with the number of the worker, from 0 to Threads()-1, as f's first argument. No two items of one call
 // run at the same time with the same worker number, so it may index scratch memory that belongs to the call.
-func (p *Pool) RunWorker(n int, f func(worker, i int)) {
+func (p *Pool) RunWorker(n int, f func(worker, i int)) { p.Do(n, eachWorker(f)) }
+
+// each and eachWorker are functions as tasks.
+type (
+	each       func(i int)
+	eachWorker func(worker, i int)
+)
+
+func (f each) Item(_, i int)            { f(i) }
+func (f eachWorker) Item(worker, i int) { f(worker, i) }
+
+// Do is RunWorker for a task. It allocates nothing in the long run.
+func (p *Pool) Do(n int, t Task) {
 	if p.Threads() == 1 || n <= 1 {
 		for i := range n {
-			f(0, i)
+			t.Item(0, i)
 		}
 		return
 	}
-	r := &region{n: int64(n), f: f, done: make(chan struct{})}
-	r.workers.Store(1)
-invite:
-	for range min(p.threads, n) - 1 {
+	r := p.region()
+	r.n, r.task = int64(n), t
+	invited := min(p.threads, n) - 1
+	// All shares are given out before anybody can give one back.
+	r.shares.Store(int64(invited) + 1)
+	for i := range invited {
 		select {
 		case p.regions <- r:
+			continue
 		default: // every helper already has something to come back to
-			break invite
 		}
+		r.shares.Add(int64(i - invited))
+		break
 	}
 	r.work(0)
 	r.wait()
-	if e := r.failure.Load(); e != nil {
-		panic(e)
+	failure := r.failure.Load()
+	p.leave(r)
+	if failure != nil {
+		panic(failure)
+	}
+}
+
+// region returns one that nobody uses.
+func (p *Pool) region() *region {
+	select {
+	case r := <-p.free:
+		return r
+	default:
+		return &region{done: make(chan struct{}, 1)}
+	}
+}
+
+// leave gives back a share of r. The last one makes it free.
+func (p *Pool) leave(r *region) {
+	if r.shares.Add(-1) > 0 {
+		return
+	}
+	r.task = nil
+	r.next.Store(0)
+	r.finished.Store(0)
+	r.workers.Store(0)
+	r.failure.Store(nil)
+	select {
+	case p.free <- r:
+	default:
 	}
 }
 
@@ -97,7 +142,7 @@ func (p *Pool) help() {
 		for idle := 0; idle < polls; idle++ {
 			select {
 			case r := <-p.regions:
-				r.work(int(r.workers.Add(1)) - 1)
+				p.join(r)
 				idle = 0
 			default:
 				runtime.Gosched()
@@ -105,23 +150,31 @@ func (p *Pool) help() {
 		}
 		select {
 		case r := <-p.regions:
-			r.work(int(r.workers.Add(1)) - 1)
+			p.join(r)
 		case <-p.quit:
 			return
 		}
 	}
 }
 
-// region is one call of RunWorker. It is put into the queue at most threads-1 times, so at most threads workers ever draw a
-// number from it. A helper that comes late finds no item left and touches nothing of the caller's.
+// join works on a region that the caller has been invited to.
+func (p *Pool) join(r *region) {
+	r.work(int(r.workers.Add(1)))
+	p.leave(r)
+}
+
+// region is one call of Do. It is put into the queue at most threads-1 times, so at most threads workers ever draw a number from
+// it. A helper that comes late finds no item left and touches nothing of the caller's; only when the last has come and gone is
+// the region used again.
 type region struct {
 	n        int64
-	f        func(worker, i int)
+	task     Task
 	next     atomic.Int64
 	finished atomic.Int64
-	workers  atomic.Int64
+	workers  atomic.Int64 // helpers that came
+	shares   atomic.Int64 // of the caller and of the helpers that are still to come or to leave
 	failure  atomic.Pointer[Panic]
-	done     chan struct{} // closed after the last item
+	done     chan struct{} // gets one value after the last item
 }
 
 func (r *region) work(worker int) {
@@ -145,11 +198,11 @@ func (r *region) item(worker, i int) {
 			r.failure.CompareAndSwap(nil, &Panic{Value: v, Stack: debug.Stack()})
 		}
 		if r.finished.Add(1) == r.n {
-			close(r.done)
+			r.done <- struct{}{}
 		}
 	}()
 	if r.failure.Load() == nil {
-		r.f(worker, i)
+		r.task.Item(worker, i)
 	}
 	returned = true
 }
@@ -159,7 +212,7 @@ func (r *region) item(worker, i int) {
 func (r *region) wait() {
 	for range 64 {
 		if r.finished.Load() == r.n {
-			return
+			break
 		}
 		runtime.Gosched()
 	}

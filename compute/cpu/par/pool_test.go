@@ -146,3 +146,55 @@ func BenchmarkAlternating(b *testing.B) {
 		})
 	}
 }
+
+// items is a task that counts.
+type items struct{ count [64]atomic.Int32 }
+
+func (t *items) Item(_, i int) { t.count[i].Add(1) }
+
+// TestDoAllocatesNothing: regions are used again, and never while a helper of the call before may still look at them.
+func TestDoAllocatesNothing(t *testing.T) {
+	for _, threads := range []int{1, 2, 5} {
+		p := New(threads)
+		var task items
+		const runs = 2000
+		perRun := testing.AllocsPerRun(runs, func() { p.Do(len(task.count), &task) })
+		if perRun > 0 {
+			t.Errorf("%d threads: %v allocations a call", threads, perRun)
+		}
+		for i := range task.count {
+			if n := task.count[i].Load(); n != runs+1 { // AllocsPerRun calls it once more
+				t.Fatalf("%d threads: item %d ran %d times, expected %d", threads, i, n, runs+1)
+			}
+		}
+		p.Close()
+	}
+}
+
+// TestRegionsAfterPanics: what a failed call leaves behind does not fail the next ones.
+func TestRegionsAfterPanics(t *testing.T) {
+	p := New(3)
+	defer p.Close()
+	for range 200 {
+		func() {
+			defer func() {
+				var e *Panic
+				if err, ok := recover().(error); !ok || !errors.As(err, &e) || e.Value != "seven" {
+					t.Errorf("recovered %v", err)
+				}
+			}()
+			p.Run(20, func(i int) {
+				if i == 7 {
+					panic("seven")
+				}
+			})
+		}()
+		var task items
+		p.Do(len(task.count), &task)
+		for i := range task.count {
+			if n := task.count[i].Load(); n != 1 {
+				t.Fatalf("item %d ran %d times after a panic", i, n)
+			}
+		}
+	}
+}
