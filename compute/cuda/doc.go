@@ -1,0 +1,90 @@
+// Package cuda runs the kernel vocabulary on one NVIDIA GPU: Device is a compute.Device over the driver API and cuBLASLt, which are
+// loaded at run time without cgo.
+//
+// What lives where:
+//
+//   - cuda (this package): Device, the goroutine that owns it, memory, streams, captured graphs, and one file per kernel family
+//     with the functions that turn operands into launches (layernorm.go describes the launches of kernels/layernorm.cu);
+//   - cuda/driver: libcuda as typed Go functions, its constants, its errors, where libraries are searched;
+//   - cuda/cublaslt: libcublasLt likewise, and matrix products with descriptors and algorithms cached per shape;
+//   - cuda/kernels: the kernels in CUDA C++ (.cu), ad_cuda.h which they are written against, and their checked-in PTX (embedded);
+//   - cuda/standin: a libcuda and a libcublasLt for machines without a GPU, built from the same .cu files by the tests;
+//   - cuda/cudatest: what tests open devices with.
+//
+// What must not live here: models, graphs, files, anything that knows what a training step is.
+//
+// A build for another system than linux on amd64 or arm64, or with the tag nocuda, has the same packages, whose New says that
+// this build carries no CUDA. Without the tag the binary is linked to the C library's loader (libdl, libpthread, libc) and
+// needs glibc at run time but no NVIDIA file; with the tag it is fully static.
+//
+// # One goroutine owns the device
+//
+// New starts a goroutine locked to its thread, on which the context is current. Everything that touches the device is a
+// method of Queue, and a Queue is only ever handed to a function given to Device.Do, which runs on that goroutine:
+//
+//	err := d.Do(func(q *cuda.Queue) error {
+//		if err := launch.Enqueue(q); err != nil {
+//			return err
+//		}
+//		return q.Sync()
+//	})
+//
+// One Do is one hand-over (some microseconds), so put whole programs into it, never one launch. A Queue must not outlive its
+// function. All work goes to the queue's one stream, in order; q.Fork gives a second stream with the events that order it.
+//
+// # Errors
+//
+// A failing call is a *driver.Error: the call, the driver's name and text. OutOfMemory is what was asked, what is free and, from
+// Options.Fits, what would fit. After an error that ends the context (a lost card, an illegal address) every later Do returns
+// a *LostError with the first failure: the process must start again, and resume from its last checkpoint.
+//
+// # Memory
+//
+// Ptr is a device address. Device.Alloc makes one allocation per space of the plan, once, zeroed; nothing is allocated afterwards.
+// Buffers are aligned to compute.Align (64 bytes), so kernels may use 16-byte accesses on whole buffers, and on rows when the
+// width allows it. Inside kernels:
+//
+//   - global memory comes by pointer, in the Store of the kernel's name (f32, bf16, f16); int32 for ids;
+//   - static shared memory: AD_SHARED(T, name, n), at most 48 KiB a block; dynamic: AD_DYNAMIC_SHARED(T, name), its bytes given by
+//     Grid.Shared (more than 48 KiB is asked of the driver by Device.Kernel's launch, up to the device's limit);
+//   - what is read must have been written: the stand-in fills allocations and shared memory with NaNs.
+//
+// Host memory that asynchronous copies read or write must be pinned (Queue.Pinned) and must stay untouched until the queue is
+// synchronised; ordinary slices are copied before the call returns.
+//
+// # Adding a kernel
+//
+//  1. kernels/NAME.cu: include "ad_cuda.h" and nothing else. A kernel is a template or function of the form
+//
+//     AD_KERNEL(layernorm_f32, (float *y, const float *x, ..., int32_t width, float epsilon), 256) { body }
+//
+//     Names are operation_store (layernorm_bf16). Parameters: outputs first, then inputs, then work space, then int32_t or int64_t
+//     sizes, then float scalars; pointers, 32-bit and 64-bit integers and floats only. The third argument is the most threads a block
+//     is launched with. What ad_cuda.h offers (barriers, shuffles, atomics, cp.async, ldmatrix, mma, conversions,
+//     approximations) exists both as PTX and in the stand-in; inline PTX in a .cu file is not allowed, it belongs in ad_cuda.h beside
+//     its emulation. There is no libdevice: ad_exp, ad_tanh, ad_log, ad_rsqrt and their accuracies are in ad_cuda.h; no fast-math.
+//     Targets are sm_70 and sm_80 unless a first line says otherwise: // targets: sm_80 sm_90a
+//  2. make cuda-kernels writes kernels/ptx/NAME.sm_NN.ptx (clang-22); check it in. The test compares, CI regenerates.
+//  3. NAME.go in this package: a function that checks shapes and returns a *Launch:
+//
+//     func (d *Device) layerNorm(y, x, gain, bias Ptr, rows, width int, epsilon float32, s Store) (*Launch, error) {
+//     return d.launch("layernorm", s, Grid{Blocks: Dim{rows}, Threads: Dim{256}}, y, x, gain, bias, int32(width), epsilon)
+//     }
+//
+//     Arguments are checked, number and type, against the .param list of the PTX, and Threads against the kernel's bound.
+//     A Launch is made once (at compile time of a plan) and enqueued any number of times; it costs no allocation. What changes
+//     from step to step is read from device memory, so that a captured graph sees it too.
+//  4. NAME_test.go: cudatest.Seeds runs the launch on the stand-in under several schedules (on the real driver with
+//     AUTODEV_TEST_GPU=1) and compares it with compute/ref within the Store's tolerance (cudatest.Close). Shapes: one row, widths that are no
+//     multiple of 32 or of the block, more rows than blocks fit.
+//  5. Planted bugs: put the barrier or offset that matters most behind AD_BUG(name, good, bad) and let the test assert with
+//     cudatest.Planted that the stand-in catches it.
+//
+// Rules of package compute hold: outputs overwrite, parameter gradients accumulate; same input, same bits on the same card (no
+// atomic additions of floats where order matters: reduce in a fixed order, in one block or in two launches).
+//
+// # Matrix products
+//
+// cublaslt.Product is row-major C = alpha·op(A)·op(B) + beta·C with an epilogue; Device.matmul prepares one (descriptors, algorithm,
+// workspace) which is enqueued like a Launch. Products in float32 use full float32 unless TF32 is asked for.
+package cuda
