@@ -95,6 +95,9 @@ type Data struct {
 	// ShuffleBuffer is the number of documents that are permuted together; files and row groups are permuted as a whole. Default
 	// 65536.
 	ShuffleBuffer int `yaml:"shuffle_buffer"`
+	// ShuffleWindows is the number of windows that are permuted together, so that consecutive steps do not learn from one long
+	// document. They are made before the first of them is learnt from. Default 1024; 1, or shuffle: false, keeps their order.
+	ShuffleWindows int `yaml:"shuffle_windows"`
 	// Protocol is default, or original: the windows, FIM decisions and order of appliedAI-Initiative/autodev, bit for bit.
 	Protocol string `yaml:"protocol"`
 }
@@ -199,10 +202,11 @@ const DefaultModel = "autodev-tiny"
 func defaults(withLoRA bool) Recipe {
 	r := Recipe{
 		Data: Data{
-			FIM:           FIM{Rate: .5, SPMRate: .5, Level: "char", Scope: "context", LossOn: "all"},
-			Shuffle:       true,
-			ShuffleBuffer: 1 << 16,
-			Protocol:      "default",
+			FIM:            FIM{Rate: .5, SPMRate: .5, Level: "char", Scope: "context", LossOn: "all"},
+			Shuffle:        true,
+			ShuffleBuffer:  1 << 16,
+			ShuffleWindows: 1024,
+			Protocol:       "default",
 		},
 		Train: Train{
 			MicroBatch: 1, Accumulation: 8, LR: 5e-5, Schedule: "cosine", WarmupRatio: .03, WeightDecay: .05,

@@ -179,6 +179,7 @@ func (v *validator) data(d *Data) {
 		v.atLeast("data.sequence", d.Sequence, 8)
 	}
 	v.atLeast("data.shuffle_buffer", d.ShuffleBuffer, 1)
+	v.atLeast("data.shuffle_windows", d.ShuffleWindows, 1)
 	v.choice("data.protocol", d.Protocol, "default", "original")
 }
 

@@ -318,7 +318,14 @@ func (j *job) stream(ctx context.Context, src data.Source, epochs uint64) (pack.
 	if err != nil {
 		return nil, err
 	}
-	return w, nil
+	if !d.Shuffle || d.ShuffleWindows < 2 {
+		return w, nil
+	}
+	shuffled, err := pack.NewShuffled(w, d.ShuffleWindows, j.recipe.Seed)
+	if err != nil {
+		return nil, err
+	}
+	return shuffled, nil
 }
 
 // countSteps reads the training data once and returns the whole steps that the recipe's epochs make.

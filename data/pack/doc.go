@@ -4,6 +4,7 @@
 //	window.go    Window and its invariants
 //	packer.go    placing examples into windows
 //	stream.go    Stream: shuffling, FIM, tokenisation ahead of time, exact resume
+//	shuffled.go  Shuffled: windows permuted in blocks, so that a long document's do not follow each other
 //	original.go  Original: the original protocol's ConstantLengthDataset
 //	state.go     the resume state
 //
