@@ -15,7 +15,7 @@ type kernel struct {
 	//	wc = Σ (h·w)·c, cc = Σ (h·c)·c; sum = Σ (w − s·c)²·h
 	project func(wc, cc *lanes, w, h []float32, inv, lo, hi float32)
 	loss    func(sum *lanes, w, h []float32, inv, lo, hi, s float32)
-	// multiply computes a tile of outputs for the given format and rows, at most mr.
+	// multiply computes a tile of outputs for the given format and rows, at most mr. It may change t.
 	multiply func(t *tile, f Format, rows int)
 	// finish computes y[i,j] = (c[i,j] + bias[j]) + base[i,j] for the rows and columns of o.
 	finish func(o *output)

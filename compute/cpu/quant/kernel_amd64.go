@@ -34,10 +34,11 @@ func setAll512(to Rows, x []float32, rows int) {
 
 func largest2(x []float32) uint32 { return maxBits2(len(x)&^63, &x[0]) }
 
-func round2(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32) {
+func round2(dst []byte, stride int, x []float32, inv float32) (sums [ActGroup / 64]int32) {
 	n := len(x) &^ 63
 	_, _ = dst[(n/quad-1)*stride+quad-1], sums[n/64-1]
 	quantize2(n, &x[0], inv, &dst[0], stride, &sums[0])
+	return sums
 }
 
 func projectWith(f func(n int, w, h *float32, inv, lo, hi float32, wc, cc *float32)) func(wc, cc *lanes, w, h []float32, inv, lo, hi float32) {
@@ -77,18 +78,17 @@ func multiply512(t *tile, f Format, rows int) {
 	if f == Int4 {
 		single, pair = multiply512Int4[rows-1], multiply512Int4Pair[rows-1]
 	}
-	part, pairs := *t, t.panels/2
-	if t.stream || pair == nil {
-		pairs = 0
+	left := t.panels
+	for !t.stream && pair != nil && left >= 2 {
+		t.panels = 2
+		pair((*byte)(unsafe.Pointer(t)))
+		if left -= 2; left == 0 {
+			return
+		}
+		t.skip(2)
 	}
-	for p := range pairs {
-		part.at(t, 2*p, 2)
-		pair((*byte)(unsafe.Pointer(&part)))
-	}
-	if left := t.panels - 2*pairs; left > 0 {
-		part.at(t, 2*pairs, left)
-		single((*byte)(unsafe.Pointer(&part)))
-	}
+	t.panels = left
+	single((*byte)(unsafe.Pointer(t)))
 }
 
 func multiply2(t *tile, f Format, rows int) {
@@ -96,25 +96,29 @@ func multiply2(t *tile, f Format, rows int) {
 	if f == Int4 {
 		single = multiply2Int4[rows-1]
 	}
-	part := *t
-	for p := range t.panels {
-		part.at(t, p, 1)
-		single((*byte)(unsafe.Pointer(&part)))
+	left := t.panels
+	t.panels = 1
+	for {
+		single((*byte)(unsafe.Pointer(t)))
+		if left--; left == 0 {
+			return
+		}
+		t.skip(1)
 	}
 }
 
-// at makes t the panels of whole from p on.
-func (t *tile) at(whole *tile, p, panels int) {
-	t.codes = (*byte)(unsafe.Add(unsafe.Pointer(whole.codes), p*whole.codeStep))
-	t.scales = (*byte)(unsafe.Add(unsafe.Pointer(whole.scales), p*whole.scaleStep))
-	t.c = panelOf(whole.c, p)
-	if whole.y != nil {
-		t.y = panelOf(whole.y, p)
+// skip makes t begin that many panels later. There must be one left: the garbage collector takes an address behind the last for one
+// of something else.
+func (t *tile) skip(panels int) {
+	t.codes = (*byte)(unsafe.Add(unsafe.Pointer(t.codes), panels*t.codeStep))
+	t.scales = (*byte)(unsafe.Add(unsafe.Pointer(t.scales), panels*t.scaleStep))
+	t.c = panelOf(t.c, panels)
+	if t.y != nil {
+		t.y = panelOf(t.y, panels)
 	}
-	if whole.base != nil {
-		t.base = panelOf(whole.base, p)
+	if t.base != nil {
+		t.base = panelOf(t.base, panels)
 	}
-	t.panels = panels
 }
 
 // panelOf returns the address of the first output of panel p in the row at c.

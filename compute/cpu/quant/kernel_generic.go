@@ -13,7 +13,7 @@ func genericKernel() *kernel {
 
 func maxBitsGeneric(x []float32) uint32 { return math.Float32bits(maxAbs(x)) }
 
-func quantizeGeneric(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32) {
+func quantizeGeneric(dst []byte, stride int, x []float32, inv float32) (sums [ActGroup / 64]int32) {
 	for s := 0; s < len(x)/64; s++ {
 		sum := int32(0)
 		for i := range 16 {
@@ -26,6 +26,7 @@ func quantizeGeneric(dst []byte, stride int, x []float32, inv float32, sums *[Ac
 		}
 		sums[s] = sum
 	}
+	return sums
 }
 
 func projectGeneric(wc, cc *lanes, w, h []float32, inv, lo, hi float32) {

@@ -22,24 +22,33 @@ func Mul(p *par.Pool, y []float32, x *Rows, w *Matrix, e Epilogue) {
 	if x.in != w.in || len(y) != x.n*w.out || e.Bias != nil && len(e.Bias) != w.out || e.Base != nil && len(e.Base) != len(y) {
 		panic(fmt.Sprintf("quant: y of %d, x [%d %d], w [%d %d], bias of %d, base of %d", len(y), x.n, x.in, w.out, w.in, len(e.Bias), len(e.Base)))
 	}
-	j := &job{y: y, x: x, w: w, e: e}
+	j := jobs.Get().(*job)
+	j.y, j.x, j.w, j.e = y, x, w, e
 	j.cut(p.Threads())
-	if p.Threads() == 1 || j.items() == 1 {
-		for i := range j.items() {
-			j.run(i)
-		}
-		return
-	}
-	p.Run(j.items(), j.run)
+	j.workers = grow(j.workers, p.Threads())
+	p.Do(j.items(), j)
+	j.y, j.x, j.w, j.e = nil, nil, nil, Epilogue{}
+	jobs.Put(j)
 }
 
-// job is one product. Its items are runs of neighbouring panels.
+// jobs keeps the memory of products that are over.
+var jobs = sync.Pool{New: func() any { return new(job) }}
+
+// job is one product, a par.Task. Its items are runs of neighbouring panels.
 type job struct {
 	y       []float32
 	x       *Rows
 	w       *Matrix
 	e       Epilogue
 	perItem int // panels
+	workers []worker
+}
+
+// worker is one worker's memory. What kernels get by address is kept here because it would not stay on the stack.
+type worker struct {
+	c    []float32 // the tile's outputs
+	tile tile
+	out  output
 }
 
 func (j *job) panels() int { return ceilDiv(j.w.out, panelOut) }
@@ -61,27 +70,24 @@ func (j *job) cut(threads int) {
 	j.perItem = min(roundUp(run, 2), 64)
 }
 
-var scratch = sync.Pool{New: func() any { return new([]float32) }}
-
-// run computes an item.
-func (j *job) run(item int) {
+// Item computes an item.
+func (j *job) Item(number, item int) {
+	w := &j.workers[number]
 	first := item * j.perItem
 	panels := min(j.perItem, j.panels()-first)
 	// Rows of the tile do not start a power of two apart, which would put them on each other in the first-level cache.
 	ldc := panels*panelOut + panelOut
-	space := scratch.Get().(*[]float32)
-	defer scratch.Put(space)
-	*space = grow(*space, j.x.k.mr*ldc)
-	c := *space
+	w.c = grow(w.c, j.x.k.mr*ldc)
 	f := j.w.format
 	codeStep, scaleStep := f.panelBytes(j.w.in)
 	padded := j.x.padded()
 	for n := range j.x.tiles() {
 		row, rows := j.x.tile(n)
-		t := tile{
+		t := &w.tile
+		*t = tile{
 			codeStep: codeStep, scaleStep: scaleStep,
 			x: &j.x.codes[row*padded], scale: &j.x.scale[row*ceilDiv(j.x.in, ActGroup)],
-			c: &c[0], ldc: ldc, in: padded, panels: panels, stream: j.x.tiles() == 1,
+			c: &w.c[0], ldc: ldc, in: padded, panels: panels, stream: j.x.tiles() == 1,
 			codes: &j.w.codes[first*codeStep], scales: &j.w.scales[first*scaleStep],
 		}
 		if f == Int4 {
@@ -96,15 +102,17 @@ func (j *job) run(item int) {
 				t.base = &j.e.Base[at]
 			}
 		}
-		j.x.k.multiply(&t, f, rows)
-		j.finish(c, ldc, row, rows, first*panelOut, min(panels*panelOut, j.w.out-first*panelOut))
+		j.x.k.multiply(t, f, rows)
+		j.finish(w, ldc, row, rows, first*panelOut, min(panels*panelOut, j.w.out-first*panelOut))
 	}
+	w.tile, w.out = tile{}, output{}
 }
 
-// finish applies the epilogue to n outputs from output o on of a tile's rows in c, which it may overwrite.
-func (j *job) finish(c []float32, ldc, row, rows, o, n int) {
+// finish applies the epilogue to n outputs from output o on of a tile's rows in w.c, which it may overwrite.
+func (j *job) finish(w *worker, ldc, row, rows, o, n int) {
 	at := row*j.w.out + o
-	out := output{y: &j.y[at], c: &c[0], ldy: j.w.out, ldc: ldc, rows: rows, length: n}
+	out := &w.out
+	*out = output{y: &j.y[at], c: &w.c[0], ldy: j.w.out, ldc: ldc, rows: rows, length: n}
 	if j.e.Bias != nil {
 		out.bias = &j.e.Bias[o]
 	}
@@ -112,10 +120,10 @@ func (j *job) finish(c []float32, ldc, row, rows, o, n int) {
 		// First the bias alone, c to c, for then to find the rows there.
 		out.y, out.ldy = out.c, ldc
 		if out.bias != nil {
-			j.x.k.finish(&out)
+			j.x.k.finish(out)
 		}
 		for i := range rows {
-			part := c[i*ldc:][:n]
+			part := w.c[i*ldc:][:n]
 			then(part, part)
 		}
 		out.y, out.ldy, out.bias = &j.y[at], j.w.out, nil
@@ -123,5 +131,5 @@ func (j *job) finish(c []float32, ldc, row, rows, o, n int) {
 	if j.e.Base != nil {
 		out.base = &j.e.Base[at]
 	}
-	j.x.k.finish(&out)
+	j.x.k.finish(out)
 }

@@ -18,6 +18,9 @@ type Rows struct {
 	scale []float32 // [in/256][r], times scaleUnit
 	sum8  []int32   // [in/256][r]: −128·Σ codes of 256
 	sum4  []int32   // [in/64][r]: −8·Σ codes of 64
+
+	x    []float32           // during Set
+	tail [][ActGroup]float32 // by worker: the end of a row, padded
 }
 
 // N returns the number of rows.
@@ -38,15 +41,25 @@ func (r *Rows) set(k *kernel, p *par.Pool, x []float32, n, in int) {
 	r.scale = grow(r.scale, n*ceilDiv(in, ActGroup))
 	r.sum8 = grow(r.sum8, n*ceilDiv(in, ActGroup))
 	r.sum4 = grow(r.sum4, n*r.padded()/64)
-	blocks := ceilDiv(in, setBlock)
-	if p.Threads() == 1 || n*in < 1<<14 {
-		for i := range r.tiles() * blocks {
-			r.setTile(x, i/blocks, i%blocks)
-		}
-		return
+	r.x = x
+	if n*in < 1<<14 {
+		p = nil // over sooner than another thread awakes
 	}
-	p.Run(r.tiles()*blocks, func(i int) { r.setTile(x, i/blocks, i%blocks) })
+	r.tail = grow(r.tail, p.Threads())
+	p.Do(r.tiles()*r.blocks(), (*setTask)(r))
+	r.x = nil
 }
+
+// setTask is Set as a par.Task. Its items are blocks of tiles.
+type setTask Rows
+
+func (t *setTask) Item(worker, i int) {
+	r := (*Rows)(t)
+	r.setTile(&r.tail[worker], i/r.blocks(), i%r.blocks())
+}
+
+// blocks counts the blocks of a row.
+func (r *Rows) blocks() int { return ceilDiv(r.in, setBlock) }
 
 // padded returns the stored length of a row.
 func (r *Rows) padded() int { return roundUp(r.in, align) }
@@ -70,7 +83,7 @@ func (r *Rows) tile(t int) (first, rows int) {
 const setBlock = 8 * ActGroup
 
 // setTile quantises a block of the rows of a tile.
-func (r *Rows) setTile(x []float32, t, block int) {
+func (r *Rows) setTile(tail *[ActGroup]float32, t, block int) {
 	first, rows := r.tile(t)
 	start := block * setBlock
 	end := min(start+setBlock, r.in)
@@ -79,14 +92,15 @@ func (r *Rows) setTile(x []float32, t, block int) {
 		whole = end / ActGroup * ActGroup
 	}
 	for i := range rows {
-		row := x[(first+i)*r.in:][:end]
+		row := r.x[(first+i)*r.in:][:end]
 		if whole > start {
 			r.k.set(r.from(first, rows, i, start), row[start:whole], rows)
 		}
 		if whole < end {
-			var padded [ActGroup]float32
-			n := copy(padded[:], row[whole:])
-			r.k.set(r.from(first, rows, i, whole), padded[:roundUp(n, align)], rows)
+			n := copy(tail[:], row[whole:])
+			padded := tail[:roundUp(n, align)]
+			clear(padded[n:])
+			r.k.set(r.from(first, rows, i, whole), padded, rows)
 		}
 	}
 }
@@ -100,8 +114,8 @@ func (r *Rows) from(first, rows, i, k int) Rows {
 
 // setWith returns kernel.set made of two functions for a group: largest returns the largest of the bits of the magnitudes of x, and
 // round writes the codes of x, |x·inv| < 127.5, which are x·inv rounded to the nearest, ties to even. The four codes of quad q go to
-// dst[q·stride], the sum of every 64 to sums.
-func setWith(largest func(x []float32) uint32, round func(dst []byte, stride int, x []float32, inv float32, sums *[ActGroup / 64]int32)) func(to Rows, x []float32, rows int) {
+// dst[q·stride]; it returns the sum of every 64.
+func setWith(largest func(x []float32) uint32, round func(dst []byte, stride int, x []float32, inv float32) [ActGroup / 64]int32) func(to Rows, x []float32, rows int) {
 	return func(to Rows, x []float32, rows int) {
 		for g := 0; g*ActGroup < len(x); g++ {
 			part := x[g*ActGroup : min((g+1)*ActGroup, len(x))]
@@ -109,8 +123,7 @@ func setWith(largest func(x []float32) uint32, round func(dst []byte, stride int
 			if inv == 0 {
 				part = zeros[:len(part)] // infinities times 0 are not 0
 			}
-			var sums [ActGroup / 64]int32
-			round(to.codes[g*ActGroup*rows:], rows*quad, part, inv, &sums)
+			sums := round(to.codes[g*ActGroup*rows:], rows*quad, part, inv)
 			to.scale[g*rows] = scale * scaleUnit
 			total := int32(0)
 			for s := range len(part) / 64 {
