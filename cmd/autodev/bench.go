@@ -155,6 +155,9 @@ func benchRuntime(ctx context.Context, f benchRuntimeFlags, out, errOut io.Write
 	if f.speculation {
 		modes = append(modes, runtime.Speculative)
 	}
+	if err := prepareRuntime(f.json, f.out); err != nil {
+		return err
+	}
 	bar := progress.New(errOut, "measuring", "measurements")
 	report, err := runtime.Benchmark{
 		Model: modelLabel(f.model), Variants: benchVariants(formats, f.kv, modes, f.threads),
@@ -224,6 +227,31 @@ func openMeasured(ctx context.Context, s runtime.Spec) (runtime.Opened, error) {
 	return runtime.Opened{Model: m, Tokenizer: tok, Config: config, KVPerToken: int64(kv)}, err
 }
 
+// prepareRuntime finds out before anything is measured whether writeRuntime will be able to write. It makes the folder.
+func prepareRuntime(jsonFile, dir string) error {
+	probe := func(name string) error {
+		f, err := atomicfile.Create(name)
+		if err != nil {
+			return err
+		}
+		return f.Cleanup()
+	}
+	if jsonFile != "" {
+		if err := probe(jsonFile); err != nil {
+			return fmt.Errorf("--json: %w", err)
+		}
+	}
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+		if err := probe(filepath.Join(dir, "runtime.json")); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+	}
+	return nil
+}
+
 // writeRuntime writes a report to files: JSON to one, unless "", and everything into a folder, unless "".
 func writeRuntime(r *runtime.Report, jsonFile, dir string) error {
 	write := func(name string, render func(io.Writer) error) error {
@@ -243,9 +271,6 @@ func writeRuntime(r *runtime.Report, jsonFile, dir string) error {
 	}
 	if dir == "" {
 		return nil
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("--out: %w", err)
 	}
 	files := map[string]func(io.Writer) error{"runtime.json": format("json"), "runtime.md": format("markdown")}
 	for _, f := range r.Figures() {

@@ -66,6 +66,17 @@ func TestBenchRuntimeMisuse(t *testing.T) {
 	if o := autodev(t, "", "bench", "runtime", "--weights", "int8=nowhere", "--repeat", "1"); o.code != 1 || !strings.Contains(o.err, "nowhere") {
 		t.Errorf("a folder that is not there: exit code %d, %s", o.code, o.err)
 	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	// What cannot be written is found before the measurements, not after.
+	for _, flag := range []string{"--json", "--out"} {
+		o := autodev(t, "", "bench", "runtime", flag, filepath.Join(file, "below"), "--repeat", "1")
+		if o.code != 1 || !strings.Contains(o.err, flag+": ") || strings.Contains(o.err, "measurements") {
+			t.Errorf("%s below a file: code %d, %s", flag, o.code, o.err)
+		}
+	}
 	if o := autodev(t, "", "bench", "runtime", "--prompt", "nowhere.txt"); o.code != 1 || !strings.Contains(o.err, "--prompt:") {
 		t.Errorf("a prompt that is not there: exit code %d, %s", o.code, o.err)
 	}
