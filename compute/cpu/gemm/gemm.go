@@ -240,6 +240,5 @@ func (k *kernel) mul(p *par.Pool, c Mat, alpha float32, a, b Mat, panels []float
 		j.run(nil)
 		return
 	}
-	shared := j // a copy, so that j stays on the stack of a serial product
-	shared.run(p)
+	j.run(p)
 }

@@ -424,3 +424,22 @@ func TestSerialDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedDoesNotAllocate: a product shared out among threads uses the memory of the one before again.
+func TestSharedDoesNotAllocate(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 11))
+	p := par.New(2)
+	defer p.Close()
+	const n, kk = 1024, 256
+	w := matrix(r, n, kk, 0, false).Transposed()
+	for _, b := range []*Packed{Pack(p, w), PackBF16(p, w)} {
+		for _, m := range []int{1, 40} {
+			a, c, bias := matrix(r, m, kk, 0, false), matrix(r, m, n, 0, false), matrix(r, 1, n, 0, false).Data
+			o := Options{Bias: bias, Then: vec.GELUTanh}
+			// A collection in between may empty what is kept.
+			if allocs := testing.AllocsPerRun(100, func() { MulPacked(p, c, 1, a, b, o) }); allocs > 1 {
+				t.Errorf("%d rows: %v allocations", m, allocs)
+			}
+		}
+	}
+}

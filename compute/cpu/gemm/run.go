@@ -36,12 +36,30 @@ func (j *job) run(p *par.Pool) {
 	}
 }
 
-// runShared is apart from run because its method values make j escape.
+// runShared shares a part out among the pool's workers.
 func (j *job) runShared(p *par.Pool, packs, groups int) {
-	shared := *j
-	p.Run(packs, shared.pack)
-	p.RunWorker(groups, shared.multiply)
+	s := sharedJobs.Get().(*sharedJob)
+	s.job = *j
+	p.Do(packs, (*packTask)(s))
+	p.Do(groups, (*multiplyTask)(s))
+	s.job = job{}
+	sharedJobs.Put(s)
 }
+
+// sharedJob is a job that several workers see. It is a copy, so that a product on the caller's goroutine stays on its stack.
+type sharedJob struct{ job }
+
+// sharedJobs keeps the memory of those that are over.
+var sharedJobs = sync.Pool{New: func() any { return new(sharedJob) }}
+
+// packTask and multiplyTask are the two steps of a part as par.Tasks.
+type (
+	packTask     sharedJob
+	multiplyTask sharedJob
+)
+
+func (t *packTask) Item(_, i int)          { t.job.pack(i) }
+func (t *multiplyTask) Item(worker, i int) { t.job.multiply(worker, i) }
 
 // tiles and panels count the present part's row tiles and column panels.
 func (j *job) tiles() int  { return ceilDiv(j.m, j.k.mr) }
@@ -122,34 +140,68 @@ func (j *job) multiply(worker, item int) {
 		j.addBias(row0, row1, col0, col1)
 		init = j.c
 	}
-	for kc0 := 0; kc0 < j.kb; kc0 += KC {
-		kc := k.units(min(KC, j.kb-kc0))
-		for panel := p0; panel < p1; panel++ {
-			b, ldb := j.panel(worker, panel, kc0)
-			next := j.next(b, panel, p1, kc0, kc)
-			for at := 0; at < k.width && panel*k.width+at < j.n; at += k.nr {
-				col := j.cut[1] + panel*k.width + at
-				cols := min(k.nr, j.n-panel*k.width-at)
-				for tile := t0; tile < t1; tile++ {
-					if j.s.fused && at == 0 && panel+1 < p1 {
-						j.prefetch(panel+1, kc0, tile-t0, t1-t0)
-					}
-					row := j.cut[0] + tile*k.mr
-					rows := min(k.mr, j.m-tile*k.mr)
-					a := j.tile(tile, kc0, rows)
-					c := &j.c.Data[row*j.c.Stride+col]
-					var from *float32
-					if init.Data != nil {
-						from = &init.Data[row*init.Stride+col]
-					}
-					k.tile[rows](kc, a, &b[at], ldb, c, j.c.Stride, from, init.Stride, cols, next.line(tile-t0), j.alpha)
-				}
+	if j.panels != nil && j.tiles() == 1 {
+		j.stream(p0, p1, init)
+	} else {
+		for kc0 := 0; kc0 < j.kb; kc0 += KC {
+			for panel := p0; panel < p1; panel++ {
+				j.block(worker, panel, kc0, [2]int{t0, t1}, p1, init)
 			}
+			init = j.c
 		}
-		init = j.c
 	}
 	if j.cut[2]+j.kb == j.a.Cols {
 		j.finish(row0, row1, col0, col1)
+	}
+}
+
+// block computes a block of K of the row tiles from tiles[0] to tiles[1] and a panel of a group that ends with panel end-1.
+func (j *job) block(worker, panel, kc0 int, tiles [2]int, end int, init Mat) {
+	k := j.k
+	kc := k.units(min(KC, j.kb-kc0))
+	b, ldb := j.panel(worker, panel, kc0)
+	next := j.next(b, panel, end, kc0, kc)
+	for at := 0; at < k.width && panel*k.width+at < j.n; at += k.nr {
+		col := j.cut[1] + panel*k.width + at
+		cols := min(k.nr, j.n-panel*k.width-at)
+		for tile := tiles[0]; tile < tiles[1]; tile++ {
+			if j.s.fused && at == 0 && panel+1 < end {
+				j.prefetch(panel+1, kc0, tile-tiles[0], tiles[1]-tiles[0])
+			}
+			row := j.cut[0] + tile*k.mr
+			rows := min(k.mr, j.m-tile*k.mr)
+			k.tile[rows](kc, j.tile(tile, kc0, rows), &b[at], ldb, &j.c.Data[row*j.c.Stride+col], j.c.Stride, init.from(row, col), init.Stride,
+				cols, next.line(tile-tiles[0]), j.alpha)
+		}
+	}
+}
+
+// from returns the address of an element, nil without data.
+func (m Mat) from(row, col int) *float32 {
+	if m.Data == nil {
+		return nil
+	}
+	return &m.Data[row*m.Stride+col]
+}
+
+// stream computes panels of a B packed beforehand and a single tile of A, one panel after the other through the whole part of K:
+// what few rows wait for is memory, which delivers most when it is read in order.
+func (j *job) stream(p0, p1 int, init Mat) {
+	k := j.k
+	if j.m <= maxStream && k.stream[j.m] != nil {
+		if whole := min(p1, j.n/k.width) - p0; whole > 0 {
+			b, _ := j.panel(0, p0, 0)
+			row, col := j.cut[0], j.cut[1]+p0*k.width
+			k.stream[j.m](whole, k.units(j.kb), KC/k.unit, j.tile(0, 0, j.m), &b[0], &j.c.Data[row*j.c.Stride+col], j.c.Stride, init.from(row, col), init.Stride, j.alpha)
+			p0 += whole
+		}
+	}
+	for panel := p0; panel < p1; panel++ {
+		from := init
+		for kc0 := 0; kc0 < j.kb; kc0 += KC {
+			j.block(0, panel, kc0, [2]int{0, 1}, panel+1, from)
+			from = j.c
+		}
 	}
 }
 
