@@ -2,6 +2,7 @@ package gemm
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -20,10 +21,73 @@ func BenchmarkMul(b *testing.B) {
 }
 
 func BenchmarkMulPacked(b *testing.B) {
-	for _, s := range [][3]int{{512, 8192, 2048}, {128, 8192, 2048}, {8, 8192, 2048}, {1, 8192, 2048}} {
+	for _, s := range [][3]int{{512, 8192, 2048}, {128, 8192, 2048}} {
 		benchmark(b, s, "packed", 0)
 	}
 }
+
+// BenchmarkDecode multiplies few rows with weights from memory, matrix after matrix, which can be no faster than reading them.
+func BenchmarkDecode(b *testing.B) {
+	pool := par.New(0)
+	defer pool.Close()
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, s := range [][2]int{{2048, 8192}, {8192, 2048}, {2048, 2304}} {
+		kk, n := s[0], s[1]
+		weights := matrix(r, kk, n, 0, true)
+		for i, f := range kernels() {
+			for _, k := range []*kernel{f, f.bf16} {
+				if k.level == "generic" || i > 0 && k.level == kernels()[0].level {
+					continue
+				}
+				elements := [...]string{1: "float32", 2: "bf16"}[k.unit]
+				b.Run(fmt.Sprintf("%dx%d/%s/%s", kk, n, elements, k.level), func(b *testing.B) {
+					pb := []*Packed{k.packed(pool, weights)}
+					for len(pb)*pb[0].Bytes() < 256<<20 {
+						pb = append(pb, k.packed(pool, weights))
+					}
+					rate := func(b *testing.B) {
+						b.ReportMetric(float64(pb[0].Bytes())*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+					}
+					b.Run("read", func(b *testing.B) {
+						for i := 0; b.Loop(); i++ {
+							const piece = 1 << 17 // words
+							data := pb[i%len(pb)].data
+							pool.Run(len(data)/piece, func(i int) { readWords(data[i*piece:][:piece]) })
+						}
+						rate(b)
+					})
+					for _, m := range []int{1, 2, 4, 8} {
+						a, c := matrix(r, m, kk, 0, false), matrix(r, m, n, 0, false)
+						b.Run(fmt.Sprint(m), func(b *testing.B) {
+							for i := 0; b.Loop(); i++ {
+								pb := pb[i%len(pb)]
+								k.mul(pool, c, 1, a, Mat{Rows: kk, Cols: n}, pb.data, Options{})
+							}
+							rate(b)
+						})
+					}
+				})
+			}
+		}
+	}
+}
+
+// readWords loads from every cache line of x.
+func readWords(x []float32) {
+	var s0, s1, s2, s3 uint32
+	for ; len(x) >= 64; x = x[64:] {
+		s0 |= math.Float32bits(x[0])
+		s1 |= math.Float32bits(x[16])
+		s2 |= math.Float32bits(x[32])
+		s3 |= math.Float32bits(x[48])
+	}
+	sink(s0 | s1 | s2 | s3)
+}
+
+// sink makes its argument count as used.
+//
+//go:noinline
+func sink(uint32) {}
 
 func benchmark(b *testing.B, s [3]int, form string, threads int) {
 	m, n, kk := s[0], s[1], s[2]
@@ -57,9 +121,6 @@ func benchmark(b *testing.B, s [3]int, form string, threads int) {
 				}
 				seconds := b.Elapsed().Seconds() / float64(b.N)
 				b.ReportMetric(2*float64(m)*float64(n)*float64(kk)/seconds/1e9, "GFLOP/s")
-				if pb != nil {
-					b.ReportMetric(float64(pb[0].Bytes())/seconds/1e9, "GB/s")
-				}
 			})
 		}
 	}

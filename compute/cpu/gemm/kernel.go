@@ -17,6 +17,11 @@ type kernel struct {
 	// without the first term when init is nil. Strides are in words. nr columns of b are read whatever n is; of init and c
 	// only what is named is touched. About kc/4 cache lines from next on, which may be any address, are wanted soon.
 	tile [maxMR + 1]tileFunc
+	// stream[r], 1 ≤ r ≤ maxStream, if not nil, is tile[r] for panels that lie one after the other, all their columns, and K as a
+	// whole, each panel's sums passing through C after every block units of K:
+	//
+	//	for each block: c[i·ldc+j] = init[i·ldinit+j] + alpha·Σ_k a[k·r+i]·b[k·width+j mod width], then init = c
+	stream [maxStream + 1]streamFunc
 	// transpose writes dst[x·width+r] = src[r·ld+x] for x < n and r < rows, and leaves the rest of dst alone. For bf16 the word
 	// dst[x·width+r] holds src[r·ld+2x] and src[r·ld+2x+1] for 2x < n, 0 in place of what is beyond n.
 	transpose func(dst, src []float32, ld, rows, n, width int)
@@ -31,7 +36,9 @@ type kernel struct {
 
 type tileFunc func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, next *float32, alpha float32)
 
-const maxMR = 14
+type streamFunc func(panels, kc, block int, a, b, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+const maxMR, maxStream = 14, 4
 
 // Level names the instruction set that Mul uses here: "avx512", "avx2" or "generic".
 func Level() string { return best().level }

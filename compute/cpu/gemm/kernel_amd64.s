@@ -277,10 +277,10 @@ TEXT ·tileSpread512x1(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), SI
 	SHLQ       $0x02, SI
 	LEAQ       (SI)(SI*2), DI
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
 	VPTERNLOGD $0xff, Z31, Z31, Z31
 	VPSLLD     $0x10, Z31, Z31
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
 	MOVQ       next+72(FP), R8
 	MOVQ       CX, R9
 	ANDQ       $0x03, R9
@@ -771,12 +771,12 @@ TEXT ·tileSpread512x2(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
 	VPXORD     Z3, Z3, Z3
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -1398,14 +1398,14 @@ TEXT ·tileSpread512x3(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
 	VPXORD     Z3, Z3, Z3
 	VPXORD     Z4, Z4, Z4
 	VPXORD     Z5, Z5, Z5
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -2158,6 +2158,8 @@ TEXT ·tileSpread512x4(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -2166,8 +2168,6 @@ TEXT ·tileSpread512x4(SB), NOSPLIT, $0-84
 	VPXORD     Z5, Z5, Z5
 	VPXORD     Z6, Z6, Z6
 	VPXORD     Z7, Z7, Z7
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -3051,6 +3051,8 @@ TEXT ·tileSpread512x5(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -3061,8 +3063,6 @@ TEXT ·tileSpread512x5(SB), NOSPLIT, $0-84
 	VPXORD     Z7, Z7, Z7
 	VPXORD     Z8, Z8, Z8
 	VPXORD     Z9, Z9, Z9
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -4077,6 +4077,8 @@ TEXT ·tileSpread512x6(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -4089,8 +4091,6 @@ TEXT ·tileSpread512x6(SB), NOSPLIT, $0-84
 	VPXORD     Z9, Z9, Z9
 	VPXORD     Z10, Z10, Z10
 	VPXORD     Z11, Z11, Z11
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -5236,6 +5236,8 @@ TEXT ·tileSpread512x7(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -5250,8 +5252,6 @@ TEXT ·tileSpread512x7(SB), NOSPLIT, $0-84
 	VPXORD     Z11, Z11, Z11
 	VPXORD     Z12, Z12, Z12
 	VPXORD     Z13, Z13, Z13
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -6528,6 +6528,8 @@ TEXT ·tileSpread512x8(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -6544,8 +6546,6 @@ TEXT ·tileSpread512x8(SB), NOSPLIT, $0-84
 	VPXORD     Z13, Z13, Z13
 	VPXORD     Z14, Z14, Z14
 	VPXORD     Z15, Z15, Z15
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -7953,6 +7953,8 @@ TEXT ·tileSpread512x9(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -7971,8 +7973,6 @@ TEXT ·tileSpread512x9(SB), NOSPLIT, $0-84
 	VPXORD     Z15, Z15, Z15
 	VPXORD     Z16, Z16, Z16
 	VPXORD     Z17, Z17, Z17
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -9511,6 +9511,8 @@ TEXT ·tileSpread512x10(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -9531,8 +9533,6 @@ TEXT ·tileSpread512x10(SB), NOSPLIT, $0-84
 	VPXORD     Z17, Z17, Z17
 	VPXORD     Z18, Z18, Z18
 	VPXORD     Z19, Z19, Z19
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -11202,6 +11202,8 @@ TEXT ·tileSpread512x11(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -11224,8 +11226,6 @@ TEXT ·tileSpread512x11(SB), NOSPLIT, $0-84
 	VPXORD     Z19, Z19, Z19
 	VPXORD     Z20, Z20, Z20
 	VPXORD     Z21, Z21, Z21
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -13026,6 +13026,8 @@ TEXT ·tileSpread512x12(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -13050,8 +13052,6 @@ TEXT ·tileSpread512x12(SB), NOSPLIT, $0-84
 	VPXORD     Z21, Z21, Z21
 	VPXORD     Z22, Z22, Z22
 	VPXORD     Z23, Z23, Z23
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -14983,6 +14983,8 @@ TEXT ·tileSpread512x13(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -15009,8 +15011,6 @@ TEXT ·tileSpread512x13(SB), NOSPLIT, $0-84
 	VPXORD     Z23, Z23, Z23
 	VPXORD     Z24, Z24, Z24
 	VPXORD     Z25, Z25, Z25
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -17073,6 +17073,8 @@ TEXT ·tileSpread512x14(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPTERNLOGD $0xff, Z31, Z31, Z31
+	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -17101,8 +17103,6 @@ TEXT ·tileSpread512x14(SB), NOSPLIT, $0-84
 	VPXORD     Z25, Z25, Z25
 	VPXORD     Z26, Z26, Z26
 	VPXORD     Z27, Z27, Z27
-	VPTERNLOGD $0xff, Z31, Z31, Z31
-	VPSLLD     $0x10, Z31, Z31
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -17999,10 +17999,10 @@ TEXT ·tileSpread2x1(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), SI
 	SHLQ       $0x02, SI
 	LEAQ       (SI)(SI*2), DI
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
 	VPCMPEQD   Y15, Y15, Y15
 	VPSLLD     $0x10, Y15, Y15
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
 	MOVQ       next+72(FP), R8
 	MOVQ       CX, R9
 	ANDQ       $0x03, R9
@@ -18311,12 +18311,12 @@ TEXT ·tileSpread2x2(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPCMPEQD   Y15, Y15, Y15
+	VPSLLD     $0x10, Y15, Y15
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
 	VXORPS     Y3, Y3, Y3
-	VPCMPEQD   Y15, Y15, Y15
-	VPSLLD     $0x10, Y15, Y15
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -18712,14 +18712,14 @@ TEXT ·tileSpread2x3(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPCMPEQD   Y15, Y15, Y15
+	VPSLLD     $0x10, Y15, Y15
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VXORPS     Y5, Y5, Y5
-	VPCMPEQD   Y15, Y15, Y15
-	VPSLLD     $0x10, Y15, Y15
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -19202,6 +19202,8 @@ TEXT ·tileSpread2x4(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPCMPEQD   Y15, Y15, Y15
+	VPSLLD     $0x10, Y15, Y15
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
@@ -19210,8 +19212,6 @@ TEXT ·tileSpread2x4(SB), NOSPLIT, $0-84
 	VXORPS     Y5, Y5, Y5
 	VXORPS     Y6, Y6, Y6
 	VXORPS     Y7, Y7, Y7
-	VPCMPEQD   Y15, Y15, Y15
-	VPSLLD     $0x10, Y15, Y15
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -19781,6 +19781,8 @@ TEXT ·tileSpread2x5(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPCMPEQD   Y15, Y15, Y15
+	VPSLLD     $0x10, Y15, Y15
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
@@ -19791,8 +19793,6 @@ TEXT ·tileSpread2x5(SB), NOSPLIT, $0-84
 	VXORPS     Y7, Y7, Y7
 	VXORPS     Y8, Y8, Y8
 	VXORPS     Y9, Y9, Y9
-	VPCMPEQD   Y15, Y15, Y15
-	VPSLLD     $0x10, Y15, Y15
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -20449,6 +20449,8 @@ TEXT ·tileSpread2x6(SB), NOSPLIT, $0-84
 	MOVQ       ldb+24(FP), DI
 	SHLQ       $0x02, DI
 	LEAQ       (DI)(DI*2), R8
+	VPCMPEQD   Y15, Y15, Y15
+	VPSLLD     $0x10, Y15, Y15
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
@@ -20461,8 +20463,6 @@ TEXT ·tileSpread2x6(SB), NOSPLIT, $0-84
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
-	VPCMPEQD   Y15, Y15, Y15
-	VPSLLD     $0x10, Y15, Y15
 	MOVQ       next+72(FP), R9
 	MOVQ       DX, R10
 	ANDQ       $0x03, R10
@@ -20837,6 +20837,4068 @@ store_tail:
 	ADDQ       CX, AX
 	VMASKMOVPS Y10, Y13, (AX)
 	VMASKMOVPS Y11, Y15, 32(AX)
+	VZEROUPPER
+	RET
+
+// func stream512x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·stream512x1(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R10
+	CMPQ    R8, R10
+	CMOVQLT R8, R10
+	SUBQ    R10, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	MOVQ    R10, R11
+	ANDQ    $0x03, R10
+	SHRQ    $0x02, R11
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z2
+	VMOVUPS      64(CX), Z3
+	VBROADCASTSS (DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VMOVUPS      128(CX), Z2
+	VMOVUPS      192(CX), Z3
+	VBROADCASTSS 4(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VMOVUPS      256(CX), Z2
+	VMOVUPS      320(CX), Z3
+	VBROADCASTSS 8(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VMOVUPS      384(CX), Z2
+	VMOVUPS      448(CX), Z3
+	VBROADCASTSS 12(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          loop0
+
+rest0:
+	TESTQ R10, R10
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z2
+	VMOVUPS      64(CX), Z3
+	VBROADCASTSS (DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         $0x04, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R10
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z2
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z2, Z0
+	VFMADD213PS  64(R9), Z2, Z1
+	JMP          store0
+
+scale0:
+	VMULPS Z2, Z0, Z0
+	VMULPS Z2, Z1, Z1
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamBF16x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·streamBF16x1(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R10
+	CMPQ    R8, R10
+	CMOVQLT R8, R10
+	SUBQ    R10, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	MOVQ    R10, R11
+	ANDQ    $0x03, R10
+	SHRQ    $0x02, R11
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z2
+	VMOVUPS      64(CX), Z3
+	VBROADCASTSS (DI), Z4
+	LONG         $0x485ef262
+	WORD         $0xc252
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VMOVUPS      128(CX), Z2
+	VMOVUPS      192(CX), Z3
+	VBROADCASTSS 4(DI), Z4
+	LONG         $0x485ef262
+	WORD         $0xc252
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VMOVUPS      256(CX), Z2
+	VMOVUPS      320(CX), Z3
+	VBROADCASTSS 8(DI), Z4
+	LONG         $0x485ef262
+	WORD         $0xc252
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VMOVUPS      384(CX), Z2
+	VMOVUPS      448(CX), Z3
+	VBROADCASTSS 12(DI), Z4
+	LONG         $0x485ef262
+	WORD         $0xc252
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          loop0
+
+rest0:
+	TESTQ R10, R10
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z2
+	VMOVUPS      64(CX), Z3
+	VBROADCASTSS (DI), Z4
+	LONG         $0x485ef262
+	WORD         $0xc252
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	ADDQ         $0x04, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R10
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z2
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z2, Z0
+	VFMADD213PS  64(R9), Z2, Z1
+	JMP          store0
+
+scale0:
+	VMULPS Z2, Z0, Z0
+	VMULPS Z2, Z1, Z1
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamSpread512x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·streamSpread512x1(SB), NOSPLIT, $0-76
+	VPTERNLOGD $0xff, Z5, Z5, Z5
+	VPSLLD     $0x10, Z5, Z5
+	MOVQ       panels+0(FP), AX
+	MOVQ       b+32(FP), CX
+	MOVQ       c+40(FP), DX
+	MOVQ       ldc+48(FP), BX
+	SHLQ       $0x02, BX
+	MOVQ       init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R10
+	CMPQ    R8, R10
+	CMOVQLT R8, R10
+	SUBQ    R10, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	MOVQ    R10, R11
+	ANDQ    $0x03, R10
+	SHRQ    $0x02, R11
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPANDD       (CX), Z5, Z2
+	VPANDD       64(CX), Z5, Z3
+	VBROADCASTSS (DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	VPSLLD       $0x10, (CX), Z2
+	VPSLLD       $0x10, 64(CX), Z3
+	VBROADCASTSS 4(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VPANDD       128(CX), Z5, Z2
+	VPANDD       192(CX), Z5, Z3
+	VBROADCASTSS 8(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	VPSLLD       $0x10, 128(CX), Z2
+	VPSLLD       $0x10, 192(CX), Z3
+	VBROADCASTSS 12(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VPANDD       256(CX), Z5, Z2
+	VPANDD       320(CX), Z5, Z3
+	VBROADCASTSS 16(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	VPSLLD       $0x10, 256(CX), Z2
+	VPSLLD       $0x10, 320(CX), Z3
+	VBROADCASTSS 20(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VPANDD       384(CX), Z5, Z2
+	VPANDD       448(CX), Z5, Z3
+	VBROADCASTSS 24(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	VPSLLD       $0x10, 384(CX), Z2
+	VPSLLD       $0x10, 448(CX), Z3
+	VBROADCASTSS 28(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          loop0
+
+rest0:
+	TESTQ R10, R10
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPANDD       (CX), Z5, Z2
+	VPANDD       64(CX), Z5, Z3
+	VBROADCASTSS (DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	VPSLLD       $0x10, (CX), Z2
+	VPSLLD       $0x10, 64(CX), Z3
+	VBROADCASTSS 4(DI), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R10
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z2
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z2, Z0
+	VFMADD213PS  64(R9), Z2, Z1
+	JMP          store0
+
+scale0:
+	VMULPS Z2, Z0, Z0
+	VMULPS Z2, Z1, Z1
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func stream2x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·stream2x1(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R10
+	CMPQ    R8, R10
+	CMOVQLT R8, R10
+	SUBQ    R10, R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    R10, R11
+	ANDQ    $0x03, R10
+	SHRQ    $0x02, R11
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	VMOVUPS      (CX), Y2
+	VMOVUPS      32(CX), Y3
+	VBROADCASTSS (DI), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	PREFETCHT0   4160(CX)
+	VMOVUPS      64(CX), Y2
+	VMOVUPS      96(CX), Y3
+	VBROADCASTSS 4(DI), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	PREFETCHT0   4224(CX)
+	VMOVUPS      128(CX), Y2
+	VMOVUPS      160(CX), Y3
+	VBROADCASTSS 8(DI), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	PREFETCHT0   4288(CX)
+	VMOVUPS      192(CX), Y2
+	VMOVUPS      224(CX), Y3
+	VBROADCASTSS 12(DI), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x00000100, CX
+	DECQ         R11
+	JNZ          loop0
+
+rest0:
+	TESTQ R10, R10
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	VMOVUPS      (CX), Y2
+	VMOVUPS      32(CX), Y3
+	VBROADCASTSS (DI), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         $0x04, DI
+	ADDQ         $0x00000040, CX
+	DECQ         R10
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Y2
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Y2, Y0
+	VFMADD213PS  32(R9), Y2, Y1
+	JMP          store0
+
+scale0:
+	VMULPS Y2, Y0, Y0
+	VMULPS Y2, Y1, Y1
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Y0, (R9)
+	VMOVUPS Y1, 32(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000040, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000040, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamSpread2x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·streamSpread2x1(SB), NOSPLIT, $0-76
+	VPCMPEQD Y9, Y9, Y9
+	VPSLLD   $0x10, Y9, Y9
+	MOVQ     panels+0(FP), AX
+	MOVQ     b+32(FP), CX
+	MOVQ     c+40(FP), DX
+	MOVQ     ldc+48(FP), BX
+	SHLQ     $0x02, BX
+	MOVQ     init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R10
+	CMPQ    R8, R10
+	CMOVQLT R8, R10
+	SUBQ    R10, R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    R10, R11
+	ANDQ    $0x03, R10
+	SHRQ    $0x02, R11
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPAND        (CX), Y9, Y4
+	VPAND        32(CX), Y9, Y5
+	VPAND        64(CX), Y9, Y6
+	VPAND        96(CX), Y9, Y7
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VMOVDQU      (CX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMOVDQU      32(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMOVDQU      64(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      96(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 4(DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VPAND        128(CX), Y9, Y4
+	VPAND        160(CX), Y9, Y5
+	VPAND        192(CX), Y9, Y6
+	VPAND        224(CX), Y9, Y7
+	VBROADCASTSS 8(DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VMOVDQU      128(CX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMOVDQU      160(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMOVDQU      192(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      224(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 12(DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VPAND        256(CX), Y9, Y4
+	VPAND        288(CX), Y9, Y5
+	VPAND        320(CX), Y9, Y6
+	VPAND        352(CX), Y9, Y7
+	VBROADCASTSS 16(DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VMOVDQU      256(CX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMOVDQU      288(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMOVDQU      320(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      352(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 20(DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VPAND        384(CX), Y9, Y4
+	VPAND        416(CX), Y9, Y5
+	VPAND        448(CX), Y9, Y6
+	VPAND        480(CX), Y9, Y7
+	VBROADCASTSS 24(DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VMOVDQU      384(CX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMOVDQU      416(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMOVDQU      448(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      480(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 28(DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          loop0
+
+rest0:
+	TESTQ R10, R10
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPAND        (CX), Y9, Y4
+	VPAND        32(CX), Y9, Y5
+	VPAND        64(CX), Y9, Y6
+	VPAND        96(CX), Y9, Y7
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VMOVDQU      (CX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMOVDQU      32(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMOVDQU      64(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      96(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 4(DI), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R10
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Y4
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Y4, Y0
+	VFMADD213PS  32(R9), Y4, Y1
+	VFMADD213PS  64(R9), Y4, Y2
+	VFMADD213PS  96(R9), Y4, Y3
+	JMP          store0
+
+scale0:
+	VMULPS Y4, Y0, Y0
+	VMULPS Y4, Y1, Y1
+	VMULPS Y4, Y2, Y2
+	VMULPS Y4, Y3, Y3
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Y0, (R9)
+	VMOVUPS Y1, 32(R9)
+	VMOVUPS Y2, 64(R9)
+	VMOVUPS Y3, 96(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func stream512x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·stream512x2(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z4
+	VMOVUPS      64(CX), Z5
+	VBROADCASTSS (DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 4(DI), Z7
+	VFMADD231PS  Z4, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VMOVUPS      128(CX), Z4
+	VMOVUPS      192(CX), Z5
+	VBROADCASTSS 8(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 12(DI), Z7
+	VFMADD231PS  Z4, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VMOVUPS      256(CX), Z4
+	VMOVUPS      320(CX), Z5
+	VBROADCASTSS 16(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 20(DI), Z7
+	VFMADD231PS  Z4, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VMOVUPS      384(CX), Z4
+	VMOVUPS      448(CX), Z5
+	VBROADCASTSS 24(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 28(DI), Z7
+	VFMADD231PS  Z4, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z4
+	VMOVUPS      64(CX), Z5
+	VBROADCASTSS (DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 4(DI), Z7
+	VFMADD231PS  Z4, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z4
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z4, Z0
+	VFMADD213PS  64(R9), Z4, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z4, Z2
+	VFMADD213PS  64(R9), Z4, Z3
+	JMP          store0
+
+scale0:
+	VMULPS Z4, Z0, Z0
+	VMULPS Z4, Z1, Z1
+	VMULPS Z4, Z2, Z2
+	VMULPS Z4, Z3, Z3
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamBF16x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·streamBF16x2(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z4
+	VMOVUPS      64(CX), Z5
+	VBROADCASTSS (DI), Z6
+	LONG         $0x484ef262
+	WORD         $0xc452
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS 4(DI), Z7
+	LONG         $0x4846f262
+	WORD         $0xd452
+	LONG         $0x4846f262
+	WORD         $0xdd52
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VMOVUPS      128(CX), Z4
+	VMOVUPS      192(CX), Z5
+	VBROADCASTSS 8(DI), Z6
+	LONG         $0x484ef262
+	WORD         $0xc452
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS 12(DI), Z7
+	LONG         $0x4846f262
+	WORD         $0xd452
+	LONG         $0x4846f262
+	WORD         $0xdd52
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VMOVUPS      256(CX), Z4
+	VMOVUPS      320(CX), Z5
+	VBROADCASTSS 16(DI), Z6
+	LONG         $0x484ef262
+	WORD         $0xc452
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS 20(DI), Z7
+	LONG         $0x4846f262
+	WORD         $0xd452
+	LONG         $0x4846f262
+	WORD         $0xdd52
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VMOVUPS      384(CX), Z4
+	VMOVUPS      448(CX), Z5
+	VBROADCASTSS 24(DI), Z6
+	LONG         $0x484ef262
+	WORD         $0xc452
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS 28(DI), Z7
+	LONG         $0x4846f262
+	WORD         $0xd452
+	LONG         $0x4846f262
+	WORD         $0xdd52
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z4
+	VMOVUPS      64(CX), Z5
+	VBROADCASTSS (DI), Z6
+	LONG         $0x484ef262
+	WORD         $0xc452
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS 4(DI), Z7
+	LONG         $0x4846f262
+	WORD         $0xd452
+	LONG         $0x4846f262
+	WORD         $0xdd52
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z4
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z4, Z0
+	VFMADD213PS  64(R9), Z4, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z4, Z2
+	VFMADD213PS  64(R9), Z4, Z3
+	JMP          store0
+
+scale0:
+	VMULPS Z4, Z0, Z0
+	VMULPS Z4, Z1, Z1
+	VMULPS Z4, Z2, Z2
+	VMULPS Z4, Z3, Z3
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamSpread512x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·streamSpread512x2(SB), NOSPLIT, $0-76
+	VPTERNLOGD $0xff, Z7, Z7, Z7
+	VPSLLD     $0x10, Z7, Z7
+	MOVQ       panels+0(FP), AX
+	MOVQ       b+32(FP), CX
+	MOVQ       c+40(FP), DX
+	MOVQ       ldc+48(FP), BX
+	SHLQ       $0x02, BX
+	MOVQ       init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPANDD       (CX), Z7, Z4
+	VPANDD       64(CX), Z7, Z5
+	VBROADCASTSS (DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 4(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	VPSLLD       $0x10, (CX), Z4
+	VPSLLD       $0x10, 64(CX), Z5
+	VBROADCASTSS 8(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 12(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VPANDD       128(CX), Z7, Z4
+	VPANDD       192(CX), Z7, Z5
+	VBROADCASTSS 16(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 20(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	VPSLLD       $0x10, 128(CX), Z4
+	VPSLLD       $0x10, 192(CX), Z5
+	VBROADCASTSS 24(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 28(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VPANDD       256(CX), Z7, Z4
+	VPANDD       320(CX), Z7, Z5
+	VBROADCASTSS 32(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 36(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	VPSLLD       $0x10, 256(CX), Z4
+	VPSLLD       $0x10, 320(CX), Z5
+	VBROADCASTSS 40(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 44(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VPANDD       384(CX), Z7, Z4
+	VPANDD       448(CX), Z7, Z5
+	VBROADCASTSS 48(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 52(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	VPSLLD       $0x10, 384(CX), Z4
+	VPSLLD       $0x10, 448(CX), Z5
+	VBROADCASTSS 56(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 60(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         $0x00000040, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPANDD       (CX), Z7, Z4
+	VPANDD       64(CX), Z7, Z5
+	VBROADCASTSS (DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 4(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	VPSLLD       $0x10, (CX), Z4
+	VPSLLD       $0x10, 64(CX), Z5
+	VBROADCASTSS 8(DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 12(DI), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         $0x10, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z4
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z4, Z0
+	VFMADD213PS  64(R9), Z4, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z4, Z2
+	VFMADD213PS  64(R9), Z4, Z3
+	JMP          store0
+
+scale0:
+	VMULPS Z4, Z0, Z0
+	VMULPS Z4, Z1, Z1
+	VMULPS Z4, Z2, Z2
+	VMULPS Z4, Z3, Z3
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func stream2x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·stream2x2(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	VMOVUPS      (CX), Y4
+	VMOVUPS      32(CX), Y5
+	VBROADCASTSS (DI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS 4(DI), Y7
+	VFMADD231PS  Y4, Y7, Y2
+	VFMADD231PS  Y5, Y7, Y3
+	PREFETCHT0   4160(CX)
+	VMOVUPS      64(CX), Y4
+	VMOVUPS      96(CX), Y5
+	VBROADCASTSS 8(DI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS 12(DI), Y7
+	VFMADD231PS  Y4, Y7, Y2
+	VFMADD231PS  Y5, Y7, Y3
+	PREFETCHT0   4224(CX)
+	VMOVUPS      128(CX), Y4
+	VMOVUPS      160(CX), Y5
+	VBROADCASTSS 16(DI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS 20(DI), Y7
+	VFMADD231PS  Y4, Y7, Y2
+	VFMADD231PS  Y5, Y7, Y3
+	PREFETCHT0   4288(CX)
+	VMOVUPS      192(CX), Y4
+	VMOVUPS      224(CX), Y5
+	VBROADCASTSS 24(DI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS 28(DI), Y7
+	VFMADD231PS  Y4, Y7, Y2
+	VFMADD231PS  Y5, Y7, Y3
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000100, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	VMOVUPS      (CX), Y4
+	VMOVUPS      32(CX), Y5
+	VBROADCASTSS (DI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS 4(DI), Y7
+	VFMADD231PS  Y4, Y7, Y2
+	VFMADD231PS  Y5, Y7, Y3
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000040, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Y4
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Y4, Y0
+	VFMADD213PS  32(R9), Y4, Y1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Y4, Y2
+	VFMADD213PS  32(R9), Y4, Y3
+	JMP          store0
+
+scale0:
+	VMULPS Y4, Y0, Y0
+	VMULPS Y4, Y1, Y1
+	VMULPS Y4, Y2, Y2
+	VMULPS Y4, Y3, Y3
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Y0, (R9)
+	VMOVUPS Y1, 32(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y2, (R9)
+	VMOVUPS Y3, 32(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000040, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000040, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamSpread2x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·streamSpread2x2(SB), NOSPLIT, $0-76
+	VPCMPEQD Y13, Y13, Y13
+	VPSLLD   $0x10, Y13, Y13
+	MOVQ     panels+0(FP), AX
+	MOVQ     b+32(FP), CX
+	MOVQ     c+40(FP), DX
+	MOVQ     ldc+48(FP), BX
+	SHLQ     $0x02, BX
+	MOVQ     init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPAND        (CX), Y13, Y8
+	VPAND        32(CX), Y13, Y9
+	VPAND        64(CX), Y13, Y10
+	VPAND        96(CX), Y13, Y11
+	VBROADCASTSS (DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 4(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VMOVDQU      (CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      32(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VMOVDQU      64(CX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VMOVDQU      96(CX), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VBROADCASTSS 8(DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 12(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VPAND        128(CX), Y13, Y8
+	VPAND        160(CX), Y13, Y9
+	VPAND        192(CX), Y13, Y10
+	VPAND        224(CX), Y13, Y11
+	VBROADCASTSS 16(DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 20(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VMOVDQU      128(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      160(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VMOVDQU      192(CX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VMOVDQU      224(CX), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VBROADCASTSS 24(DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 28(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VPAND        256(CX), Y13, Y8
+	VPAND        288(CX), Y13, Y9
+	VPAND        320(CX), Y13, Y10
+	VPAND        352(CX), Y13, Y11
+	VBROADCASTSS 32(DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 36(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VMOVDQU      256(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      288(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VMOVDQU      320(CX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VMOVDQU      352(CX), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VBROADCASTSS 40(DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 44(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VPAND        384(CX), Y13, Y8
+	VPAND        416(CX), Y13, Y9
+	VPAND        448(CX), Y13, Y10
+	VPAND        480(CX), Y13, Y11
+	VBROADCASTSS 48(DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 52(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VMOVDQU      384(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      416(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VMOVDQU      448(CX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VMOVDQU      480(CX), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VBROADCASTSS 56(DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 60(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         $0x00000040, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPAND        (CX), Y13, Y8
+	VPAND        32(CX), Y13, Y9
+	VPAND        64(CX), Y13, Y10
+	VPAND        96(CX), Y13, Y11
+	VBROADCASTSS (DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 4(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VMOVDQU      (CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      32(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VMOVDQU      64(CX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VMOVDQU      96(CX), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VBROADCASTSS 8(DI), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 12(DI), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         $0x10, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Y8
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Y8, Y0
+	VFMADD213PS  32(R9), Y8, Y1
+	VFMADD213PS  64(R9), Y8, Y2
+	VFMADD213PS  96(R9), Y8, Y3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Y8, Y4
+	VFMADD213PS  32(R9), Y8, Y5
+	VFMADD213PS  64(R9), Y8, Y6
+	VFMADD213PS  96(R9), Y8, Y7
+	JMP          store0
+
+scale0:
+	VMULPS Y8, Y0, Y0
+	VMULPS Y8, Y1, Y1
+	VMULPS Y8, Y2, Y2
+	VMULPS Y8, Y3, Y3
+	VMULPS Y8, Y4, Y4
+	VMULPS Y8, Y5, Y5
+	VMULPS Y8, Y6, Y6
+	VMULPS Y8, Y7, Y7
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Y0, (R9)
+	VMOVUPS Y1, 32(R9)
+	VMOVUPS Y2, 64(R9)
+	VMOVUPS Y3, 96(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y4, (R9)
+	VMOVUPS Y5, 32(R9)
+	VMOVUPS Y6, 64(R9)
+	VMOVUPS Y7, 96(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func stream512x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·stream512x3(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z6
+	VMOVUPS      64(CX), Z7
+	VBROADCASTSS (DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 4(DI), Z9
+	VFMADD231PS  Z6, Z9, Z2
+	VFMADD231PS  Z7, Z9, Z3
+	VBROADCASTSS 8(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VMOVUPS      128(CX), Z6
+	VMOVUPS      192(CX), Z7
+	VBROADCASTSS 12(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 16(DI), Z9
+	VFMADD231PS  Z6, Z9, Z2
+	VFMADD231PS  Z7, Z9, Z3
+	VBROADCASTSS 20(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VMOVUPS      256(CX), Z6
+	VMOVUPS      320(CX), Z7
+	VBROADCASTSS 24(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 28(DI), Z9
+	VFMADD231PS  Z6, Z9, Z2
+	VFMADD231PS  Z7, Z9, Z3
+	VBROADCASTSS 32(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VMOVUPS      384(CX), Z6
+	VMOVUPS      448(CX), Z7
+	VBROADCASTSS 36(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 40(DI), Z9
+	VFMADD231PS  Z6, Z9, Z2
+	VFMADD231PS  Z7, Z9, Z3
+	VBROADCASTSS 44(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         $0x00000030, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z6
+	VMOVUPS      64(CX), Z7
+	VBROADCASTSS (DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 4(DI), Z9
+	VFMADD231PS  Z6, Z9, Z2
+	VFMADD231PS  Z7, Z9, Z3
+	VBROADCASTSS 8(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         $0x0c, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z6
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z6, Z0
+	VFMADD213PS  64(R9), Z6, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z6, Z2
+	VFMADD213PS  64(R9), Z6, Z3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z6, Z4
+	VFMADD213PS  64(R9), Z6, Z5
+	JMP          store0
+
+scale0:
+	VMULPS Z6, Z0, Z0
+	VMULPS Z6, Z1, Z1
+	VMULPS Z6, Z2, Z2
+	VMULPS Z6, Z3, Z3
+	VMULPS Z6, Z4, Z4
+	VMULPS Z6, Z5, Z5
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z4, (R9)
+	VMOVUPS Z5, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamBF16x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·streamBF16x3(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z6
+	VMOVUPS      64(CX), Z7
+	VBROADCASTSS (DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xc652
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS 4(DI), Z9
+	LONG         $0x4836f262
+	WORD         $0xd652
+	LONG         $0x4836f262
+	WORD         $0xdf52
+	VBROADCASTSS 8(DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xe652
+	LONG         $0x483ef262
+	WORD         $0xef52
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VMOVUPS      128(CX), Z6
+	VMOVUPS      192(CX), Z7
+	VBROADCASTSS 12(DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xc652
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS 16(DI), Z9
+	LONG         $0x4836f262
+	WORD         $0xd652
+	LONG         $0x4836f262
+	WORD         $0xdf52
+	VBROADCASTSS 20(DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xe652
+	LONG         $0x483ef262
+	WORD         $0xef52
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VMOVUPS      256(CX), Z6
+	VMOVUPS      320(CX), Z7
+	VBROADCASTSS 24(DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xc652
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS 28(DI), Z9
+	LONG         $0x4836f262
+	WORD         $0xd652
+	LONG         $0x4836f262
+	WORD         $0xdf52
+	VBROADCASTSS 32(DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xe652
+	LONG         $0x483ef262
+	WORD         $0xef52
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VMOVUPS      384(CX), Z6
+	VMOVUPS      448(CX), Z7
+	VBROADCASTSS 36(DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xc652
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS 40(DI), Z9
+	LONG         $0x4836f262
+	WORD         $0xd652
+	LONG         $0x4836f262
+	WORD         $0xdf52
+	VBROADCASTSS 44(DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xe652
+	LONG         $0x483ef262
+	WORD         $0xef52
+	ADDQ         $0x00000030, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z6
+	VMOVUPS      64(CX), Z7
+	VBROADCASTSS (DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xc652
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS 4(DI), Z9
+	LONG         $0x4836f262
+	WORD         $0xd652
+	LONG         $0x4836f262
+	WORD         $0xdf52
+	VBROADCASTSS 8(DI), Z8
+	LONG         $0x483ef262
+	WORD         $0xe652
+	LONG         $0x483ef262
+	WORD         $0xef52
+	ADDQ         $0x0c, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z6
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z6, Z0
+	VFMADD213PS  64(R9), Z6, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z6, Z2
+	VFMADD213PS  64(R9), Z6, Z3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z6, Z4
+	VFMADD213PS  64(R9), Z6, Z5
+	JMP          store0
+
+scale0:
+	VMULPS Z6, Z0, Z0
+	VMULPS Z6, Z1, Z1
+	VMULPS Z6, Z2, Z2
+	VMULPS Z6, Z3, Z3
+	VMULPS Z6, Z4, Z4
+	VMULPS Z6, Z5, Z5
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z4, (R9)
+	VMOVUPS Z5, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamSpread512x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·streamSpread512x3(SB), NOSPLIT, $0-76
+	VPTERNLOGD $0xff, Z9, Z9, Z9
+	VPSLLD     $0x10, Z9, Z9
+	MOVQ       panels+0(FP), AX
+	MOVQ       b+32(FP), CX
+	MOVQ       c+40(FP), DX
+	MOVQ       ldc+48(FP), BX
+	SHLQ       $0x02, BX
+	MOVQ       init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPANDD       (CX), Z9, Z6
+	VPANDD       64(CX), Z9, Z7
+	VBROADCASTSS (DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 4(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 8(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	VPSLLD       $0x10, (CX), Z6
+	VPSLLD       $0x10, 64(CX), Z7
+	VBROADCASTSS 12(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 16(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 20(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VPANDD       128(CX), Z9, Z6
+	VPANDD       192(CX), Z9, Z7
+	VBROADCASTSS 24(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 28(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 32(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	VPSLLD       $0x10, 128(CX), Z6
+	VPSLLD       $0x10, 192(CX), Z7
+	VBROADCASTSS 36(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 40(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 44(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VPANDD       256(CX), Z9, Z6
+	VPANDD       320(CX), Z9, Z7
+	VBROADCASTSS 48(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 52(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 56(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	VPSLLD       $0x10, 256(CX), Z6
+	VPSLLD       $0x10, 320(CX), Z7
+	VBROADCASTSS 60(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 64(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 68(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VPANDD       384(CX), Z9, Z6
+	VPANDD       448(CX), Z9, Z7
+	VBROADCASTSS 72(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 76(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 80(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	VPSLLD       $0x10, 384(CX), Z6
+	VPSLLD       $0x10, 448(CX), Z7
+	VBROADCASTSS 84(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 88(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 92(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         $0x00000060, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPANDD       (CX), Z9, Z6
+	VPANDD       64(CX), Z9, Z7
+	VBROADCASTSS (DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 4(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 8(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	VPSLLD       $0x10, (CX), Z6
+	VPSLLD       $0x10, 64(CX), Z7
+	VBROADCASTSS 12(DI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS 16(DI), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS 20(DI), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         $0x18, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z6
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z6, Z0
+	VFMADD213PS  64(R9), Z6, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z6, Z2
+	VFMADD213PS  64(R9), Z6, Z3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z6, Z4
+	VFMADD213PS  64(R9), Z6, Z5
+	JMP          store0
+
+scale0:
+	VMULPS Z6, Z0, Z0
+	VMULPS Z6, Z1, Z1
+	VMULPS Z6, Z2, Z2
+	VMULPS Z6, Z3, Z3
+	VMULPS Z6, Z4, Z4
+	VMULPS Z6, Z5, Z5
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z4, (R9)
+	VMOVUPS Z5, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func stream2x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·stream2x3(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	VMOVUPS      (CX), Y6
+	VMOVUPS      32(CX), Y7
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 4(DI), Y9
+	VFMADD231PS  Y6, Y9, Y2
+	VFMADD231PS  Y7, Y9, Y3
+	VBROADCASTSS 8(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   4160(CX)
+	VMOVUPS      64(CX), Y6
+	VMOVUPS      96(CX), Y7
+	VBROADCASTSS 12(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 16(DI), Y9
+	VFMADD231PS  Y6, Y9, Y2
+	VFMADD231PS  Y7, Y9, Y3
+	VBROADCASTSS 20(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   4224(CX)
+	VMOVUPS      128(CX), Y6
+	VMOVUPS      160(CX), Y7
+	VBROADCASTSS 24(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 28(DI), Y9
+	VFMADD231PS  Y6, Y9, Y2
+	VFMADD231PS  Y7, Y9, Y3
+	VBROADCASTSS 32(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   4288(CX)
+	VMOVUPS      192(CX), Y6
+	VMOVUPS      224(CX), Y7
+	VBROADCASTSS 36(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 40(DI), Y9
+	VFMADD231PS  Y6, Y9, Y2
+	VFMADD231PS  Y7, Y9, Y3
+	VBROADCASTSS 44(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	ADDQ         $0x00000030, DI
+	ADDQ         $0x00000100, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	VMOVUPS      (CX), Y6
+	VMOVUPS      32(CX), Y7
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 4(DI), Y9
+	VFMADD231PS  Y6, Y9, Y2
+	VFMADD231PS  Y7, Y9, Y3
+	VBROADCASTSS 8(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	ADDQ         $0x0c, DI
+	ADDQ         $0x00000040, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Y6
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Y6, Y0
+	VFMADD213PS  32(R9), Y6, Y1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Y6, Y2
+	VFMADD213PS  32(R9), Y6, Y3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Y6, Y4
+	VFMADD213PS  32(R9), Y6, Y5
+	JMP          store0
+
+scale0:
+	VMULPS Y6, Y0, Y0
+	VMULPS Y6, Y1, Y1
+	VMULPS Y6, Y2, Y2
+	VMULPS Y6, Y3, Y3
+	VMULPS Y6, Y4, Y4
+	VMULPS Y6, Y5, Y5
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Y0, (R9)
+	VMOVUPS Y1, 32(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y2, (R9)
+	VMOVUPS Y3, 32(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y4, (R9)
+	VMOVUPS Y5, 32(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000040, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000040, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamSpread2x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·streamSpread2x3(SB), NOSPLIT, $0-76
+	VPCMPEQD Y9, Y9, Y9
+	VPSLLD   $0x10, Y9, Y9
+	MOVQ     panels+0(FP), AX
+	MOVQ     b+32(FP), CX
+	MOVQ     c+40(FP), DX
+	MOVQ     ldc+48(FP), BX
+	SHLQ     $0x02, BX
+	MOVQ     init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	MOVQ    DI, R12
+	MOVQ    CX, R13
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	MOVQ    R11, R14
+	MOVQ    R11, R15
+	ANDQ    $0x03, R15
+	SHRQ    $0x02, R14
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPAND        (CX), Y9, Y6
+	VPAND        32(CX), Y9, Y7
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 4(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 8(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      (CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      32(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 12(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 16(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 20(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VPAND        128(CX), Y9, Y6
+	VPAND        160(CX), Y9, Y7
+	VBROADCASTSS 24(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 28(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 32(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      128(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      160(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 36(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 40(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 44(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VPAND        256(CX), Y9, Y6
+	VPAND        288(CX), Y9, Y7
+	VBROADCASTSS 48(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 52(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 56(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      256(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      288(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 60(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 64(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 68(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VPAND        384(CX), Y9, Y6
+	VPAND        416(CX), Y9, Y7
+	VBROADCASTSS 72(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 76(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 80(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      384(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      416(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 84(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 88(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 92(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	ADDQ         $0x00000060, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R14
+	JNZ          loop0
+
+rest0:
+	TESTQ R15, R15
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPAND        (CX), Y9, Y6
+	VPAND        32(CX), Y9, Y7
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 4(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 8(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      (CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      32(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 12(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 16(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 20(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	ADDQ         $0x18, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R15
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Y6
+	TESTQ        R9, R9
+	JZ           scale0
+	MOVQ         R9, CX
+	VFMADD213PS  (CX), Y6, Y0
+	VFMADD213PS  32(CX), Y6, Y1
+	ADDQ         R10, CX
+	VFMADD213PS  (CX), Y6, Y2
+	VFMADD213PS  32(CX), Y6, Y3
+	ADDQ         R10, CX
+	VFMADD213PS  (CX), Y6, Y4
+	VFMADD213PS  32(CX), Y6, Y5
+	JMP          store0
+
+scale0:
+	VMULPS Y6, Y0, Y0
+	VMULPS Y6, Y1, Y1
+	VMULPS Y6, Y2, Y2
+	VMULPS Y6, Y3, Y3
+	VMULPS Y6, Y4, Y4
+	VMULPS Y6, Y5, Y5
+
+store0:
+	MOVQ    DX, CX
+	VMOVUPS Y0, (CX)
+	VMOVUPS Y1, 32(CX)
+	ADDQ    BX, CX
+	VMOVUPS Y2, (CX)
+	VMOVUPS Y3, 32(CX)
+	ADDQ    BX, CX
+	VMOVUPS Y4, (CX)
+	VMOVUPS Y5, 32(CX)
+	MOVQ    R12, DI
+	MOVQ    R13, CX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest1
+	PCALIGN $0x40
+
+loop1:
+	VPAND        64(CX), Y9, Y6
+	VPAND        96(CX), Y9, Y7
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 4(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 8(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      64(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      96(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 12(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 16(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 20(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VPAND        192(CX), Y9, Y6
+	VPAND        224(CX), Y9, Y7
+	VBROADCASTSS 24(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 28(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 32(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      192(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      224(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 36(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 40(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 44(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VPAND        320(CX), Y9, Y6
+	VPAND        352(CX), Y9, Y7
+	VBROADCASTSS 48(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 52(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 56(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      320(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      352(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 60(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 64(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 68(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VPAND        448(CX), Y9, Y6
+	VPAND        480(CX), Y9, Y7
+	VBROADCASTSS 72(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 76(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 80(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      448(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      480(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 84(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 88(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 92(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	ADDQ         $0x00000060, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop1
+
+rest1:
+	TESTQ R11, R11
+	JZ    sums1
+
+single1:
+	VPAND        64(CX), Y9, Y6
+	VPAND        96(CX), Y9, Y7
+	VBROADCASTSS (DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 4(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 8(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVDQU      64(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMOVDQU      96(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VBROADCASTSS 12(DI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 16(DI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 20(DI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	ADDQ         $0x18, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single1
+
+sums1:
+	VBROADCASTSS alpha+72(FP), Y6
+	TESTQ        R9, R9
+	JZ           scale1
+	VFMADD213PS  64(R9), Y6, Y0
+	VFMADD213PS  96(R9), Y6, Y1
+	ADDQ         R10, R9
+	VFMADD213PS  64(R9), Y6, Y2
+	VFMADD213PS  96(R9), Y6, Y3
+	ADDQ         R10, R9
+	VFMADD213PS  64(R9), Y6, Y4
+	VFMADD213PS  96(R9), Y6, Y5
+	JMP          store1
+
+scale1:
+	VMULPS Y6, Y0, Y0
+	VMULPS Y6, Y1, Y1
+	VMULPS Y6, Y2, Y2
+	VMULPS Y6, Y3, Y3
+	VMULPS Y6, Y4, Y4
+	VMULPS Y6, Y5, Y5
+
+store1:
+	MOVQ    DX, R9
+	VMOVUPS Y0, 64(R9)
+	VMOVUPS Y1, 96(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y2, 64(R9)
+	VMOVUPS Y3, 96(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y4, 64(R9)
+	VMOVUPS Y5, 96(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func stream512x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·stream512x4(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z8
+	VMOVUPS      64(CX), Z9
+	VBROADCASTSS (DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 4(DI), Z11
+	VFMADD231PS  Z8, Z11, Z2
+	VFMADD231PS  Z9, Z11, Z3
+	VBROADCASTSS 8(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 12(DI), Z11
+	VFMADD231PS  Z8, Z11, Z6
+	VFMADD231PS  Z9, Z11, Z7
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VMOVUPS      128(CX), Z8
+	VMOVUPS      192(CX), Z9
+	VBROADCASTSS 16(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 20(DI), Z11
+	VFMADD231PS  Z8, Z11, Z2
+	VFMADD231PS  Z9, Z11, Z3
+	VBROADCASTSS 24(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 28(DI), Z11
+	VFMADD231PS  Z8, Z11, Z6
+	VFMADD231PS  Z9, Z11, Z7
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VMOVUPS      256(CX), Z8
+	VMOVUPS      320(CX), Z9
+	VBROADCASTSS 32(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 36(DI), Z11
+	VFMADD231PS  Z8, Z11, Z2
+	VFMADD231PS  Z9, Z11, Z3
+	VBROADCASTSS 40(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 44(DI), Z11
+	VFMADD231PS  Z8, Z11, Z6
+	VFMADD231PS  Z9, Z11, Z7
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VMOVUPS      384(CX), Z8
+	VMOVUPS      448(CX), Z9
+	VBROADCASTSS 48(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 52(DI), Z11
+	VFMADD231PS  Z8, Z11, Z2
+	VFMADD231PS  Z9, Z11, Z3
+	VBROADCASTSS 56(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 60(DI), Z11
+	VFMADD231PS  Z8, Z11, Z6
+	VFMADD231PS  Z9, Z11, Z7
+	ADDQ         $0x00000040, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z8
+	VMOVUPS      64(CX), Z9
+	VBROADCASTSS (DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 4(DI), Z11
+	VFMADD231PS  Z8, Z11, Z2
+	VFMADD231PS  Z9, Z11, Z3
+	VBROADCASTSS 8(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 12(DI), Z11
+	VFMADD231PS  Z8, Z11, Z6
+	VFMADD231PS  Z9, Z11, Z7
+	ADDQ         $0x10, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z8
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z8, Z0
+	VFMADD213PS  64(R9), Z8, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z2
+	VFMADD213PS  64(R9), Z8, Z3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z4
+	VFMADD213PS  64(R9), Z8, Z5
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z6
+	VFMADD213PS  64(R9), Z8, Z7
+	JMP          store0
+
+scale0:
+	VMULPS Z8, Z0, Z0
+	VMULPS Z8, Z1, Z1
+	VMULPS Z8, Z2, Z2
+	VMULPS Z8, Z3, Z3
+	VMULPS Z8, Z4, Z4
+	VMULPS Z8, Z5, Z5
+	VMULPS Z8, Z6, Z6
+	VMULPS Z8, Z7, Z7
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z4, (R9)
+	VMOVUPS Z5, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z6, (R9)
+	VMOVUPS Z7, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamBF16x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·streamBF16x4(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z8
+	VMOVUPS      64(CX), Z9
+	VBROADCASTSS (DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xc052
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS 4(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xd052
+	LONG         $0x4826d262
+	WORD         $0xd952
+	VBROADCASTSS 8(DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xe052
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS 12(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xf052
+	LONG         $0x4826d262
+	WORD         $0xf952
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VMOVUPS      128(CX), Z8
+	VMOVUPS      192(CX), Z9
+	VBROADCASTSS 16(DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xc052
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS 20(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xd052
+	LONG         $0x4826d262
+	WORD         $0xd952
+	VBROADCASTSS 24(DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xe052
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS 28(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xf052
+	LONG         $0x4826d262
+	WORD         $0xf952
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VMOVUPS      256(CX), Z8
+	VMOVUPS      320(CX), Z9
+	VBROADCASTSS 32(DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xc052
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS 36(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xd052
+	LONG         $0x4826d262
+	WORD         $0xd952
+	VBROADCASTSS 40(DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xe052
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS 44(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xf052
+	LONG         $0x4826d262
+	WORD         $0xf952
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VMOVUPS      384(CX), Z8
+	VMOVUPS      448(CX), Z9
+	VBROADCASTSS 48(DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xc052
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS 52(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xd052
+	LONG         $0x4826d262
+	WORD         $0xd952
+	VBROADCASTSS 56(DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xe052
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS 60(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xf052
+	LONG         $0x4826d262
+	WORD         $0xf952
+	ADDQ         $0x00000040, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VMOVUPS      (CX), Z8
+	VMOVUPS      64(CX), Z9
+	VBROADCASTSS (DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xc052
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS 4(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xd052
+	LONG         $0x4826d262
+	WORD         $0xd952
+	VBROADCASTSS 8(DI), Z10
+	LONG         $0x482ed262
+	WORD         $0xe052
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS 12(DI), Z11
+	LONG         $0x4826d262
+	WORD         $0xf052
+	LONG         $0x4826d262
+	WORD         $0xf952
+	ADDQ         $0x10, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z8
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z8, Z0
+	VFMADD213PS  64(R9), Z8, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z2
+	VFMADD213PS  64(R9), Z8, Z3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z4
+	VFMADD213PS  64(R9), Z8, Z5
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z6
+	VFMADD213PS  64(R9), Z8, Z7
+	JMP          store0
+
+scale0:
+	VMULPS Z8, Z0, Z0
+	VMULPS Z8, Z1, Z1
+	VMULPS Z8, Z2, Z2
+	VMULPS Z8, Z3, Z3
+	VMULPS Z8, Z4, Z4
+	VMULPS Z8, Z5, Z5
+	VMULPS Z8, Z6, Z6
+	VMULPS Z8, Z7, Z7
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z4, (R9)
+	VMOVUPS Z5, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z6, (R9)
+	VMOVUPS Z7, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamSpread512x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·streamSpread512x4(SB), NOSPLIT, $0-76
+	VPTERNLOGD $0xff, Z11, Z11, Z11
+	VPSLLD     $0x10, Z11, Z11
+	MOVQ       panels+0(FP), AX
+	MOVQ       b+32(FP), CX
+	MOVQ       c+40(FP), DX
+	MOVQ       ldc+48(FP), BX
+	SHLQ       $0x02, BX
+	MOVQ       init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPANDD       (CX), Z11, Z8
+	VPANDD       64(CX), Z11, Z9
+	VBROADCASTSS (DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 4(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 8(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 12(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VPSLLD       $0x10, (CX), Z8
+	VPSLLD       $0x10, 64(CX), Z9
+	VBROADCASTSS 16(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 20(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 24(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 28(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VPANDD       128(CX), Z11, Z8
+	VPANDD       192(CX), Z11, Z9
+	VBROADCASTSS 32(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 36(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 40(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 44(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VPSLLD       $0x10, 128(CX), Z8
+	VPSLLD       $0x10, 192(CX), Z9
+	VBROADCASTSS 48(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 52(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 56(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 60(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VPANDD       256(CX), Z11, Z8
+	VPANDD       320(CX), Z11, Z9
+	VBROADCASTSS 64(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 68(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 72(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 76(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VPSLLD       $0x10, 256(CX), Z8
+	VPSLLD       $0x10, 320(CX), Z9
+	VBROADCASTSS 80(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 84(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 88(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 92(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VPANDD       384(CX), Z11, Z8
+	VPANDD       448(CX), Z11, Z9
+	VBROADCASTSS 96(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 100(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 104(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 108(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VPSLLD       $0x10, 384(CX), Z8
+	VPSLLD       $0x10, 448(CX), Z9
+	VBROADCASTSS 112(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 116(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 120(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 124(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         $0x00000080, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPANDD       (CX), Z11, Z8
+	VPANDD       64(CX), Z11, Z9
+	VBROADCASTSS (DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 4(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 8(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 12(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	VPSLLD       $0x10, (CX), Z8
+	VPSLLD       $0x10, 64(CX), Z9
+	VBROADCASTSS 16(DI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS 20(DI), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS 24(DI), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS 28(DI), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         $0x20, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Z8
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Z8, Z0
+	VFMADD213PS  64(R9), Z8, Z1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z2
+	VFMADD213PS  64(R9), Z8, Z3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z4
+	VFMADD213PS  64(R9), Z8, Z5
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Z8, Z6
+	VFMADD213PS  64(R9), Z8, Z7
+	JMP          store0
+
+scale0:
+	VMULPS Z8, Z0, Z0
+	VMULPS Z8, Z1, Z1
+	VMULPS Z8, Z2, Z2
+	VMULPS Z8, Z3, Z3
+	VMULPS Z8, Z4, Z4
+	VMULPS Z8, Z5, Z5
+	VMULPS Z8, Z6, Z6
+	VMULPS Z8, Z7, Z7
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Z0, (R9)
+	VMOVUPS Z1, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z2, (R9)
+	VMOVUPS Z3, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z4, (R9)
+	VMOVUPS Z5, 64(R9)
+	ADDQ    BX, R9
+	VMOVUPS Z6, (R9)
+	VMOVUPS Z7, 64(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func stream2x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·stream2x4(SB), NOSPLIT, $0-76
+	MOVQ panels+0(FP), AX
+	MOVQ b+32(FP), CX
+	MOVQ c+40(FP), DX
+	MOVQ ldc+48(FP), BX
+	SHLQ $0x02, BX
+	MOVQ init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	VMOVUPS      (CX), Y8
+	VMOVUPS      32(CX), Y9
+	VBROADCASTSS (DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 4(DI), Y11
+	VFMADD231PS  Y8, Y11, Y2
+	VFMADD231PS  Y9, Y11, Y3
+	VBROADCASTSS 8(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 12(DI), Y11
+	VFMADD231PS  Y8, Y11, Y6
+	VFMADD231PS  Y9, Y11, Y7
+	PREFETCHT0   4160(CX)
+	VMOVUPS      64(CX), Y8
+	VMOVUPS      96(CX), Y9
+	VBROADCASTSS 16(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 20(DI), Y11
+	VFMADD231PS  Y8, Y11, Y2
+	VFMADD231PS  Y9, Y11, Y3
+	VBROADCASTSS 24(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 28(DI), Y11
+	VFMADD231PS  Y8, Y11, Y6
+	VFMADD231PS  Y9, Y11, Y7
+	PREFETCHT0   4224(CX)
+	VMOVUPS      128(CX), Y8
+	VMOVUPS      160(CX), Y9
+	VBROADCASTSS 32(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 36(DI), Y11
+	VFMADD231PS  Y8, Y11, Y2
+	VFMADD231PS  Y9, Y11, Y3
+	VBROADCASTSS 40(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 44(DI), Y11
+	VFMADD231PS  Y8, Y11, Y6
+	VFMADD231PS  Y9, Y11, Y7
+	PREFETCHT0   4288(CX)
+	VMOVUPS      192(CX), Y8
+	VMOVUPS      224(CX), Y9
+	VBROADCASTSS 48(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 52(DI), Y11
+	VFMADD231PS  Y8, Y11, Y2
+	VFMADD231PS  Y9, Y11, Y3
+	VBROADCASTSS 56(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 60(DI), Y11
+	VFMADD231PS  Y8, Y11, Y6
+	VFMADD231PS  Y9, Y11, Y7
+	ADDQ         $0x00000040, DI
+	ADDQ         $0x00000100, CX
+	DECQ         R12
+	JNZ          loop0
+
+rest0:
+	TESTQ R11, R11
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	VMOVUPS      (CX), Y8
+	VMOVUPS      32(CX), Y9
+	VBROADCASTSS (DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 4(DI), Y11
+	VFMADD231PS  Y8, Y11, Y2
+	VFMADD231PS  Y9, Y11, Y3
+	VBROADCASTSS 8(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 12(DI), Y11
+	VFMADD231PS  Y8, Y11, Y6
+	VFMADD231PS  Y9, Y11, Y7
+	ADDQ         $0x10, DI
+	ADDQ         $0x00000040, CX
+	DECQ         R11
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Y8
+	TESTQ        R9, R9
+	JZ           scale0
+	VFMADD213PS  (R9), Y8, Y0
+	VFMADD213PS  32(R9), Y8, Y1
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Y8, Y2
+	VFMADD213PS  32(R9), Y8, Y3
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Y8, Y4
+	VFMADD213PS  32(R9), Y8, Y5
+	ADDQ         R10, R9
+	VFMADD213PS  (R9), Y8, Y6
+	VFMADD213PS  32(R9), Y8, Y7
+	JMP          store0
+
+scale0:
+	VMULPS Y8, Y0, Y0
+	VMULPS Y8, Y1, Y1
+	VMULPS Y8, Y2, Y2
+	VMULPS Y8, Y3, Y3
+	VMULPS Y8, Y4, Y4
+	VMULPS Y8, Y5, Y5
+	VMULPS Y8, Y6, Y6
+	VMULPS Y8, Y7, Y7
+
+store0:
+	MOVQ    DX, R9
+	VMOVUPS Y0, (R9)
+	VMOVUPS Y1, 32(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y2, (R9)
+	VMOVUPS Y3, 32(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y4, (R9)
+	VMOVUPS Y5, 32(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y6, (R9)
+	VMOVUPS Y7, 32(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000040, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000040, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
+	VZEROUPPER
+	RET
+
+// func streamSpread2x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·streamSpread2x4(SB), NOSPLIT, $0-76
+	VPCMPEQD Y11, Y11, Y11
+	VPSLLD   $0x10, Y11, Y11
+	MOVQ     panels+0(FP), AX
+	MOVQ     b+32(FP), CX
+	MOVQ     c+40(FP), DX
+	MOVQ     ldc+48(FP), BX
+	SHLQ     $0x02, BX
+	MOVQ     init+56(FP), SI
+
+panel:
+	MOVQ a+24(FP), DI
+	MOVQ kc+8(FP), R8
+	MOVQ ldinit+64(FP), R10
+	SHLQ $0x02, R10
+	MOVQ SI, R9
+
+block:
+	MOVQ    block+16(FP), R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	MOVQ    DI, R12
+	MOVQ    CX, R13
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	MOVQ    R11, R14
+	MOVQ    R11, R15
+	ANDQ    $0x03, R15
+	SHRQ    $0x02, R14
+	JZ      rest0
+	PCALIGN $0x40
+
+loop0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPAND        (CX), Y11, Y8
+	VPAND        32(CX), Y11, Y9
+	VBROADCASTSS (DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 4(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 8(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 12(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      (CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      32(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 16(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 20(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 24(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 28(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	VPAND        128(CX), Y11, Y8
+	VPAND        160(CX), Y11, Y9
+	VBROADCASTSS 32(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 36(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 40(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 44(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      128(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      160(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 48(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 52(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 56(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 60(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	VPAND        256(CX), Y11, Y8
+	VPAND        288(CX), Y11, Y9
+	VBROADCASTSS 64(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 68(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 72(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 76(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      256(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      288(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 80(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 84(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 88(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 92(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	VPAND        384(CX), Y11, Y8
+	VPAND        416(CX), Y11, Y9
+	VBROADCASTSS 96(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 100(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 104(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 108(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      384(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      416(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 112(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 116(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 120(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 124(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         $0x00000080, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R14
+	JNZ          loop0
+
+rest0:
+	TESTQ R15, R15
+	JZ    sums0
+
+single0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	VPAND        (CX), Y11, Y8
+	VPAND        32(CX), Y11, Y9
+	VBROADCASTSS (DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 4(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 8(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 12(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      (CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      32(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 16(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 20(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 24(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 28(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         $0x20, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R15
+	JNZ          single0
+
+sums0:
+	VBROADCASTSS alpha+72(FP), Y8
+	TESTQ        R9, R9
+	JZ           scale0
+	MOVQ         R9, CX
+	VFMADD213PS  (CX), Y8, Y0
+	VFMADD213PS  32(CX), Y8, Y1
+	ADDQ         R10, CX
+	VFMADD213PS  (CX), Y8, Y2
+	VFMADD213PS  32(CX), Y8, Y3
+	ADDQ         R10, CX
+	VFMADD213PS  (CX), Y8, Y4
+	VFMADD213PS  32(CX), Y8, Y5
+	ADDQ         R10, CX
+	VFMADD213PS  (CX), Y8, Y6
+	VFMADD213PS  32(CX), Y8, Y7
+	JMP          store0
+
+scale0:
+	VMULPS Y8, Y0, Y0
+	VMULPS Y8, Y1, Y1
+	VMULPS Y8, Y2, Y2
+	VMULPS Y8, Y3, Y3
+	VMULPS Y8, Y4, Y4
+	VMULPS Y8, Y5, Y5
+	VMULPS Y8, Y6, Y6
+	VMULPS Y8, Y7, Y7
+
+store0:
+	MOVQ    DX, CX
+	VMOVUPS Y0, (CX)
+	VMOVUPS Y1, 32(CX)
+	ADDQ    BX, CX
+	VMOVUPS Y2, (CX)
+	VMOVUPS Y3, 32(CX)
+	ADDQ    BX, CX
+	VMOVUPS Y4, (CX)
+	VMOVUPS Y5, 32(CX)
+	ADDQ    BX, CX
+	VMOVUPS Y6, (CX)
+	VMOVUPS Y7, 32(CX)
+	MOVQ    R12, DI
+	MOVQ    R13, CX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	MOVQ    R11, R12
+	ANDQ    $0x03, R11
+	SHRQ    $0x02, R12
+	JZ      rest1
+	PCALIGN $0x40
+
+loop1:
+	VPAND        64(CX), Y11, Y8
+	VPAND        96(CX), Y11, Y9
+	VBROADCASTSS (DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 4(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 8(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 12(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      64(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      96(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 16(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 20(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 24(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 28(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VPAND        192(CX), Y11, Y8
+	VPAND        224(CX), Y11, Y9
+	VBROADCASTSS 32(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 36(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 40(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 44(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      192(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      224(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 48(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 52(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 56(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 60(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VPAND        320(CX), Y11, Y8
+	VPAND        352(CX), Y11, Y9
+	VBROADCASTSS 64(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 68(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 72(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 76(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      320(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      352(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 80(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 84(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 88(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 92(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VPAND        448(CX), Y11, Y8
+	VPAND        480(CX), Y11, Y9
+	VBROADCASTSS 96(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 100(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 104(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 108(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      448(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      480(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 112(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 116(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 120(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 124(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         $0x00000080, DI
+	ADDQ         $0x00000200, CX
+	DECQ         R12
+	JNZ          loop1
+
+rest1:
+	TESTQ R11, R11
+	JZ    sums1
+
+single1:
+	VPAND        64(CX), Y11, Y8
+	VPAND        96(CX), Y11, Y9
+	VBROADCASTSS (DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 4(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 8(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 12(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVDQU      64(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMOVDQU      96(CX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS 16(DI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 20(DI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 24(DI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 28(DI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         $0x20, DI
+	ADDQ         $0x00000080, CX
+	DECQ         R11
+	JNZ          single1
+
+sums1:
+	VBROADCASTSS alpha+72(FP), Y8
+	TESTQ        R9, R9
+	JZ           scale1
+	VFMADD213PS  64(R9), Y8, Y0
+	VFMADD213PS  96(R9), Y8, Y1
+	ADDQ         R10, R9
+	VFMADD213PS  64(R9), Y8, Y2
+	VFMADD213PS  96(R9), Y8, Y3
+	ADDQ         R10, R9
+	VFMADD213PS  64(R9), Y8, Y4
+	VFMADD213PS  96(R9), Y8, Y5
+	ADDQ         R10, R9
+	VFMADD213PS  64(R9), Y8, Y6
+	VFMADD213PS  96(R9), Y8, Y7
+	JMP          store1
+
+scale1:
+	VMULPS Y8, Y0, Y0
+	VMULPS Y8, Y1, Y1
+	VMULPS Y8, Y2, Y2
+	VMULPS Y8, Y3, Y3
+	VMULPS Y8, Y4, Y4
+	VMULPS Y8, Y5, Y5
+	VMULPS Y8, Y6, Y6
+	VMULPS Y8, Y7, Y7
+
+store1:
+	MOVQ    DX, R9
+	VMOVUPS Y0, 64(R9)
+	VMOVUPS Y1, 96(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y2, 64(R9)
+	VMOVUPS Y3, 96(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y4, 64(R9)
+	VMOVUPS Y5, 96(R9)
+	ADDQ    BX, R9
+	VMOVUPS Y6, 64(R9)
+	VMOVUPS Y7, 96(R9)
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	TESTQ   R8, R8
+	JNZ     block
+	ADDQ    $0x00000080, DX
+	TESTQ   SI, SI
+	JZ      alone
+	ADDQ    $0x00000080, SI
+
+alone:
+	DECQ AX
+	JNZ  panel
 	VZEROUPPER
 	RET
 

@@ -274,6 +274,106 @@ func tile2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init 
 //go:noescape
 func tileSpread2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
 
+// stream512x1 computes 1 rows and whole panels, see kernel.stream.
+//
+//go:noescape
+func stream512x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamBF16x1 computes 1 rows and whole panels of pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamBF16x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamSpread512x1 computes 1 rows and whole panels of float32 and pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamSpread512x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// stream2x1 computes 1 rows and whole panels, see kernel.stream.
+//
+//go:noescape
+func stream2x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamSpread2x1 computes 1 rows and whole panels of float32 and pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamSpread2x1(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// stream512x2 computes 2 rows and whole panels, see kernel.stream.
+//
+//go:noescape
+func stream512x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamBF16x2 computes 2 rows and whole panels of pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamBF16x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamSpread512x2 computes 2 rows and whole panels of float32 and pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamSpread512x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// stream2x2 computes 2 rows and whole panels, see kernel.stream.
+//
+//go:noescape
+func stream2x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamSpread2x2 computes 2 rows and whole panels of float32 and pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamSpread2x2(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// stream512x3 computes 3 rows and whole panels, see kernel.stream.
+//
+//go:noescape
+func stream512x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamBF16x3 computes 3 rows and whole panels of pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamBF16x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamSpread512x3 computes 3 rows and whole panels of float32 and pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamSpread512x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// stream2x3 computes 3 rows and whole panels, see kernel.stream.
+//
+//go:noescape
+func stream2x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamSpread2x3 computes 3 rows and whole panels of float32 and pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamSpread2x3(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// stream512x4 computes 4 rows and whole panels, see kernel.stream.
+//
+//go:noescape
+func stream512x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamBF16x4 computes 4 rows and whole panels of pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamBF16x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamSpread512x4 computes 4 rows and whole panels of float32 and pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamSpread512x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// stream2x4 computes 4 rows and whole panels, see kernel.stream.
+//
+//go:noescape
+func stream2x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// streamSpread2x4 computes 4 rows and whole panels of float32 and pairs of bf16, see kernel.stream.
+//
+//go:noescape
+func streamSpread2x4(panels int, kc int, block int, a *float32, b *float32, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
 // transpose512x1 transposes 1 rows of n columns, n a multiple of four, see kernel.transpose.
 //
 //go:noescape

@@ -21,6 +21,13 @@ func main() {
 		tile2("tile2", float32s, rows)
 		tile2("tileSpread2", bf16Spread, rows)
 	}
+	for rows := 1; rows <= streamRows; rows++ {
+		stream512("stream512", float32s, rows)
+		stream512("streamBF16", bf16Dot, rows)
+		stream512("streamSpread512", bf16Spread, rows)
+		stream2("stream2", float32s, rows)
+		stream2("streamSpread2", bf16Spread, rows)
+	}
 	for rows := 1; rows <= 16; rows++ {
 		transpose512(rows)
 		transposeBF16(rows)
@@ -34,6 +41,9 @@ func main() {
 	copy2()
 	Generate()
 }
+
+// streamRows is the most rows of a stream function.
+const streamRows = 4
 
 var (
 	zmm = []reg.VecPhysical{

@@ -19,15 +19,15 @@ const (
 	bf16Spread                // two float32 of A and a pair of bf16 of B, which is spread over two registers
 )
 
-// doc is the rest of a kernel's documentation.
-func (p product) doc() string {
+// doc is the rest of the documentation of a function of that field of kernel.
+func (p product) doc(field string) string {
 	switch p {
 	case bf16Dot:
-		return " of pairs of bf16, see kernel.tile."
+		return " of pairs of bf16, see kernel." + field + "."
 	case bf16Spread:
-		return " of float32 and pairs of bf16, see kernel.tile."
+		return " of float32 and pairs of bf16, see kernel." + field + "."
 	}
-	return ", see kernel.tile."
+	return ", see kernel." + field + "."
 }
 
 // tile512 multiplies a tile of rows by a panel of 32 columns: two vectors of B, one broadcast of A at a time, sums in
@@ -36,7 +36,7 @@ func tile512(prefix string, kind product, rows int) {
 	name := fmt.Sprintf("%sx%d", prefix, rows)
 	TEXT(name, NOSPLIT, tileSignature)
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 32 columns%s", name, rows, kind.doc()))
+	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 32 columns%s", name, rows, kind.doc("tile")))
 	acc := func(i, v int) reg.VecPhysical { return zmm[2*i+v] }
 	c, ldc := prefetchC(rows, 2)
 	sums(kind, rows, 64, zmm, zmm[28:32])
@@ -96,7 +96,7 @@ func tile2(prefix string, kind product, rows int) {
 	name := fmt.Sprintf("%sx%d", prefix, rows)
 	TEXT(name, NOSPLIT, tileSignature)
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 16 columns%s", name, rows, kind.doc()))
+	Doc(fmt.Sprintf("%s computes a tile of %d rows and up to 16 columns%s", name, rows, kind.doc("tile")))
 	acc := func(i, v int) reg.VecPhysical { return ymm[2*i+v] }
 	c, ldc := prefetchC(rows, 1)
 	sums(kind, rows, 32, ymm, ymm[12:16])
@@ -192,28 +192,13 @@ func prefetchC(rows, lines int) (c, ldc reg.GPVirtual) {
 // sums leaves Σ_k a[k·rows+i]·b[k·ldb+…] in acc[2·i+v], each one chain of fused multiply-adds from zero. The four registers
 // of temp are free.
 func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
-	const unroll, vectors = 4, 2
+	const vectors = 2
 	kc, pa, pb, ldb := param("kc"), param("a"), param("b"), bytes("ldb")
 	ldb3 := times3(ldb)
-	for i := range rows * vectors {
-		if width == 64 {
-			VPXORD(acc[i], acc[i], acc[i])
-		} else {
-			VXORPS(acc[i], acc[i], acc[i])
-		}
-	}
-	b, broadcast, upper := temp[:2], temp[2:], temp[3]
-	aStep := 4 * rows
-	if kind == bf16Spread {
-		aStep = 8 * rows
-		broadcast = temp[2:3]
-		if width == 64 {
-			VPTERNLOGD(operand.Imm(0xff), upper, upper, upper)
-		} else {
-			VPCMPEQD(upper, upper, upper)
-		}
-		VPSLLD(operand.Imm(16), upper, upper)
-	}
+	s := newSum(kind, rows, width, vectors, acc, temp)
+	s.a = pa
+	s.b = func(x, disp int) operand.Mem { return row(pb, ldb, ldb3, x, disp) }
+	s.zero()
 	// Few rows are fed from memory at full speed. For many it comes from the second-level cache, into which each tile asks for
 	// some of the next panel, a line for each turn of the loop.
 	ahead := 1024
@@ -221,49 +206,11 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 		ahead = 2048
 	}
 	next := param("next")
-	multiply := func(a int, mac func(b, a, sum reg.VecPhysical)) {
-		for i := range rows {
-			w := broadcast[i%len(broadcast)]
-			VBROADCASTSS(operand.Mem{Base: pa, Disp: a + 4*i}, w)
-			for v := range vectors {
-				mac(b[v], w, acc[vectors*i+v])
-			}
-		}
-	}
-	fma := func(b, a, sum reg.VecPhysical) { VFMADD231PS(b, a, sum) }
 	step := func(x int) {
 		for l := 0; l < width*vectors; l += 64 {
-			PREFETCHT0(row(pb, ldb, ldb3, x, ahead+l))
+			PREFETCHT0(s.b(x, ahead+l))
 		}
-		if kind != bf16Spread {
-			for v := range vectors {
-				VMOVUPS(row(pb, ldb, ldb3, x, width*v), b[v])
-			}
-			if kind == bf16Dot {
-				multiply(x*aStep, vdpbf16ps)
-			} else {
-				multiply(x*aStep, fma)
-			}
-			return
-		}
-		// The upper half of a word is the element that comes first.
-		for v := range vectors {
-			if width == 64 {
-				VPANDD(row(pb, ldb, ldb3, x, width*v), upper, b[v])
-			} else {
-				VPAND(row(pb, ldb, ldb3, x, width*v), upper, b[v])
-			}
-		}
-		multiply(x*aStep, fma)
-		for v := range vectors {
-			if width == 64 {
-				VPSLLD(operand.Imm(16), row(pb, ldb, ldb3, x, width*v), b[v])
-			} else {
-				VMOVDQU(row(pb, ldb, ldb3, x, width*v), b[v])
-				VPSLLD(operand.Imm(16), b[v], b[v])
-			}
-		}
-		multiply(x*aStep+4*rows, fma)
+		s.unit(x)
 	}
 	rest := GP64()
 	MOVQ(kc, rest)
@@ -277,7 +224,7 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 	for x := range unroll {
 		step(x)
 	}
-	ADDQ(operand.U32(uint32(unroll*aStep)), pa)
+	ADDQ(operand.U32(uint32(unroll*s.aStep)), pa)
 	LEAQ(operand.Mem{Base: pb, Index: ldb, Scale: 4}, pb)
 	DECQ(kc)
 	JNZ(operand.LabelRef("loop"))
@@ -286,9 +233,12 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 	JZ(operand.LabelRef("done"))
 	Label("single")
 	step(0)
-	ADDQ(operand.Imm(uint64(aStep)), pa)
+	ADDQ(operand.Imm(uint64(s.aStep)), pa)
 	ADDQ(ldb, pb)
 	DECQ(rest)
 	JNZ(operand.LabelRef("single"))
 	Label("done")
 }
+
+// unroll is how many units of K a turn of the loops takes.
+const unroll = 4
