@@ -87,12 +87,18 @@ func scratchFloats(l layout, rows int) int {
 }
 
 func newScratch(memory []float32, l layout, rows int, scale float32) *scratch {
-	w := &scratch{scale: scale, after: 1}
+	w := new(scratch)
+	w.reset(memory, l, rows, scale)
+	return w
+}
+
+// reset makes w what newScratch returns.
+func (w *scratch) reset(memory []float32, l layout, rows int, scale float32) {
+	*w = scratch{scale: scale, after: 1}
 	if l.format != CacheF32 && !powerOfTwo(scale) {
 		w.scale, w.after = 1, scale
 	}
 	w.cut(memory, l, rows)
-	return w
 }
 
 // shares hands out memory in parts; without memory it only counts.

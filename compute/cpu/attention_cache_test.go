@@ -224,3 +224,39 @@ func FuzzCache(f *testing.F) {
 		}
 	})
 }
+
+// TestAttendCachedAllocatesNothing: neither one more token nor a part of a prompt allocates, but for memory that later calls use
+// again; nor does any other kernel that a token needs.
+func TestAttendCachedAllocatesNothing(t *testing.T) {
+	d := New(Options{Threads: 2})
+	defer d.Close()
+	k := d.Kernels()
+	for _, a := range []compute.Attr{{Heads: 4, KVHeads: 1, HeadDim: 40, Scale: 0.15}, {Heads: 12, KVHeads: 12, HeadDim: 16, Scale: 0.25}} {
+		p := packedLayout(a)
+		work := make([]float32, k.AttendCachedWork(700, a))
+		for f := range cacheFormatEnd {
+			cache := filledCache(k, f, a, 700)
+			for _, n := range []int{1, 70} {
+				calls := []Cached{{Y: make([]float32, n*a.Heads*a.HeadDim), QKV: normal(1, n*p.width), Cache: cache, First: 600}}
+				perRun := testing.AllocsPerRun(50, func() {
+					if err := k.AttendCached(calls, 700, a, work); err != nil {
+						t.Error(err)
+					}
+				})
+				// A collection in between may empty what is kept.
+				if perRun > 1 {
+					t.Errorf("%v, %d key heads, %d tokens: %v allocations", f, a.KVHeads, n, perRun)
+				}
+			}
+		}
+	}
+	x, gain := normal(3, 2*64), normal(4, 64)
+	perRun := testing.AllocsPerRun(50, func() {
+		k.LayerNorm(x, x, gain, gain, 2, 64, 1e-5)
+		k.Add(x, x, x)
+		k.Activation(x, x, compute.GELUTanh)
+	})
+	if perRun > 0 {
+		t.Errorf("LayerNorm, Add and Activation: %v allocations", perRun)
+	}
+}

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"sync"
 
 	"autodev/compute"
 	"autodev/compute/cpu/attend"
@@ -41,7 +42,7 @@ func (k Kernels) AttendCachedWork(length int, a compute.Attr) int {
 // A sequence longer than length or than its cache is an error, reported before anything is written.
 func (k Kernels) AttendCached(sequences []Cached, length int, a compute.Attr, work []float32) error {
 	p := packedLayout(a)
-	most, rows := 0, tokensPerBlock(p.group)*p.group
+	most := 0
 	for i := range sequences {
 		c := &sequences[i]
 		if c.Cache.heads != a.KVHeads || c.Cache.layout.dim != a.HeadDim {
@@ -59,96 +60,151 @@ func (k Kernels) AttendCached(sequences []Cached, length int, a compute.Attr, wo
 	if most == 0 {
 		return nil
 	}
-	k.putTokens(sequences, p, most)
-	queriesOf := func(c *Cached, g, t0, t1 int) *queries {
-		return &queries{
-			q: c.QKV, qStride: p.width, y: c.Y, yStride: a.Heads * a.HeadDim, base: c.First, t0: c.First + t0, t1: c.First + t1,
-			h0: g * p.group, h1: (g + 1) * p.group,
-		}
+	c := cachedCalls.Get().(*cachedCall)
+	c.packed, c.sequences, c.most, c.work, c.each = p, sequences, most, work, 0
+	c.tokens = tokensPerBlock(p.group)
+	c.rows = c.tokens * p.group
+	for i := range sequences {
+		c.each = max(c.each, scratchFloats(sequences[i].Cache.layout, c.rows))
 	}
-	tokens := tokensPerBlock(p.group)
-	blocks := (most + tokens - 1) / tokens
-	if len(sequences) == 1 && blocks == 1 && a.KVHeads < 4*k.Threads() {
-		c := &sequences[0]
-		k.attendByKeys(c, func(g int) *queries { return queriesOf(c, g, 0, most) }, a, rows, work)
-		return nil
+	if n := k.Threads(); len(c.workers) < n {
+		c.workers = make([]cachedWorker, n)
 	}
-	k.pool.RunWorker(len(sequences)*a.KVHeads*blocks, func(worker, i int) {
-		g, s, block := i%a.KVHeads, i/a.KVHeads%len(sequences), blocks-1-i/a.KVHeads/len(sequences)
-		c := &sequences[s]
-		t0, t1 := block*tokens, min(c.tokens(p), (block+1)*tokens)
-		if t0 >= t1 {
-			return
-		}
-		q := queriesOf(c, g, t0, t1)
-		each := scratchFloats(c.Cache.layout, rows)
-		w := newScratch(work[worker*each:][:each], c.Cache.layout, rows, float32(a.Scale))
-		w.load(q)
-		for j := 0; j*keyBlock < q.t1; j++ {
-			w.block(q, c.Cache.block(j, g), j)
-			w.merge(w.rows, w.largest, w.sum, w.part, w.ldo)
-		}
-		w.store(q)
-	})
+	c.put(k)
+	c.blocks = (most + c.tokens - 1) / c.tokens
+	if len(sequences) == 1 && c.blocks == 1 && a.KVHeads < 4*k.Threads() {
+		c.attendByKeys(k)
+	} else {
+		k.pool.Do(len(sequences)*a.KVHeads*c.blocks, (*attendQueries)(c))
+	}
+	c.sequences, c.work = nil, nil
+	for i := range c.workers {
+		c.workers[i] = cachedWorker{}
+	}
+	cachedCalls.Put(c)
 	return nil
 }
 
-// putTokens writes the new tokens' keys and values, a key head and a panel's worth of tokens at a time.
-func (k Kernels) putTokens(sequences []Cached, p packed, most int) {
-	pieces := (most+attend.Panel-1)/attend.Panel + 1
-	item := func(i int) {
-		g, s, piece := i%p.a.KVHeads, i/p.a.KVHeads%len(sequences), i/p.a.KVHeads/len(sequences)
-		c := &sequences[s]
-		// Pieces end at absolute multiples of a panel: what they write is apart.
-		end := c.First + c.tokens(p)
-		from := max(c.First, (c.First/attend.Panel+piece)*attend.Panel)
-		to := min(end, (c.First/attend.Panel+piece+1)*attend.Panel)
-		if from >= to {
-			return
-		}
-		ks, vs := p.keysValues(c.QKV[(from-c.First)*p.width:], g)
-		c.Cache.layout.put(c.Cache.block(from/keyBlock, g), from%keyBlock, to-from, ks, vs, p.width)
-	}
-	n := len(sequences) * p.a.KVHeads * pieces
-	if most <= attend.Panel {
-		for i := range n { // over sooner than another thread awakes
-			item(i)
-		}
-		return
-	}
-	k.pool.Run(n, item)
+// cachedCall is one call of AttendCached, whose steps are par.Tasks.
+type cachedCall struct {
+	packed
+	sequences []Cached
+	most      int // new tokens of a sequence
+	tokens    int // of a block of queries
+	rows      int // of a block of queries
+	blocks    int // of queries of a sequence
+	work      []float32
+	each      int // of it for one worker
+	workers   []cachedWorker
+	shares    []float32 // of attendByKeys
 }
 
-// attendByKeys is AttendCached for one block of queries of each key head: the threads share out the blocks of keys, whose
-// shares are then merged in order.
-func (k Kernels) attendByKeys(c *Cached, queriesOf func(g int) *queries, a compute.Attr, rows int, work []float32) {
-	l := c.Cache.layout
-	each := scratchFloats(l, rows)
-	shares := work[k.Threads()*each:]
-	blocks := (queriesOf(0).t1 + keyBlock - 1) / keyBlock
-	n := queriesOf(0).rows()
-	size := n * (l.columns() + 2)
-	share := func(i int) (largest, sum, part []float32) {
-		s := shares[i*size:][:size]
-		return s[n*l.columns():][:n], s[n*(l.columns()+1):][:n], s[:n*l.columns()]
+// cachedWorker is what one worker is at.
+type cachedWorker struct {
+	q queries
+	scratch
+}
+
+// cachedCalls keeps the memory of those that are over: a token has one for each layer.
+var cachedCalls = sync.Pool{New: func() any { return new(cachedCall) }}
+
+// begin makes a worker ready for the new tokens t0..t1 of a sequence in the heads of key head g.
+func (c *cachedCall) begin(worker int, s *Cached, g, t0, t1 int) *cachedWorker {
+	w := &c.workers[worker]
+	w.q = queries{
+		q: s.QKV, qStride: c.width, y: s.Y, yStride: c.a.Heads * c.a.HeadDim, base: s.First, t0: s.First + t0, t1: s.First + t1,
+		h0: g * c.group, h1: (g + 1) * c.group,
 	}
-	k.pool.RunWorker(a.KVHeads*blocks, func(worker, i int) {
-		g, j := i%a.KVHeads, i/a.KVHeads
-		q := queriesOf(g)
-		w := newScratch(work[worker*each:][:each], l, rows, float32(a.Scale))
-		w.load(q)
-		w.largest, w.sum, w.part = share(i)
-		w.block(q, c.Cache.block(j, g), j)
-	})
-	for g := range a.KVHeads {
-		q := queriesOf(g)
-		w := newScratch(work[:each], l, rows, float32(a.Scale))
-		w.rows = n
+	w.reset(c.work[worker*c.each:][:c.each], s.Cache.layout, c.rows, float32(c.a.Scale))
+	return w
+}
+
+// attendQueries is the attention of blocks of queries. Late blocks see the most keys: they go first.
+type attendQueries cachedCall
+
+func (t *attendQueries) Item(worker, i int) {
+	c := (*cachedCall)(t)
+	heads := c.a.KVHeads
+	g, s, block := i%heads, &c.sequences[i/heads%len(c.sequences)], c.blocks-1-i/heads/len(c.sequences)
+	t0, t1 := block*c.tokens, min(s.tokens(c.packed), (block+1)*c.tokens)
+	if t0 >= t1 {
+		return
+	}
+	w := c.begin(worker, s, g, t0, t1)
+	w.load(&w.q)
+	for j := 0; j*keyBlock < w.q.t1; j++ {
+		w.block(&w.q, s.Cache.block(j, g), j)
+		w.merge(w.scratch.rows, w.largest, w.sum, w.part, w.ldo)
+	}
+	w.store(&w.q)
+}
+
+// put writes the new tokens' keys and values, a key head and a panel's worth of tokens at a time.
+func (c *cachedCall) put(k Kernels) {
+	pieces := (c.most+attend.Panel-1)/attend.Panel + 1
+	pool := k.pool
+	if c.most <= attend.Panel {
+		pool = nil // over sooner than another thread awakes
+	}
+	pool.Do(len(c.sequences)*c.a.KVHeads*pieces, (*putTokens)(c))
+}
+
+// putTokens writes pieces of keys and values.
+type putTokens cachedCall
+
+func (t *putTokens) Item(_, i int) {
+	c := (*cachedCall)(t)
+	heads := c.a.KVHeads
+	g, s, piece := i%heads, &c.sequences[i/heads%len(c.sequences)], i/heads/len(c.sequences)
+	// Pieces end at absolute multiples of a panel: what they write is apart.
+	end := s.First + s.tokens(c.packed)
+	from := max(s.First, (s.First/attend.Panel+piece)*attend.Panel)
+	to := min(end, (s.First/attend.Panel+piece+1)*attend.Panel)
+	if from >= to {
+		return
+	}
+	ks, vs := c.keysValues(s.QKV[(from-s.First)*c.width:], g)
+	s.Cache.layout.put(s.Cache.block(from/keyBlock, g), from%keyBlock, to-from, ks, vs, c.width)
+}
+
+// attendByKeys is attendQueries for one block of queries of each key head: the threads share out the blocks of keys, whose shares
+// are then merged in order.
+func (c *cachedCall) attendByKeys(k Kernels) {
+	s := &c.sequences[0]
+	c.shares = c.work[k.Threads()*c.each:]
+	blocks := (s.First + c.most + keyBlock - 1) / keyBlock
+	k.pool.Do(c.a.KVHeads*blocks, (*attendKeys)(c))
+	for g := range c.a.KVHeads {
+		w := c.begin(0, s, g, 0, c.most)
+		n := w.q.rows()
+		w.scratch.rows = n
 		clear(w.outSum[:n])
 		for j := range blocks {
-			largest, sum, part := share(j*a.KVHeads + g)
+			largest, sum, part := c.share(&w.scratch, n, j*c.a.KVHeads+g)
 			w.merge(n, largest, sum, part, w.ldo)
 		}
-		w.store(q)
+		w.store(&w.q)
 	}
+	c.shares = nil
+}
+
+// share returns the memory of share i of n rows.
+func (c *cachedCall) share(w *scratch, n, i int) (largest, sum, part []float32) {
+	l := w.layout
+	size := n * (l.columns() + 2)
+	s := c.shares[i*size:][:size]
+	return s[n*l.columns():][:n], s[n*(l.columns()+1):][:n], s[:n*l.columns()]
+}
+
+// attendKeys computes blocks of keys' shares.
+type attendKeys cachedCall
+
+func (t *attendKeys) Item(worker, i int) {
+	c := (*cachedCall)(t)
+	g, j := i%c.a.KVHeads, i/c.a.KVHeads
+	s := &c.sequences[0]
+	w := c.begin(worker, s, g, 0, c.most)
+	w.load(&w.q)
+	w.largest, w.sum, w.part = c.share(&w.scratch, w.q.rows(), i)
+	w.block(&w.q, s.Cache.block(j, g), j)
 }

@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"sync"
 	"unsafe"
 
 	"autodev/compute/cpu/attend"
@@ -176,7 +177,9 @@ func (l layout) putOne(keys, values []uint32, u int, k, v []float32) {
 		}
 		return
 	}
-	var pairs [attend.Panel / 2]uint32
+	memory := roundings.Get().(*rounding)
+	defer roundings.Put(memory)
+	pairs := memory[:attend.Panel/2]
 	for c := 0; c < l.dim; c += attend.Panel {
 		n := min(attend.Panel, l.dim-c)
 		attend.Round(pairs[:(n+1)/2], k[c:][:n])
@@ -259,20 +262,31 @@ func halves(x []uint32) []uint16 {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(x))), 2*len(x))
 }
 
+// rounding is memory for rows rounded before they are laid out, roundWidth words of each at a time.
+type rounding [attend.Panel * roundWidth]uint32
+
+const roundWidth = 128
+
+// roundings keeps those that are not in use: on the stack they would not stay.
+var roundings = sync.Pool{New: func() any { return new(rounding) }}
+
+// zeroPanel stands in for a row that is not there.
+var zeroPanel [attend.Panel]float32
+
 // packKeys writes n ≤ 32 rows as one panel, panel[x·32+r] being word x of row r.
 func packKeys(l layout, panel []uint32, rows []float32, stride, n int) {
 	if l.format == CacheF32 {
 		attend.Transpose(panel, attend.Words(rows), stride, n, l.dim)
 		return
 	}
-	const width = 128 // words of a row rounded at a time
-	var space [attend.Panel * width]uint32
-	for x := 0; x < l.inner(); x += width {
-		m := min(width, l.inner()-x)
+	space := roundings.Get().(*rounding)
+	defer roundings.Put(space)
+	for x := 0; x < l.inner(); x += roundWidth {
+		m := min(roundWidth, l.inner()-x)
 		for r := range n {
-			attend.Round(space[r*width:][:m], rows[r*stride+2*x:][:min(2*m, l.dim-2*x)])
+			attend.Round(space[r*roundWidth:][:m], rows[r*stride+2*x:][:min(2*m, l.dim-2*x)])
 		}
-		attend.Transpose(panel[x*attend.Panel:], space[:], width, n, m)
+		attend.Transpose(panel[x*attend.Panel:], space[:], roundWidth, n, m)
 	}
 }
 
@@ -286,9 +300,8 @@ func packValues(l layout, panels []uint32, span, u int, rows []float32, stride, 
 			}
 			continue
 		}
-		var zero [attend.Panel]float32
 		for r := 0; r < n; r += 2 {
-			upper := zero[:m]
+			upper := zeroPanel[:m]
 			if r+1 < n {
 				upper = rows[(r+1)*stride+c:][:m]
 			}

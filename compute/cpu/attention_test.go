@@ -260,7 +260,8 @@ func BenchmarkAttention(b *testing.B) {
 func filledCache(k Kernels, f CacheFormat, a compute.Attr, tokens int) *Cache {
 	c, p := NewCache(f, a.KVHeads, a.HeadDim), packedLayout(a)
 	c.Grow(tokens)
-	k.putTokens([]Cached{{QKV: normal(2, tokens*p.width), Cache: c}}, p, tokens)
+	call := cachedCall{packed: p, sequences: []Cached{{QKV: normal(2, tokens*p.width), Cache: c}}, most: tokens}
+	call.put(k)
 	return c
 }
 

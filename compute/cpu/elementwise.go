@@ -14,12 +14,20 @@ func (k Kernels) Zero(x []float32) {
 
 // Add is compute.Add.
 func (k Kernels) Add(y, a, b []float32) {
+	if len(y) <= span {
+		vec.Add(y, a[:len(y)], b[:len(y)]) // without the function that threads need
+		return
+	}
 	k.spans(len(y), span, func(lo, hi int) { vec.Add(y[lo:hi], a[lo:hi], b[lo:hi]) })
 }
 
 // Activation is compute.Activation.
 func (k Kernels) Activation(y, x []float32, act compute.Act) {
 	f := activation(act)
+	if len(y) <= span {
+		f(y, x[:len(y)])
+		return
+	}
 	k.spans(len(y), span, func(lo, hi int) { f(y[lo:hi], x[lo:hi]) })
 }
 

@@ -15,13 +15,20 @@ func moments(row []float32, epsilon float64) (mean, rstd float32) {
 
 // LayerNorm is compute.LayerNorm for x [n,width].
 func (k Kernels) LayerNorm(y, x, gain, bias []float32, n, width int, epsilon float64) {
-	k.rows(n, width, func(lo, hi int) {
-		for i := lo; i < hi; i++ {
-			row := x[i*width : (i+1)*width]
-			mean, rstd := moments(row, epsilon)
-			vec.Norm(y[i*width:(i+1)*width], row, gain, bias, mean, rstd)
-		}
-	})
+	if n*width <= span {
+		layerNorm(y, x, gain, bias, 0, n, width, epsilon) // a few tokens: without the function that threads need
+		return
+	}
+	k.rows(n, width, func(lo, hi int) { layerNorm(y, x, gain, bias, lo, hi, width, epsilon) })
+}
+
+// layerNorm is LayerNorm of the rows lo..hi.
+func layerNorm(y, x, gain, bias []float32, lo, hi, width int, epsilon float64) {
+	for i := lo; i < hi; i++ {
+		row := x[i*width : (i+1)*width]
+		mean, rstd := moments(row, epsilon)
+		vec.Norm(y[i*width:(i+1)*width], row, gain, bias, mean, rstd)
+	}
 }
 
 // LayerNormGrad is compute.LayerNormGrad for x [n,width] without base and the parameters' gradients.
