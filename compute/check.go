@@ -7,12 +7,15 @@ type operand struct {
 	name     string
 	dtype    DType
 	optional bool
+	exact    bool // of a float: never kept in a short type
 }
 
-// signature names a kernel's operands; floats are F32 here and may be F64 throughout a call in float64 plans.
+// signature names a kernel's operands; floats are F32 here. Throughout a call they may be F64 in float64 plans, or those that
+// are not exact BF16 in mixed ones.
 type signature struct{ in, out []operand }
 
 func f(name string) operand   { return operand{name: name, dtype: F32} }
+func x32(name string) operand { return operand{name: name, dtype: F32, exact: true} }
 func i(name string) operand   { return operand{name: name, dtype: I32} }
 func opt(o operand) operand   { o.optional = true; return o }
 func f64(name string) operand { return operand{name: name, dtype: F64} }
@@ -22,21 +25,21 @@ func signatureOf(k Kernel) signature {
 	case Embed:
 		return signature{[]operand{f("table"), f("positions table"), i("ids"), i("positions")}, []operand{f("y")}}
 	case EmbedGrad:
-		return signature{[]operand{f("dy"), i("ids")}, []operand{f("dtable")}}
+		return signature{[]operand{f("dy"), i("ids")}, []operand{x32("dtable")}}
 	case LayerNorm:
 		return signature{[]operand{f("x"), f("gain"), f("bias")}, []operand{f("y")}}
 	case LayerNormGrad:
-		return signature{[]operand{f("dy"), f("x"), f("gain"), opt(f("base"))}, []operand{f("dx"), opt(f("dgain")), opt(f("dbias"))}}
+		return signature{[]operand{f("dy"), f("x"), f("gain"), opt(f("base"))}, []operand{f("dx"), opt(x32("dgain")), opt(x32("dbias"))}}
 	case LayerNormGainGrad:
-		return signature{[]operand{f("dy"), f("x")}, []operand{f("dgain")}}
+		return signature{[]operand{f("dy"), f("x")}, []operand{x32("dgain")}}
 	case Linear:
 		return signature{[]operand{f("x"), f("w"), opt(f("bias")), opt(f("base"))}, []operand{f("y")}}
 	case LinearGradX:
 		return signature{[]operand{f("dy"), f("w"), opt(f("base"))}, []operand{f("dx")}}
 	case LinearGradW:
-		return signature{[]operand{f("dy"), f("x")}, []operand{f("dw")}}
+		return signature{[]operand{f("dy"), f("x")}, []operand{x32("dw")}}
 	case BiasGrad:
-		return signature{[]operand{f("dy")}, []operand{f("db")}}
+		return signature{[]operand{f("dy")}, []operand{x32("db")}}
 	case Attention:
 		return signature{[]operand{f("qkv"), i("docStart"), opt(i("key"))}, []operand{f("y")}}
 	case AttentionGrad:
@@ -50,15 +53,15 @@ func signatureOf(k Kernel) signature {
 	case Dropout:
 		return signature{[]operand{f("x"), i("key")}, []operand{f("y")}}
 	case CrossEntropy:
-		return signature{[]operand{f("x"), f("w"), i("targets"), f("scale")}, []operand{f("loss"), f("dx"), opt(f("dw"))}}
+		return signature{[]operand{f("x"), f("w"), i("targets"), x32("scale")}, []operand{x32("loss"), f("dx"), opt(x32("dw"))}}
 	case TokenNLL:
-		return signature{[]operand{f("x"), f("w"), i("targets")}, []operand{f("nll")}}
+		return signature{[]operand{f("x"), f("w"), i("targets")}, []operand{x32("nll")}}
 	case SumSquares:
-		return signature{[]operand{f("x")}, []operand{f64("sum")}}
+		return signature{[]operand{x32("x")}, []operand{f64("sum")}}
 	case Zero:
-		return signature{nil, []operand{f("x")}}
+		return signature{nil, []operand{x32("x")}}
 	case AdamW:
-		return signature{[]operand{f("grad"), f("hyper")}, []operand{f("param"), f("m"), f("v")}}
+		return signature{[]operand{x32("grad"), x32("hyper")}, []operand{x32("param"), x32("m"), x32("v"), opt(f("copy"))}}
 	}
 	return signature{}
 }
@@ -83,10 +86,11 @@ func (c *Call) Check() error {
 	return nil
 }
 
-// sameFloat checks that the operands that may be F32 or F64 are all the one or all the other.
+// sameFloat checks that the operands that may be F32 or F64 are all the one or all the other, and that those that may be BF16
+// too are all of one type.
 func sameFloat(sig signature, in, out []Buffer) error {
-	var seen operand
-	var dtype DType
+	var seen [2]operand // that is exact, that is not
+	var dtype [2]DType
 	for _, side := range []struct {
 		ops     []operand
 		buffers []Buffer
@@ -96,13 +100,20 @@ func sameFloat(sig signature, in, out []Buffer) error {
 			if b.Space == None || o.dtype != F32 {
 				continue
 			}
-			if dtype == 0 {
-				seen, dtype = o, b.DType
+			kind := 0
+			if !o.exact {
+				kind = 1
 			}
-			if b.DType != dtype {
-				return fmt.Errorf("%s is %v where %s is %v, expected one type of float throughout the call", o.name, b.DType, seen.name, dtype)
+			if dtype[kind] == 0 {
+				seen[kind], dtype[kind] = o, b.DType
+			}
+			if b.DType != dtype[kind] {
+				return fmt.Errorf("%s is %v where %s is %v, expected one type of float throughout the call", o.name, b.DType, seen[kind].name, dtype[kind])
 			}
 		}
+	}
+	if exact, short := dtype[0], dtype[1]; exact != 0 && short != 0 && exact != short && (exact != F32 || short != BF16) {
+		return fmt.Errorf("%s is %v where %s is %v, expected one type of float throughout the call, or %v beside %v", seen[0].name, exact, seen[1].name, short, F32, BF16)
 	}
 	return nil
 }
@@ -122,7 +133,7 @@ func match(c *Call, role string, want []operand, got []Buffer) ([]Buffer, error)
 			}
 			continue
 		}
-		if b.DType != w.dtype && !(w.dtype == F32 && b.DType == F64) {
+		if b.DType != w.dtype && !(w.dtype == F32 && (b.DType == F64 || b.DType == BF16 && !w.exact)) {
 			return nil, fmt.Errorf("%s: %v: %s %s is %v, expected %v", c.Name, c.Kernel, role, w.name, b.DType, w.dtype)
 		}
 		if !countable(b.Shape) {
@@ -323,6 +334,9 @@ func checkShapes(c *Call, in, out []Buffer) error {
 			if out[i].Len() != n {
 				return fmt.Errorf("%s has %d elements, expected the gradient's %d", name, out[i].Len(), n)
 			}
+		}
+		if copied := out[3]; copied.Space != None && (copied.Len() != n || copied.DType != BF16) {
+			return fmt.Errorf("copy has %d elements of %v, expected the gradient's %d of %v", copied.Len(), copied.DType, n, BF16)
 		}
 		return shape("hyper", in[1], 8)
 	}

@@ -11,6 +11,9 @@ func f32(shape ...int) Buffer { return Buffer{Space: Arena, DType: F32, Shape: s
 func wide(shape ...int) Buffer {
 	return Buffer{Space: Arena, DType: F64, Shape: shape}
 }
+func half(shape ...int) Buffer {
+	return Buffer{Space: Arena, DType: BF16, Shape: shape}
+}
 func i32(shape ...int) Buffer { return Buffer{Space: Arena, DType: I32, Shape: shape} }
 
 var attention = Attr{Heads: 4, KVHeads: 2, HeadDim: 3, Seq: 5, Scale: 1}
@@ -69,6 +72,62 @@ func TestCheckAcceptsEveryKernel(t *testing.T) {
 		}
 		if strings.HasPrefix(k.String(), "Kernel(") || k.String() == "" {
 			t.Errorf("kernel %d has no name", k)
+		}
+	}
+}
+
+// In a mixed plan parameters and activations are BF16 and everything else is as it was; whatever else is mixed is refused.
+func TestCheckMixed(t *testing.T) {
+	for _, c := range good() {
+		sig := signatureOf(c.Kernel)
+		all := map[*Buffer]operand{}
+		for i := range c.In {
+			all[&c.In[i]] = sig.in[i]
+		}
+		for i := range c.Out {
+			all[&c.Out[i]] = sig.out[i]
+		}
+		floats := 0
+		for b, o := range all {
+			if b.Space != None && b.DType == F32 && !o.exact {
+				b.DType = BF16
+				floats++
+			}
+		}
+		if err := c.Check(); err != nil {
+			t.Error(err)
+		}
+		for b, o := range all {
+			was := b.DType
+			for _, d := range []DType{F32, F64, BF16} {
+				if b.Space == None || o.dtype != F32 || d == was || floats < 2 && !o.exact || c.Kernel == SumSquares || c.Kernel == Zero {
+					continue
+				}
+				if c.Kernel == BiasGrad && d == F32 || c.Kernel == LinearGradW && d == F32 {
+					continue // what is exact may be beside either
+				}
+				if b.DType = d; c.Check() == nil {
+					t.Errorf("%v: %s as %v is accepted", c.Kernel, o.name, d)
+				}
+				b.DType = was
+			}
+		}
+	}
+	step := Call{Kernel: AdamW, In: []Buffer{f32(12), f32(8)}, Out: []Buffer{f32(3, 4), f32(12), f32(12), half(3, 4)}}
+	if err := step.Check(); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		copied Buffer
+		want   string
+	}{
+		{half(3, 5), "copy has 15 elements of bf16, expected the gradient's 12 of bf16"},
+		{f32(3, 4), "copy has 12 elements of f32, expected the gradient's 12 of bf16"},
+		{i32(3, 4), "output copy is i32"},
+	} {
+		step.Out[3] = c.copied
+		if err := step.Check(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, expected %q", err, c.want)
 		}
 	}
 }

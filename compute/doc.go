@@ -15,5 +15,8 @@
 //     depend on how many other rows are in the call, so that a cached decode step equals an uncached one.
 //   - Attr.BF16 changes what enters a matrix product and nothing else: operands are rounded to bfloat16 on the way in, in
 //     memory everything stays float32, and sums are float32.
+//   - Kernels know their operands' types (Buffer.DType). A plan's Storage gives each value its type by what it is: float32
+//     throughout, float64 throughout, or bfloat16 for parameters and activations beside float32 for gradients of parameters,
+//     masters, moments, losses and scalars. What is read in bfloat16 is computed with in float32 and rounded when written.
 //   - Reductions over tokens or the vocabulary that end in one number (loss, norms) accumulate in float64, in index order.
 package compute

@@ -54,7 +54,8 @@ const (
 	TokenNLL
 	// SumSquares: x [any] → out [1] f64 = Σ x². For gradient norms: one call over the whole gradient space.
 	SumSquares
-	// AdamW: grad [m], hyper [8] f32 → param [m], m [m], v [m], all read and updated in place (Loshchilov, Hutter 2019).
+	// AdamW: grad [m], hyper [8] f32 → param [m], m [m], v [m], all read and updated in place (Loshchilov, Hutter 2019), copy [m]
+	// or absent: param rounded to the type in which other kernels read it (Storage).
 	// hyper: learning rate, β1, β2, ε, weight decay, 1−β1^t, 1−β2^t, gradient multiplier (clipping).
 	// With g the gradient times the multiplier: m = β1·m + (1−β1)·g; v = β2·v + (1−β2)·g²;
 	// param = param − lr·decay·param − lr·(m/(1−β1^t)) / (√(v/(1−β2^t)) + ε).

@@ -12,12 +12,16 @@ const (
 	F32 DType = iota + 1
 	F64
 	I32
+	BF16 // the upper half of a float32
 )
 
 // Size returns bytes per element.
 func (d DType) Size() int {
-	if d == F64 {
+	switch d {
+	case F64:
 		return 8
+	case BF16:
+		return 2
 	}
 	return 4
 }
@@ -30,6 +34,8 @@ func (d DType) String() string {
 		return "f64"
 	case I32:
 		return "i32"
+	case BF16:
+		return "bf16"
 	}
 	return fmt.Sprintf("DType(%d)", uint8(d))
 }
@@ -40,7 +46,7 @@ type Space uint8
 const (
 	// None marks an absent optional operand.
 	None Space = iota
-	// Weights holds all parameters, trained and frozen.
+	// Weights holds all parameters, trained and frozen, as kernels read them.
 	Weights
 	// Grads holds the gradients of the trained parameters, accumulated over micro-batches.
 	Grads
@@ -52,11 +58,13 @@ const (
 	Outputs
 	// Arena holds activations and their gradients, placed by liveness, and kernels' work space.
 	Arena
+	// Masters holds the trained parameters in full precision where Weights keeps them in a shorter type (Storage).
+	Masters
 	// NumSpaces is the number of spaces.
 	NumSpaces
 )
 
-var spaceNames = [NumSpaces]string{"none", "weights", "grads", "moments", "inputs", "outputs", "arena"}
+var spaceNames = [NumSpaces]string{"none", "weights", "grads", "moments", "inputs", "outputs", "arena", "masters"}
 
 func (s Space) String() string {
 	if s < NumSpaces {
@@ -107,12 +115,17 @@ type Plan struct {
 	Bytes [NumSpaces]int64 // size of each space the calls use
 }
 
-// Device runs plans. Its methods may be called from any goroutine, one at a time.
-type Device interface {
+// Target is what must be known of a device to plan for it. The device itself need not be there.
+type Target interface {
 	// Name describes the device to people, e.g. "cpu (avx512, 2 threads)".
 	Name() string
-	// WorkBytes returns the scratch that a call needs, given the shapes of its operands.
+	// WorkBytes returns the scratch that a call needs, given the shapes and types of its operands.
 	WorkBytes(c *Call) int64
+}
+
+// Device runs plans. Its methods may be called from any goroutine, one at a time.
+type Device interface {
+	Target
 	// Alloc allocates the spaces of a run, zeroed.
 	Alloc(bytes [NumSpaces]int64) (Memory, error)
 	// Compile checks every call of p against the vocabulary and the sizes of mem and prepares it for running.
@@ -127,7 +140,8 @@ type Program interface {
 
 // Memory is the allocated spaces of a run, on the device.
 type Memory interface {
-	// Write copies src to b; Read copies b to dst. src and dst are []float32, []float64 or []int32 of b's type and length.
+	// Write copies src to b; Read copies b to dst. src and dst are []float32, []float64, []int32 or, of bits, []uint16 (BF16), of
+	// b's type and length.
 	Write(b Buffer, src any) error
 	Read(b Buffer, dst any) error
 	// Zero clears a whole space.

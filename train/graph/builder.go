@@ -13,6 +13,7 @@ import (
 type builder struct {
 	g     *G.ExprGraph
 	dtype compute.DType
+	store compute.Storage
 	n     int // tokens in a micro-batch
 	seq   int
 	vocab int
@@ -50,7 +51,7 @@ const (
 
 func newBuilder(cfg *Config, net network, eval bool) *builder {
 	b := &builder{
-		g: G.NewGraph(), dtype: cfg.DType, n: cfg.Batch * cfg.Seq, seq: cfg.Seq, vocab: net.vocab, eval: eval, bf16: cfg.Precision == BF16 && !eval,
+		g: G.NewGraph(), dtype: cfg.DType, store: cfg.storage(), n: cfg.Batch * cfg.Seq, seq: cfg.Seq, vocab: net.vocab, eval: eval, bf16: cfg.Precision == BF16 && (!eval || cfg.Storage.Masters()),
 		modelDropout: cfg.ModelDropout && !eval, adapters: map[string]Adapter{}, adapted: map[string]bool{}, params: map[string]*G.Node{},
 		inputs: map[string]*G.Node{}, needs: map[*G.Node]bool{}, source: map[*op]*op{}, block: -1,
 	}

@@ -30,15 +30,18 @@ type Config struct {
 	// memory for a third more work, the same bits.
 	Checkpointing bool
 
-	// Precision says what enters the matrix products of a training step. Evaluation is in float32 either way, so that its
-	// figures mean the same.
+	// Precision says what enters the matrix products of a training step. Where weights are kept as float32, evaluation is in float32
+	// either way, so that its figures mean the same.
 	Precision Precision
 
-	// DType is the type of all floats: compute.F32 (also when zero), or compute.F64 to judge kernels.
+	// DType is the type that floats are computed with: compute.F32 (also when zero), or compute.F64 to judge kernels.
 	DType compute.DType
+	// Storage is in which types floats are kept. The zero value keeps all as DType; a mixed one (compute.Mixed), for devices whose
+	// kernels read shorter types, needs Precision BF16.
+	Storage compute.Storage
 }
 
-// Precision is the type of a training step's matrix products. Weights, gradients, moments and activations are float32 in memory.
+// Precision is the type of a training step's matrix products. How weights and activations are kept in memory is Config.Storage.
 type Precision string
 
 const (
@@ -112,6 +115,14 @@ func adapterParams(adapters []Adapter, shapes map[string][]int) ([]tensorSpec, e
 	return params, nil
 }
 
+// storage applies Storage's default.
+func (cfg *Config) storage() compute.Storage {
+	if cfg.Storage == (compute.Storage{}) {
+		return compute.Uniform(cfg.DType)
+	}
+	return cfg.Storage
+}
+
 // trains applies Train's default.
 func (cfg *Config) trains(param string) bool {
 	if cfg.Train != nil {
@@ -146,6 +157,16 @@ func (cfg *Config) check() error {
 	}
 	if cfg.DType != compute.F32 && cfg.DType != compute.F64 {
 		return fmt.Errorf("floats of type %v, expected %v or %v", cfg.DType, compute.F32, compute.F64)
+	}
+	s := cfg.storage()
+	if err := s.Check(); err != nil {
+		return err
+	}
+	if s.Float != cfg.DType {
+		return fmt.Errorf("storage %v with floats of type %v, expected the same", s, cfg.DType)
+	}
+	if s.Masters() && cfg.Precision != BF16 {
+		return fmt.Errorf("storage %v with precision %s, expected %s", s, cfg.Precision, BF16)
 	}
 	return nil
 }

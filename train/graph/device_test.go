@@ -31,7 +31,7 @@ func (d hostDevice) Alloc(bytes [compute.NumSpaces]int64) (compute.Memory, error
 }
 
 func (d hostDevice) Compile(p *compute.Plan, mem compute.Memory) (compute.Program, error) {
-	if err := checkArena(p); err != nil {
+	if err := checkArena(p); err != nil && !readsGradients(p) {
 		return nil, err
 	}
 	return &hostProgram{d, p, mem.(*hostMemory)}, nil
@@ -39,6 +39,14 @@ func (d hostDevice) Compile(p *compute.Plan, mem compute.Memory) (compute.Progra
 
 type hostMemory struct {
 	spaces [compute.NumSpaces][]uint64
+}
+
+// bits returns the elements of a BF16 buffer where they lie.
+func (m *hostMemory) bits(b compute.Buffer) []uint16 {
+	b.DType = compute.F32
+	b.Shape = []int{(b.Len() + 1) / 2}
+	f := m.host(b).F32
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(f))), 2*len(f))
 }
 
 func (m *hostMemory) host(b compute.Buffer) compute.Host {
@@ -63,6 +71,10 @@ func (m *hostMemory) Write(b compute.Buffer, src any) error { return m.copy(b, s
 func (m *hostMemory) Read(b compute.Buffer, dst any) error  { return m.copy(b, dst, false) }
 
 func (m *hostMemory) copy(b compute.Buffer, data any, write bool) error {
+	if x, ok := data.([]uint16); ok && b.DType == compute.BF16 && len(x) == b.Len() {
+		move(m.bits(b)[:len(x)], x, write)
+		return nil
+	}
 	h := m.host(b)
 	ok := false
 	switch x := data.(type) {
@@ -100,6 +112,11 @@ type hostProgram struct {
 	mem  *hostMemory
 }
 
+// readsGradients reports whether the plan goes on with the gradients of a step, which may lie in the arena.
+func readsGradients(p *compute.Plan) bool {
+	return p.Calls[0].Kernel == compute.SumSquares || p.Calls[0].Kernel == compute.AdamW
+}
+
 func poison(words []uint64) {
 	for i := range words {
 		words[i] = math.MaxUint64 // a NaN as one float64 and as two float32
@@ -107,19 +124,15 @@ func poison(words []uint64) {
 }
 
 func (p *hostProgram) Run(ctx context.Context) error {
-	poison(p.mem.spaces[compute.Arena])
+	if !readsGradients(p.plan) {
+		poison(p.mem.spaces[compute.Arena])
+	}
 	for i := range p.plan.Calls {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		c := &p.plan.Calls[i]
-		var in, out []compute.Host
-		for _, b := range c.In {
-			in = append(in, p.mem.host(b))
-		}
-		for _, b := range c.Out {
-			out = append(out, p.mem.host(b))
-		}
+		c, in, out, finish := p.mem.widened(c)
 		scratch := func() {
 			if c.Work.Space != compute.None {
 				at := c.Work.Offset / 8
@@ -130,9 +143,39 @@ func (p *hostProgram) Run(ctx context.Context) error {
 		if err := p.d.kernels.Do(c, in, out); err != nil {
 			return err
 		}
+		finish()
 		scratch()
 	}
 	return nil
+}
+
+// widened returns the call and its operands with BF16 ones as float32 copies; finish rounds the results to where they belong.
+func (m *hostMemory) widened(c *compute.Call) (_ *compute.Call, in, out []compute.Host, finish func()) {
+	wide := *c
+	finish = func() {}
+	widen := func(buffers []compute.Buffer, output bool) (all []compute.Buffer, hosts []compute.Host) {
+		for _, b := range buffers {
+			if b.DType != compute.BF16 || b.Space == compute.None {
+				all, hosts = append(all, b), append(hosts, m.host(b))
+				continue
+			}
+			place := m.bits(b)[:b.Len()]
+			h := compute.Host{F32: compute.FromBF16(place)}
+			b.DType = compute.F32
+			all, hosts = append(all, b), append(hosts, h)
+			if before := finish; output {
+				finish = func() { before(); copy(place, compute.ToBF16(h.F32)) }
+			}
+		}
+		return all, hosts
+	}
+	wide.In, in = widen(c.In, false)
+	if c.Kernel == compute.AdamW && len(c.Out) == 4 {
+		wide.Out, out = widen(c.Out[:3], true)
+		return &wide, in, out, func() { copy(m.bits(c.Out[3])[:c.Out[3].Len()], compute.ToBF16(out[0].F32)) }
+	}
+	wide.Out, out = widen(c.Out, true)
+	return &wide, in, out, finish
 }
 
 // checkArena judges a plan by its calls alone: what a call reads from the arena must be exactly what an earlier call wrote,

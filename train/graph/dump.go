@@ -13,15 +13,21 @@ import (
 
 // Usage is the memory of a training run in bytes, by space.
 type Usage struct {
-	Weights, Gradients, Moments, Inputs, Outputs int64
-	Arena                                        int64 // of the plans as built, evaluation included
+	Weights   int64 // as kernels read them
+	Masters   int64 // of trained parameters whose weights are a rounded copy
+	Gradients int64 // 0 where they live in the arena (Config.Once)
+	Moments   int64
+	Inputs    int64
+	Outputs   int64
+	Arena     int64 // of the plans as built
 
 	Plain, Checkpointed ArenaUsage // the step's arena without and with gradient checkpointing
 }
 
 // ArenaUsage is the arena of a step.
 type ArenaUsage struct {
-	Bytes       int64 // in all
+	Bytes       int64 // of the step
+	AllPlans    int64 // of all plans with this step: evaluation and the optimiser's work space may need more
 	Activations int64 // the most bytes of activations and their gradients alive at once
 	Workspace   int64 // the largest work space of a kernel
 	Calls       int
@@ -29,7 +35,7 @@ type ArenaUsage struct {
 
 // Total returns the bytes of all spaces.
 func (u Usage) Total() int64 {
-	return u.Weights + u.Gradients + u.Moments + u.Inputs + u.Outputs + u.Arena
+	return u.Weights + u.Masters + u.Gradients + u.Moments + u.Inputs + u.Outputs + u.Arena
 }
 
 func (p placement) usage() ArenaUsage {
@@ -46,6 +52,9 @@ func (t *Training) Hash() string { return t.hash }
 // fingerprint hashes the program of a step before it is placed.
 func (t *Training) fingerprint(p *program) string {
 	h := sha256.New()
+	if s := t.cfg.storage(); s.Masters() {
+		fmt.Fprintf(h, "storage %v\n", s)
+	}
 	for _, q := range t.params {
 		fmt.Fprintf(h, "parameter %q %v %v %d\n", q.Name, q.Shape, q.Trained, q.Group)
 	}
@@ -79,6 +88,9 @@ func (t *Training) fingerprint(p *program) string {
 func (t *Training) Dump(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	u := t.usage
+	if u.Masters > 0 {
+		fmt.Fprintf(out, "storage %v: masters %d bytes\n", t.cfg.storage(), u.Masters)
+	}
 	fmt.Fprintf(out, "memory in bytes: weights %d, gradients %d, moments %d, inputs %d, outputs %d, arena %d\n",
 		u.Weights, u.Gradients, u.Moments, u.Inputs, u.Outputs, u.Arena)
 	for _, a := range []struct {
@@ -119,6 +131,9 @@ func (t *Training) names() map[string]string {
 	set := func(b compute.Buffer, name string) { names[at(b)] = name }
 	for _, p := range t.params {
 		set(p.Weight, p.Name)
+		if p.Master.Space != compute.None {
+			set(p.Master, "master("+p.Name+")")
+		}
 		if p.Trained {
 			set(p.Grad, "d("+p.Name+")")
 			set(p.M, "m("+p.Name+")")

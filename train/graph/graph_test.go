@@ -103,7 +103,7 @@ func start(t *testing.T, cfg Config, net network, dev compute.Device, values map
 		if cfg.DType == compute.F64 {
 			err = tr.run.mem.Write(p.Weight, v)
 		} else {
-			err = tr.run.mem.Write(p.Weight, convert[float32](v))
+			err = tr.SetParam(p.Name, convert[float32](v))
 		}
 		if err != nil {
 			t.Fatal(err)

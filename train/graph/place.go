@@ -26,7 +26,7 @@ type region struct {
 
 // place assigns every value of the program a place in the arena and returns its calls. A value may lie where another lies
 // that is no longer used; calls that allow it write over their last-used input.
-func (p *program) place(dev compute.Device) placement {
+func (p *program) place(dev compute.Target) placement {
 	last := map[*value]int{}
 	for i, c := range p.code {
 		for _, v := range c.in {

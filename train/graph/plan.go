@@ -17,7 +17,8 @@ type Param struct {
 	Trained bool
 	Group   int // which Hyper of Update applies, for a trained parameter
 
-	Weight     compute.Buffer
+	Weight     compute.Buffer // what kernels read
+	Master     compute.Buffer // of a trained parameter that Weight is a rounded copy of; else absent
 	Grad, M, V compute.Buffer // of a trained parameter: gradient, AdamW's first and second moment
 }
 
@@ -37,7 +38,7 @@ type Buffers struct {
 // methods must be called one at a time.
 type Training struct {
 	cfg    Config
-	dev    compute.Device
+	target compute.Target
 	params []Param
 	index  map[string]int
 	io     Buffers
@@ -50,9 +51,9 @@ type Training struct {
 	run   *run
 }
 
-// Build plans the training of cfg on dev. Nothing is allocated on the device. The error of an unusable configuration names
-// what was found and expected.
-func Build(cfg Config, dev compute.Device) (*Training, error) {
+// Build plans the training of cfg for target, which must be a compute.Device for the plans to be allocated and run. Nothing is
+// allocated on the device. The error of an unusable configuration names what was found and expected.
+func Build(cfg Config, target compute.Target) (*Training, error) {
 	if cfg.DType == 0 {
 		cfg.DType = compute.F32
 	}
@@ -66,7 +67,7 @@ func Build(cfg Config, dev compute.Device) (*Training, error) {
 	if err != nil {
 		return nil, fmt.Errorf("graph: %w", err)
 	}
-	t, err := build(cfg, net, dev)
+	t, err := build(cfg, net, target)
 	if err != nil {
 		return nil, fmt.Errorf("graph: %w", err)
 	}
@@ -74,8 +75,8 @@ func Build(cfg Config, dev compute.Device) (*Training, error) {
 }
 
 // build is Build for any network.
-func build(cfg Config, net network, dev compute.Device) (*Training, error) {
-	t := &Training{cfg: cfg, dev: dev, index: map[string]int{}, net: net}
+func build(cfg Config, net network, target compute.Target) (*Training, error) {
+	t := &Training{cfg: cfg, target: target, index: map[string]int{}, net: net}
 	bytes, err := t.layOut()
 	if err != nil {
 		return nil, err
@@ -91,40 +92,46 @@ func build(cfg Config, net network, dev compute.Device) (*Training, error) {
 	}
 	t.hash = t.fingerprint(step)
 	step = step.fuse()
-	plain := step.recompute().place(dev)
-	chosen := step.sparsest(dev)
-	t.usage = Usage{
-		Weights: bytes[compute.Weights], Gradients: bytes[compute.Grads], Moments: bytes[compute.Moments],
-		Inputs: bytes[compute.Inputs], Outputs: bytes[compute.Outputs],
-		Plain: plain.usage(), Checkpointed: chosen.usage(),
-	}
+	plain, checkpointed, evaluation := step.recompute().place(target), step.sparsest(target), eval.place(target)
+	chosen := plain
 	if cfg.Checkpointing {
-		plain = chosen
+		chosen = checkpointed
 	}
-	evaluation := eval.place(dev)
-	t.usage.Arena = max(plain.arena, evaluation.arena)
-	bytes[compute.Arena] = t.usage.Arena
-	t.step = compute.Plan{Calls: plain.calls, Bytes: bytes}
-	t.eval = compute.Plan{Calls: evaluation.calls, Bytes: bytes}
+	t.step = compute.Plan{Calls: chosen.calls}
+	t.eval = compute.Plan{Calls: evaluation.calls}
 	for i := range t.params {
 		if p := &t.params[i]; p.Trained && cfg.Once {
-			p.Grad.Offset = plain.grads["d "+p.Name]
+			p.Grad.Offset = chosen.grads["d "+p.Name]
 		}
 	}
 	t.norm, t.update = t.optimizer()
-
-	// The optimiser's calls may need work space too, beside gradients that lie in the arena.
-	var used int64
-	if cfg.Once {
-		used = plain.arena
+	t.usage = Usage{
+		Weights: bytes[compute.Weights], Masters: bytes[compute.Masters], Gradients: bytes[compute.Grads], Moments: bytes[compute.Moments],
+		Inputs: bytes[compute.Inputs], Outputs: bytes[compute.Outputs],
+		Plain: plain.usage(), Checkpointed: checkpointed.usage(),
 	}
+	// The optimiser's calls may need work space too, beside gradients that lie in the arena.
+	work := int64(0)
 	for _, p := range []*compute.Plan{&t.norm, &t.update} {
 		for i := range p.Calls {
-			if n := dev.WorkBytes(&p.Calls[i]); n > 0 {
-				p.Calls[i].Work = compute.Buffer{Space: compute.Arena, Offset: used, DType: compute.F32, Shape: []int{int((n + 3) / 4)}}
-				t.usage.Arena = max(t.usage.Arena, used+align(n))
+			if n := target.WorkBytes(&p.Calls[i]); n > 0 {
+				p.Calls[i].Work = compute.Buffer{Space: compute.Arena, DType: compute.F32, Shape: []int{int((n + 3) / 4)}}
+				if cfg.Once {
+					p.Calls[i].Work.Offset = chosen.arena
+				}
+				work = max(work, align(n))
 			}
 		}
+	}
+	for _, a := range []*ArenaUsage{&t.usage.Plain, &t.usage.Checkpointed} {
+		a.AllPlans = max(a.Bytes, evaluation.arena, work)
+		if cfg.Once {
+			a.AllPlans = max(a.Bytes+work, evaluation.arena)
+		}
+	}
+	t.usage.Arena = t.usage.Plain.AllPlans
+	if cfg.Checkpointing {
+		t.usage.Arena = t.usage.Checkpointed.AllPlans
 	}
 	bytes[compute.Arena] = t.usage.Arena
 	for _, p := range t.Plans() {
@@ -180,13 +187,18 @@ func (t *Training) layOut() ([compute.NumSpaces]int64, error) {
 		bytes[s] = align(b.Offset + b.Bytes())
 		return b
 	}
+	store := t.cfg.storage()
+	exact := store.Of(compute.Exact)
 	groups, trained := 1, 0
 	for _, s := range t.net.params {
 		p := Param{Name: s.name, Shape: s.shape, Trained: t.cfg.trains(s.name)}
-		p.Weight = take(compute.Weights, t.cfg.DType, s.shape...)
+		p.Weight = take(compute.Weights, store.Of(compute.Parameter), s.shape...)
 		if p.Trained {
 			trained++
-			p.M = take(compute.Moments, t.cfg.DType, s.shape...)
+			if store.Masters() {
+				p.Master = take(compute.Masters, exact, s.shape...)
+			}
+			p.M = take(compute.Moments, exact, s.shape...)
 			p.Grad = p.M
 			p.Grad.Space = compute.Grads
 			if t.cfg.Once {
@@ -219,13 +231,13 @@ func (t *Training) layOut() ([compute.NumSpaces]int64, error) {
 	t.io.Positions = take(compute.Inputs, compute.I32, n)
 	t.io.DocStart = take(compute.Inputs, compute.I32, n)
 	t.io.Targets = take(compute.Inputs, compute.I32, n)
-	t.io.Scale = take(compute.Inputs, t.cfg.DType, 1)
+	t.io.Scale = take(compute.Inputs, exact, 1)
 	t.io.Key = take(compute.Inputs, compute.I32, 2)
 	for range groups {
-		t.io.Hyper = append(t.io.Hyper, take(compute.Inputs, t.cfg.DType, 8))
+		t.io.Hyper = append(t.io.Hyper, take(compute.Inputs, exact, 8))
 	}
-	t.io.Loss = take(compute.Outputs, t.cfg.DType, 1)
-	t.io.NLL = take(compute.Outputs, t.cfg.DType, n)
+	t.io.Loss = take(compute.Outputs, exact, 1)
+	t.io.NLL = take(compute.Outputs, exact, n)
 	t.io.SumSquares = append(t.io.SumSquares, take(compute.Outputs, compute.F64, 1))
 	for i := 1; t.cfg.Once && i < trained; i++ {
 		t.io.SumSquares = append(t.io.SumSquares, take(compute.Outputs, compute.F64, 1))
@@ -309,7 +321,7 @@ func differentiate(cfg *Config, net network, eval bool, host compute.HostKernels
 
 // sparsest returns the placement of the checkpointed program. The last block's gradients follow its forward calls almost
 // at once, so that keeping its values often costs no memory; then they are not computed again.
-func (p *program) sparsest(dev compute.Device) placement {
+func (p *program) sparsest(dev compute.Target) placement {
 	blocks := p.blocks()
 	placed := p.checkpoint(blocks).recompute().place(dev)
 	if len(blocks) == 0 {
@@ -344,10 +356,12 @@ func (t *Training) optimizer() (norm, update compute.Plan) {
 			continue
 		}
 		end = align(p.Grad.Offset + p.Grad.Bytes())
+		moved := []compute.Buffer{p.Weight, p.M, p.V}
+		if p.Master.Space != compute.None {
+			moved = []compute.Buffer{p.Master, p.M, p.V, p.Weight}
+		}
 		update.Calls = append(update.Calls, compute.Call{
-			Kernel: compute.AdamW, Name: p.Name,
-			In:  []compute.Buffer{p.Grad, t.io.Hyper[p.Group]},
-			Out: []compute.Buffer{p.Weight, p.M, p.V},
+			Kernel: compute.AdamW, Name: p.Name, In: []compute.Buffer{p.Grad, t.io.Hyper[p.Group]}, Out: moved,
 		})
 		if t.cfg.Once {
 			squares("norm of "+p.Name, p.Grad)

@@ -116,6 +116,11 @@ func (l *lowering) add(b *builder, n *G.Node) error {
 		case out.Space == compute.None:
 			in.out = append(in.out, nil)
 		default:
+			role := compute.Flow
+			if accumulates(o.call.Kernel, i) {
+				role = compute.Exact
+			}
+			out.DType = b.store.Of(role)
 			v = &value{buf: out}
 			in.out = append(in.out, v)
 			if i == 0 {

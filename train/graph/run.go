@@ -22,14 +22,18 @@ func (t *Training) Alloc() error {
 	if t.run != nil {
 		return errors.New("graph: memory is already allocated")
 	}
-	mem, err := t.dev.Alloc(t.step.Bytes)
+	dev, ok := t.target.(compute.Device)
+	if !ok {
+		return fmt.Errorf("graph: allocate %d bytes on %s: the plans were made without the device", t.usage.Total(), t.target.Name())
+	}
+	mem, err := dev.Alloc(t.step.Bytes)
 	if err != nil {
-		return fmt.Errorf("graph: allocate %d bytes on %s: %w", t.usage.Total(), t.dev.Name(), err)
+		return fmt.Errorf("graph: allocate %d bytes on %s: %w", t.usage.Total(), dev.Name(), err)
 	}
 	r := &run{mem: mem}
 	for i, p := range []*compute.Program{&r.step, &r.eval, &r.norm, &r.update} {
 		plan := t.Plans()[i]
-		if *p, err = t.dev.Compile(plan.Plan, mem); err != nil {
+		if *p, err = dev.Compile(plan.Plan, mem); err != nil {
 			return errors.Join(fmt.Errorf("graph: %s plan: %w", plan.Name, err), mem.Free())
 		}
 	}
@@ -217,14 +221,25 @@ func (t *Training) Update(ctx context.Context, step int, multiplier float64, gro
 	return nil
 }
 
-// SetParam sets a parameter's weights.
+// SetParam sets a parameter's weights, rounded where they are kept in a shorter type.
 func (t *Training) SetParam(name string, data []float32) error {
+	if p, ok := t.Lookup(name); ok && p.Master.Space != compute.None {
+		if err := t.set(name, "master", data, func(p Param) compute.Buffer { return p.Master }); err != nil {
+			return err
+		}
+	}
 	return t.set(name, "weights", data, func(p Param) compute.Buffer { return p.Weight })
 }
 
-// Param returns a parameter's weights.
-func (t *Training) Param(name string) ([]float32, error) {
-	return t.get(name, "weights", func(p Param) compute.Buffer { return p.Weight })
+// Param returns a parameter's weights, in full where they are kept so (Param.Master).
+func (t *Training) Param(name string) ([]float32, error) { return t.get(name, "weights", Param.full) }
+
+// full returns where the parameter's weights are in full.
+func (p Param) full() compute.Buffer {
+	if p.Master.Space != compute.None {
+		return p.Master
+	}
+	return p.Weight
 }
 
 // Grad returns a trained parameter's gradient.
@@ -257,10 +272,11 @@ func (t *Training) View(name string) (weights, m, v []float32, ok bool) {
 	}
 	visible, ok := t.run.mem.(compute.Visible)
 	p, found := t.Lookup(name)
-	if !ok || !found || t.cfg.DType != compute.F32 {
+	full := p.full()
+	if !ok || !found || full.DType != compute.F32 {
 		return nil, nil, nil, false
 	}
-	for b, dst := range map[*compute.Buffer]*[]float32{&p.Weight: &weights, &p.M: &m, &p.V: &v} {
+	for b, dst := range map[*compute.Buffer]*[]float32{&full: &weights, &p.M: &m, &p.V: &v} {
 		if b.Space == compute.None {
 			continue
 		}
@@ -314,19 +330,27 @@ func (t *Training) set(name, part string, data []float32, of func(Param) compute
 	return nil
 }
 
-// writeFloats writes floats in the plans' type.
+// writeFloats writes floats in the buffer's type.
 func (t *Training) writeFloats(b compute.Buffer, data []float32) error {
-	if b.DType == compute.F64 {
+	switch b.DType {
+	case compute.F64:
 		return t.run.mem.Write(b, convert[float64](data))
+	case compute.BF16:
+		return t.run.mem.Write(b, compute.ToBF16(data))
 	}
 	return t.run.mem.Write(b, data)
 }
 
 // read returns a buffer's floats, rounded if the plans are of float64.
 func (t *Training) read(b compute.Buffer) ([]float32, error) {
-	if b.DType == compute.F64 {
+	switch b.DType {
+	case compute.F64:
 		d, err := t.readFloats(b)
 		return convert[float32](d), err
+	case compute.BF16:
+		bits := make([]uint16, b.Len())
+		err := t.run.mem.Read(b, bits)
+		return compute.FromBF16(bits), err
 	}
 	d := make([]float32, b.Len())
 	return d, t.run.mem.Read(b, d)
