@@ -64,7 +64,9 @@
 //     approximations) exists both as PTX and in the stand-in; inline PTX in a .cu file is not allowed, it belongs in ad_cuda.h beside
 //     its emulation. There is no libdevice: ad_exp, ad_tanh, ad_log, ad_rsqrt and their accuracies are in ad_cuda.h; no fast-math.
 //     Targets are sm_70 and sm_80 unless a first line says otherwise: // targets: sm_80 sm_90a
+//
 //  2. make cuda-kernels writes kernels/ptx/NAME.sm_NN.ptx (clang-22); check it in. The test compares, CI regenerates.
+//
 //  3. NAME.go in this package: a function that checks shapes and returns a *Launch:
 //
 //     func (d *Device) layerNorm(y, x, gain, bias Ptr, rows, width int, epsilon float32, s Store) (*Launch, error) {
@@ -74,9 +76,11 @@
 //     Arguments are checked, number and type, against the .param list of the PTX, and Threads against the kernel's bound.
 //     A Launch is made once (at compile time of a plan) and enqueued any number of times; it costs no allocation. What changes
 //     from step to step is read from device memory, so that a captured graph sees it too.
+//
 //  4. NAME_test.go: cudatest.Seeds runs the launch on the stand-in under several schedules (on the real driver with
 //     AUTODEV_TEST_GPU=1) and compares it with compute/ref within the Store's tolerance (cudatest.Close). Shapes: one row, widths that are no
 //     multiple of 32 or of the block, more rows than blocks fit.
+//
 //  5. Planted bugs: put the barrier or offset that matters most behind AD_BUG(name, good, bad) and let the test assert with
 //     cudatest.Planted that the stand-in catches it.
 //

@@ -1,0 +1,522 @@
+#include "block.h"
+
+#include <csetjmp>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace standin {
+
+Settings settings;
+thread_local Thread *current;
+
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr size_t kStack = 128 << 10;
+constexpr size_t kMaxDynamic = 232448;  // 227 KiB, an H100's limit
+constexpr size_t kMaxStatic = 48 << 10;
+constexpr int kIllegalAddress = 700, kLaunchFailed = 719;
+
+size_t page_size() {
+  static const size_t n = sysconf(_SC_PAGESIZE);
+  return n;
+}
+
+// Memory that ends at an unreadable page.
+char *map_guarded(size_t bytes) {
+  const size_t page = page_size(), whole = (bytes + page - 1) / page * page;
+  char *m = (char *)mmap(nullptr, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (m == MAP_FAILED) abort();
+  mprotect(m + whole, page, PROT_NONE);
+  return m + whole;  // the end
+}
+
+// Switching between stacks.
+#if defined(__x86_64__)
+struct Context {
+  void *sp;
+};
+extern "C" void standin_switch(void **save, void *to);
+asm(R"(.text
+.type standin_switch,@function
+standin_switch:
+ push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
+ mov %rsp,(%rdi); mov %rsi,%rsp
+ pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
+ ret
+)");
+void change(Context &from, Context &to) { standin_switch(&from.sp, to.sp); }
+void prepare(Context &c, char *stack, size_t size, void (*entry)()) {
+  void **sp = (void **)((uintptr_t)(stack + size) & ~15ul);
+  *--sp = nullptr;
+  *--sp = (void *)entry;
+  for (int i = 0; i < 6; i++) *--sp = nullptr;
+  c.sp = sp;
+}
+#else
+struct Context {
+  ucontext_t c;
+};
+void change(Context &from, Context &to) { swapcontext(&from.c, &to.c); }
+void prepare(Context &c, char *stack, size_t size, void (*entry)()) {
+  getcontext(&c.c);
+  c.c.uc_stack.ss_sp = stack;
+  c.c.uc_stack.ss_size = size;
+  c.c.uc_link = nullptr;
+  makecontext(&c.c, entry, 0);
+}
+#endif
+
+struct Copy {
+  void *to;
+  const void *from;
+  bool valid;
+};
+struct Fiber {
+  Thread thread;
+  Context context;
+  bool done;
+  std::vector<Copy> open;                 // not yet committed
+  std::vector<std::vector<Copy>> groups;  // committed, oldest first
+};
+struct Group {  // lanes that wait for each other
+  uint32_t mask = 0, arrived = 0;
+  void (*f)(uint32_t, void **) = nullptr;
+  void *args[32];
+};
+struct Warp {
+  Group groups[4];
+  uint32_t live = 0;
+};
+struct Barrier {
+  int arrived = 0, expected = 0;
+  std::vector<int> waiting;
+};
+struct Shared {
+  char *end = nullptr;
+  size_t block = 0;  // the block it was last filled for
+};
+
+struct Worker {
+  std::vector<Fiber> fibers{kMaxThreads};
+  Warp warps[kMaxThreads / 32];
+  Barrier barriers[16];
+  std::vector<int> ready;
+  size_t head = 0;  // of ready, in ascending schedules
+  std::vector<Shared> sites;
+  char *stacks = nullptr, *dynamic_end = nullptr;
+  size_t dynamic = 0, statics = 0, block_number = 0;
+  int running = -1, live = 0, count = 0;
+  uint64_t random = 0;
+  int policy = 0;  // 0 ascending, 1 any, 2 newest first, 3 warp by warp in an order of its own
+  int rank[kMaxThreads / 32];
+  Context main;
+  const Launch *launch = nullptr;
+  sigjmp_buf escape;
+  volatile bool inside = false;
+  char message[512];
+  int code = 0;
+};
+thread_local Worker *worker __attribute__((tls_model("initial-exec")));
+
+uint64_t next_random(uint64_t &s) {  // splitmix64
+  uint64_t z = s += 0x9e3779b97f4a7c15ull;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+  return z ^ z >> 31;
+}
+
+[[noreturn]] void escape(int code) {
+  worker->code = code;
+  siglongjmp(worker->escape, 1);
+}
+
+int take_ready(Worker &w) {
+  if (w.policy == 0) {
+    const int f = w.ready[w.head++];
+    if (w.head == w.ready.size()) w.ready.clear(), w.head = 0;
+    return f;
+  }
+  size_t i = w.ready.size() - 1;
+  if (w.policy == 1) i = next_random(w.random) % w.ready.size();
+  if (w.policy == 3)
+    for (size_t k = 0; k < w.ready.size(); k++)
+      if (w.rank[w.ready[k] / 32] < w.rank[w.ready[i] / 32]) i = k;
+  const int f = w.ready[i];
+  w.ready[i] = w.ready.back();
+  w.ready.pop_back();
+  return f;
+}
+
+// Hands over to another fiber; the caller has put itself where it will be woken.
+void yield() {
+  Worker &w = *worker;
+  if (w.ready.empty()) {
+    int barriers = 0, lanes = 0;
+    for (auto &b : w.barriers) barriers += b.waiting.size();
+    for (auto &p : w.warps)
+      for (auto &g : p.groups) lanes += __builtin_popcount(g.arrived);
+    fail("threads wait for ever: %d at barriers, %d at warp operations, %d have returned", barriers, lanes, w.count - w.live);
+  }
+  const int me = w.running, other = take_ready(w);
+  if (other == me) return;
+  w.running = other;
+  current = &w.fibers[other].thread;
+  change(w.fibers[me].context, w.fibers[other].context);
+}
+
+void wake(Worker &w, std::vector<int> &fibers) {
+  w.ready.insert(w.ready.end(), fibers.begin(), fibers.end());
+  fibers.clear();
+}
+
+bool release(Worker &w, Barrier &b, int id) {
+  const int expected = id == 0 ? w.live : b.expected;
+  if (b.arrived == 0 || b.arrived < expected) return false;
+  b.arrived = 0;
+  wake(w, b.waiting);
+  return true;
+}
+
+// Runs the group's function when all its live lanes have arrived.
+bool complete(Worker &w, Warp &p, int warp, Group &g) {
+  if (!g.arrived || g.arrived != (g.mask & p.live)) return false;
+  g.f(g.mask & p.live, g.args);
+  for (int i = 0; i < 32; i++)
+    if (g.arrived >> i & 1) w.ready.push_back(warp * 32 + i);
+  g.arrived = 0;
+  return true;
+}
+
+void fiber_main() {
+  Worker &w = *worker;
+  w.launch->run(w.launch->arguments);
+  Fiber &me = w.fibers[w.running];
+  me.done = true;
+  w.live--;
+  Warp &p = w.warps[me.thread.warp];
+  p.live &= ~(1u << me.thread.lane);
+  release(w, w.barriers[0], 0);  // a thread that has returned no longer counts
+  for (auto &g : p.groups) complete(w, p, me.thread.warp, g);
+  if (w.live) yield();
+  Context gone;
+  change(gone, w.main);
+}
+
+void run_block(Worker &w, const Launch &l, int64_t number) {
+  static std::atomic<size_t> blocks{0};
+  const int n = l.block.x * l.block.y * l.block.z;
+  w.block_number = ++blocks;
+  w.launch = &l;
+  w.count = w.live = n;
+  w.statics = 0;
+  w.dynamic = (l.shared + 15) / 16 * 16;
+  memset(w.dynamic_end - w.dynamic, 0xff, w.dynamic);
+  w.random = (uint64_t)settings.seed * 0x2545f4914f6cdd1dull + number;
+  w.policy = settings.seed == 0 ? 0 : 1 + (settings.seed - 1) % 3;
+  for (int i = 0; i < kMaxThreads / 32; i++) w.rank[i] = next_random(w.random) % 4096;
+  w.ready.clear();
+  w.head = 0;
+  for (auto &b : w.barriers) b.arrived = 0, b.expected = 0, b.waiting.clear();
+  for (int i = 0; i <= (n - 1) / 32; i++) {
+    w.warps[i].live = 0;
+    for (auto &g : w.warps[i].groups) g.arrived = 0;
+  }
+  const Dim at = {(int)(number % l.grid.x), (int)(number / l.grid.x % l.grid.y), (int)(number / l.grid.x / l.grid.y)};
+  for (int i = 0; i < n; i++) {
+    Fiber &f = w.fibers[i];
+    f.done = false;
+    f.open.clear();
+    f.groups.clear();
+    f.thread = {{i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y}, at, l.block, l.grid, i & 31, i / 32};
+    w.warps[i / 32].live |= 1u << (i & 31);
+    prepare(f.context, w.stacks + kStack * i + page_size(), kStack - page_size(), fiber_main);
+    w.ready.push_back(i);
+  }
+  w.running = take_ready(w);
+  current = &w.fibers[w.running].thread;
+  change(w.main, w.fibers[w.running].context);
+}
+
+// The host threads.
+struct Pool {
+  std::mutex mutex;
+  std::condition_variable begin, end;
+  size_t number = 0;  // of the job
+  int started = 0, busy = 0;
+  const char *what = nullptr;
+  int64_t pieces = 0, multiplier = 1, shift = 0;
+  std::atomic<int64_t> next{0};
+  void (*f)(void *, int64_t) = nullptr;
+  void *context = nullptr;
+  int code = 0;
+  std::string fault;
+};
+Pool &pool() {
+  static Pool *p = new Pool;  // its threads outlive main
+  return *p;
+}
+
+struct sigaction old_segv, old_bus, old_fpe;
+
+void on_fault(int signal, siginfo_t *info, void *context) {
+  Worker *w = worker;
+  if (w && w->inside) {
+    w->inside = false;
+    const Thread *t = w->launch ? current : nullptr;
+    if (signal == SIGFPE)
+      snprintf(w->message, sizeof w->message, "integer division by zero");
+    else
+      snprintf(w->message, sizeof w->message, "illegal address 0x%lx", (unsigned long)info->si_addr);
+    if (t) {
+      const size_t n = strlen(w->message);
+      snprintf(w->message + n, sizeof w->message - n, " by thread (%d,%d,%d) of block (%d,%d,%d)", t->tid.x, t->tid.y, t->tid.z, t->bid.x, t->bid.y, t->bid.z);
+    }
+    w->code = signal == SIGFPE ? kLaunchFailed : -1;  // -1: the place is described outside the handler
+    *(uintptr_t *)(w->message + sizeof w->message - sizeof(uintptr_t)) = (uintptr_t)info->si_addr;
+    siglongjmp(w->escape, 1);
+  }
+  struct sigaction &old = signal == SIGBUS ? old_bus : signal == SIGFPE ? old_fpe : old_segv;
+  if (old.sa_flags & SA_SIGINFO)
+    old.sa_sigaction(signal, info, context);
+  else if (old.sa_handler == SIG_DFL || old.sa_handler == SIG_IGN)
+    sigaction(signal, &old, nullptr);  // the instruction faults again
+  else
+    old.sa_handler(signal);
+}
+
+void work(Worker &w, Pool &p) {
+  // No C++ object may live across the jump: what escapes leaves them.
+  if (sigsetjmp(w.escape, 1) == 0) {
+    w.inside = true;
+    for (;;) {
+      const int64_t i = p.next.fetch_add(1);
+      if (i >= p.pieces) break;
+      p.f(p.context, (int64_t)(((__int128)i * p.multiplier + p.shift) % p.pieces));
+    }
+    w.inside = false;
+    return;
+  }
+  w.inside = false;
+  p.next = p.pieces;
+  std::string message = w.message;
+  if (w.code == -1) {
+    message += ", " + describe_address(*(uintptr_t *)(w.message + sizeof w.message - sizeof(uintptr_t)));
+    w.code = kIllegalAddress;
+  }
+  std::lock_guard<std::mutex> lock(p.mutex);
+  if (!p.code) {
+    p.code = w.code;
+    p.fault = std::string(p.what) + ": " + message;
+  }
+}
+
+void worker_main() {
+  Worker *w = new Worker;
+  const size_t page = page_size();
+  w->stacks = (char *)mmap(nullptr, kStack * kMaxThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  for (int i = 0; i < kMaxThreads; i++) mprotect(w->stacks + kStack * i, page, PROT_NONE);
+  w->dynamic_end = map_guarded(kMaxDynamic);
+  stack_t alternative = {};
+  alternative.ss_size = 64 << 10;
+  alternative.ss_sp = malloc(alternative.ss_size);
+  sigaltstack(&alternative, nullptr);
+  worker = w;
+  Pool &p = pool();
+  size_t seen = 0;
+  for (;;) {
+    std::unique_lock<std::mutex> lock(p.mutex);
+    p.begin.wait(lock, [&] { return p.number != seen; });
+    seen = p.number;
+    lock.unlock();
+    w->launch = nullptr;
+    work(*w, p);
+    lock.lock();
+    if (--p.busy == 0) p.end.notify_all();
+  }
+}
+
+void start(Pool &p) {
+  if (p.started) return;
+  struct sigaction ours = {};
+  ours.sa_sigaction = on_fault;
+  ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigemptyset(&ours.sa_mask);
+  sigaction(SIGSEGV, &ours, &old_segv);
+  sigaction(SIGBUS, &ours, &old_bus);
+  sigaction(SIGFPE, &ours, &old_fpe);
+  // The caller's runtime must not see its signals on our threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&all, s);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int n = settings.threads > 0 ? settings.threads : std::min(8u, std::max(1u, std::thread::hardware_concurrency()));
+  for (int i = 0; i < n; i++) std::thread(worker_main).detach();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  p.started = n;
+}
+
+int run_job(const char *what, int64_t pieces, void (*f)(void *, int64_t), void *context, bool shuffle) {
+  Pool &p = pool();
+  std::unique_lock<std::mutex> lock(p.mutex);
+  start(p);
+  p.what = what;
+  p.pieces = pieces;
+  p.multiplier = 1;
+  p.shift = 0;
+  if (shuffle && settings.seed && pieces > 1) {
+    uint64_t s = settings.seed + p.number;
+    p.shift = next_random(s) % pieces;
+    do p.multiplier = 1 + next_random(s) % (pieces - 1);
+    while (std::__gcd(p.multiplier, pieces) != 1);
+  }
+  p.next = 0;
+  p.f = f;
+  p.context = context;
+  p.code = 0;
+  p.busy = p.started;
+  p.number++;
+  p.begin.notify_all();
+  p.end.wait(lock, [&] { return p.busy == 0; });
+  return p.code;
+}
+
+}  // namespace
+
+void fail(const char *format, ...) {
+  Worker &w = *worker;
+  va_list list;
+  va_start(list, format);
+  vsnprintf(w.message, sizeof w.message, format, list);
+  va_end(list);
+  escape(kLaunchFailed);
+}
+
+void *shared(Site *s) {
+  static std::mutex mutex;
+  static int last = 0;
+  Worker &w = *worker;
+  int id = __atomic_load_n(&s->id, __ATOMIC_ACQUIRE);
+  if (!id) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (!s->id) __atomic_store_n(&s->id, ++last, __ATOMIC_RELEASE);
+    id = s->id;
+  }
+  if ((size_t)id >= w.sites.size()) w.sites.resize(id + 1);
+  Shared &m = w.sites[id];
+  const size_t bytes = (s->bytes + 15) / 16 * 16;
+  if (m.block != w.block_number) {
+    if (!m.end) m.end = map_guarded(bytes);
+    m.block = w.block_number;
+    w.statics += bytes;
+    if (w.statics > kMaxStatic) fail("%zu bytes of static shared memory, a block may have %zu", w.statics, kMaxStatic);
+    memset(m.end - bytes, 0xff, bytes);
+  }
+  return m.end - bytes;
+}
+
+void *dynamic_shared() { return worker->dynamic_end - worker->dynamic; }
+
+void barrier(int id, int threads) {
+  Worker &w = *worker;
+  Barrier &b = w.barriers[id];
+  if (id < 0 || id > 15) fail("barrier %d, expected 0 to 15", id);
+  if (id && (threads <= 0 || threads % 32 || threads > w.count)) fail("barrier %d for %d threads of %d, expected a multiple of 32", id, threads, w.count);
+  if (id && b.arrived && b.expected != threads) fail("barrier %d is waited at by %d and by %d threads", id, b.expected, threads);
+  b.expected = threads;
+  b.arrived++;
+  b.waiting.push_back(w.running);
+  release(w, b, id);
+  yield();
+}
+
+void collective(uint32_t mask, void *arg, void (*f)(uint32_t, void **)) {
+  Worker &w = *worker;
+  const Thread &t = w.fibers[w.running].thread;
+  Warp &p = w.warps[t.warp];
+  if (!(mask >> t.lane & 1)) fail("lane %d calls a warp operation for the lanes 0x%08x", t.lane, mask);
+  Group *g = nullptr, *unused = nullptr;
+  for (auto &c : p.groups) {
+    if (!c.arrived) {
+      unused = unused ? unused : &c;
+    } else if (c.mask == mask) {
+      g = &c;
+    } else if (c.mask & mask) {
+      fail("lanes of one warp call warp operations for 0x%08x and for 0x%08x", c.mask, mask);
+    }
+  }
+  if (!g) {
+    if (!unused) fail("more than 4 parts of a warp wait apart");
+    g = unused;
+    g->mask = mask;
+    g->f = f;
+    memset(g->args, 0, sizeof g->args);
+  } else if (g->f != f) {
+    fail("lanes of one warp call different warp operations");
+  }
+  static char nothing;
+  g->arrived |= 1u << t.lane;
+  g->args[t.lane] = arg ? arg : &nothing;
+  complete(w, p, t.warp, *g);
+  yield();
+}
+
+static void do_copy(const Copy &c) {
+  if (c.valid)
+    memcpy(c.to, c.from, 16);
+  else
+    memset(c.to, 0, 16);
+}
+
+void copy_async(void *to, const void *from, bool valid) {
+  if ((uintptr_t)to % 16 || (valid && (uintptr_t)from % 16)) fail("asynchronous copy from %p to %p, expected multiples of 16", from, to);
+  worker->fibers[worker->running].open.push_back({to, from, valid});
+}
+
+void copy_commit() {
+  Fiber &f = worker->fibers[worker->running];
+  f.groups.push_back(std::move(f.open));
+  f.open.clear();
+}
+
+void copy_wait(int pending) {
+  Fiber &f = worker->fibers[worker->running];
+  while ((int)f.groups.size() > pending) {
+    for (auto &c : f.groups.front()) do_copy(c);
+    f.groups.erase(f.groups.begin());
+  }
+}
+
+int run_blocks(const Launch &l) {
+  return run_job(l.name, (int64_t)l.grid.x * l.grid.y * l.grid.z,
+      [](void *c, int64_t i) { run_block(*worker, *(const Launch *)c, i); }, (void *)&l, true);
+}
+
+int run_parallel(const char *what, int64_t n, void (*f)(void *, int64_t), void *context) { return run_job(what, n, f, context, false); }
+
+std::string last_fault() {
+  std::lock_guard<std::mutex> lock(pool().mutex);
+  return pool().fault;
+}
+
+void clear_fault() {
+  std::lock_guard<std::mutex> lock(pool().mutex);
+  pool().fault.clear();
+}
+
+}  // namespace standin
