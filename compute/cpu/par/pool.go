@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Pool is a set of goroutines that help the callers of Run. Any number of goroutines may call Run and RunWorker at the same
@@ -132,22 +133,37 @@ func (p *Pool) leave(r *region) {
 	}
 }
 
-// polls is how often a helper looks for the next region, yielding in between, before it parks. Kernels follow each other
-// within microseconds, and waking a parked helper costs as much; a bound of some ten microseconds leaves the processor to
-// others when they do not.
-const polls = 200
+// patience is how long a worker looks for work, or for the end of a region, before it parks. Kernels follow each other within
+// some ten microseconds, and to wake a parked thread takes as long, in virtual machines longer. A bound leaves the processor to
+// others when nothing follows.
+const patience = 100 * time.Microsecond
+
+// poll is a wait of at most patience.
+type poll struct {
+	polls int
+	began time.Time
+}
+
+// again reports whether to look once more. Now and then it lets other goroutines run.
+func (w *poll) again() bool {
+	const look = 64 // polls between looks at the clock
+	w.polls++
+	switch {
+	case w.polls%look > 0:
+		return true
+	case w.polls == look:
+		w.began = time.Now()
+	case time.Since(w.began) > patience:
+		return false
+	}
+	if w.polls%(8*look) == 0 {
+		runtime.Gosched()
+	}
+	return true
+}
 
 func (p *Pool) help() {
 	for {
-		for idle := 0; idle < polls; idle++ {
-			select {
-			case r := <-p.regions:
-				p.join(r)
-				idle = 0
-			default:
-				runtime.Gosched()
-			}
-		}
 		select {
 		case r := <-p.regions:
 			p.join(r)
@@ -157,10 +173,19 @@ func (p *Pool) help() {
 	}
 }
 
-// join works on a region that the caller has been invited to.
+// join works on a region that the caller has been invited to, and on those that follow soon.
 func (p *Pool) join(r *region) {
-	r.work(int(r.workers.Add(1)))
-	p.leave(r)
+	for r != nil {
+		r.work(int(r.workers.Add(1)))
+		p.leave(r)
+		r = nil
+		for wait := (poll{}); r == nil && wait.again(); {
+			select {
+			case r = <-p.regions:
+			default:
+			}
+		}
+	}
 }
 
 // region is one call of Do. It is put into the queue at most threads-1 times, so at most threads workers ever draw a number from
@@ -207,14 +232,14 @@ func (r *region) item(worker, i int) {
 	returned = true
 }
 
-// wait returns when all items have finished. Items are short next to the cost of parking a goroutine, so it yields a few
-// times first.
+// wait returns when all items have finished.
 func (r *region) wait() {
-	for range 64 {
-		if r.finished.Load() == r.n {
-			break
+	for w := (poll{}); w.again(); {
+		select {
+		case <-r.done:
+			return
+		default:
 		}
-		runtime.Gosched()
 	}
 	<-r.done
 }
