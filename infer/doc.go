@@ -8,6 +8,7 @@
 //	program.go   the traced program: model.Builder recorded as steps over scratch registers
 //	step.go      one step of the program run for some tokens of a session
 //	session.go   one sequence and its key/value cache: Append, Truncate
+//	chunk.go     how long the parts are that a prompt is evaluated in
 //	score.go     log-probabilities of given tokens, without generating
 //	prompt.go    prefix and suffix to token ids within an exact budget
 //	sample.go    logits to the next token

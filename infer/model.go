@@ -48,6 +48,7 @@ type Model struct {
 	weights Weights
 	cache   cpu.CacheFormat
 	rows    int     // of the head's weight
+	chunk   int     // longest part of a prompt that is evaluated at once, in tokens
 	vocab   int     // rows that are tokens
 	stops   []int32 // end a completion: end of text, fill-in-the-middle and separator tokens
 	masked  []int32 // never generated: control tokens that do not end a text, ids without a token
@@ -115,6 +116,7 @@ func build(name string, c model.Config, w Weights, tok *tokenizer.Tokenizer, o O
 		m.pool.Close()
 		return nil, fmt.Errorf("model %s: %w", name, err)
 	}
+	m.chunk = m.program.chunkTokens()
 	m.controls()
 	return m, nil
 }
@@ -231,14 +233,18 @@ func (m *Model) release(w *workspace) {
 	m.unmap()
 }
 
-// grow makes room for n tokens.
-func (w *workspace) grow(p *program, n int) {
+// grow makes room for n tokens: a few, as one token with its draft needs, or a chunk. What is not written to takes no memory.
+func (w *workspace) grow(m *Model, n int) {
 	if n <= w.tokens {
 		return
 	}
-	w.tokens = n
-	for i, width := range p.widths {
-		w.registers[i] = make([]float32, n*width)
+	w.tokens = headTokens
+	if n > headTokens {
+		w.tokens = max(n, m.chunk)
+	}
+	for i, width := range m.program.widths {
+		w.registers[i] = nil
+		w.registers[i] = make([]float32, w.tokens*width)
 	}
 }
 

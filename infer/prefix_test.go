@@ -137,8 +137,9 @@ func TestPrefixChoice(t *testing.T) {
 
 // TestPrefixCancelled: a call that ends early leaves what it evaluated, and no wrong key or value.
 func TestPrefixCancelled(t *testing.T) {
-	m := randomModel(t, func(c *model.Config) { c.Positions = 2*chunkTokens + 100 }, 2)
-	ids := randomIDs(rand.New(rand.NewPCG(9, 9)), m.vocab, chunkTokens+200)
+	m := randomModel(t, func(c *model.Config) { c.Positions = 2*leastChunk + 100 }, 2)
+	ids := randomIDs(rand.New(rand.NewPCG(9, 9)), m.vocab, leastChunk+200)
+	chunk := firstChunk(len(ids), leastChunk)
 	req := Request{Prompt: Prompt{IDs: ids}, MaxTokens: 20, Logprobs: true}
 	want, err := m.Generate(t.Context(), req, nil)
 	if err != nil {
@@ -151,7 +152,7 @@ func TestPrefixCancelled(t *testing.T) {
 			t.Fatalf("cancelled at look %d: %v", looks, err)
 		}
 		got := completed(t, e, req)
-		if !sameCompletion(got, want) || got.Cached%chunkTokens != 0 && got.Cached != len(ids)-1 {
+		if !sameCompletion(got, want) || got.Cached%chunk != 0 && got.Cached != len(ids)-1 {
 			t.Errorf("after a call cancelled at look %d: %d tokens cached, %v, expected %v", looks, got.Cached, got.IDs, want.IDs)
 		}
 		if looks > len(m.program.steps) && got.Cached == 0 {

@@ -8,12 +8,8 @@ import (
 	"autodev/compute/cpu"
 )
 
-// Prompts are evaluated chunkTokens at a time, so that scratch memory is bounded and weights are read from memory seldom, and
-// logits computed for headTokens at a time. Neither changes a result. The context is looked at before every kernel.
-const (
-	chunkTokens = 192
-	headTokens  = 32
-)
+// headTokens is how many tokens' logits are computed at a time.
+const headTokens = 32
 
 // ContextError says that a sequence would become longer than the model's positions.
 type ContextError struct{ Tokens, Limit int }
@@ -106,12 +102,13 @@ func (s *Session) appendRows(ctx context.Context, ids []int32, from int) ([]floa
 	if err := s.check(ids); err != nil {
 		return nil, err
 	}
-	for len(ids) > chunkTokens {
-		if _, err := s.forward(ctx, ids[:chunkTokens]); err != nil {
+	for len(ids) > s.m.chunk {
+		n := firstChunk(len(ids), s.m.chunk)
+		if _, err := s.forward(ctx, ids[:n]); err != nil {
 			return nil, err
 		}
-		s.commit(ids[:chunkTokens])
-		ids, from = ids[chunkTokens:], from-chunkTokens
+		s.commit(ids[:n])
+		ids, from = ids[n:], from-n
 	}
 	hidden, err := s.forward(ctx, ids)
 	if err != nil {
@@ -150,8 +147,8 @@ func (s *Session) extend(ctx context.Context, ids []int32, from int, visit func(
 	if err := s.check(ids); err != nil {
 		return err
 	}
-	for begin := 0; begin < len(ids); begin += chunkTokens {
-		end := min(begin+chunkTokens, len(ids))
+	for begin, end := 0, 0; begin < len(ids); begin = end {
+		end = begin + firstChunk(len(ids)-begin, s.m.chunk)
 		hidden, err := s.forward(ctx, ids[begin:end])
 		if err != nil {
 			return err
@@ -209,7 +206,7 @@ func (s *Session) forward(ctx context.Context, ids []int32) ([]float32, error) {
 		}
 	}
 	w, widths := s.work, m.program.widths
-	w.grow(m.program, n)
+	w.grow(m, n)
 	for i := range m.program.steps {
 		st := &m.program.steps[i]
 		var x, y, out []float32

@@ -92,6 +92,9 @@ func TestCachedEqualsUncached(t *testing.T) {
 			}
 			check("three threads", allLogits(t, m3, ids, len(ids)))
 			check("one token at a time", allLogits(t, m3, ids, 1))
+			for _, m3.chunk = range []int{7, 100, 512} {
+				check("another chunk", allLogits(t, m3, ids, len(ids)))
+			}
 			for range 4 {
 				check("random chunks", allLogits(t, m3, ids, r.IntN(300)+1, r.IntN(20)+1, 1, r.IntN(150)+1, r.IntN(40)+1))
 			}
@@ -174,8 +177,8 @@ func (c *countdown) Done() <-chan struct{}       { return c.done }
 // TestCancelBetweenKernels: wherever a prompt is cancelled, no further kernel runs, and the session stays usable with the same
 // results.
 func TestCancelBetweenKernels(t *testing.T) {
-	m := randomModel(t, func(c *model.Config) { c.Positions = 3 * chunkTokens }, 2)
-	ids := randomIDs(rand.New(rand.NewPCG(5, 6)), m.vocab, 2*chunkTokens+20)
+	m := randomModel(t, func(c *model.Config) { c.Positions = 3 * leastChunk }, 2)
+	ids := randomIDs(rand.New(rand.NewPCG(5, 6)), m.vocab, 2*leastChunk+20)
 	s := m.NewSession()
 	want, err := s.Append(t.Context(), ids)
 	if err != nil {
@@ -193,7 +196,7 @@ func TestCancelBetweenKernels(t *testing.T) {
 		if c.left != -1 {
 			t.Errorf("cancelled at look %d: the context was looked at %d times more", looks, -1-c.left)
 		}
-		if s.Len() != looks/perChunk*chunkTokens {
+		if s.Len() != looks/perChunk*firstChunk(len(ids), leastChunk) {
 			t.Errorf("cancelled at look %d: %d tokens in the session, expected the whole chunks", looks, s.Len())
 		}
 		got, err := s.Append(t.Context(), ids[s.Len():])

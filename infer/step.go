@@ -12,11 +12,13 @@ func (s *Session) step(st *step, out, x, y []float32, ids []int32) error {
 	switch st.op {
 	case opEmbed:
 		width := m.program.widths[st.out]
-		m.pool.Run(n, func(i int) {
-			row := out[i*width : (i+1)*width]
-			st.weight.row(row, int(ids[i]))
-			vec.Add(row, row, st.positions[(s.Len()+i)*width:][:width])
-		})
+		if n <= headTokens {
+			for i, id := range ids {
+				st.embed(out[i*width:][:width], id, s.Len()+i)
+			}
+			break
+		}
+		m.pool.Run(n, func(i int) { st.embed(out[i*width:][:width], ids[i], s.Len()+i) })
 	case opLayerNorm:
 		m.kernels.LayerNorm(out, x, st.gain, st.bias, n, m.program.widths[st.x], st.epsilon)
 	case opLinear:
@@ -38,6 +40,12 @@ func (s *Session) step(st *step, out, x, y []float32, ids []int32) error {
 		m.kernels.Add(out, x, y)
 	}
 	return nil
+}
+
+// embed sets row to the embedding of a token at a position.
+func (st *step) embed(row []float32, id int32, position int) {
+	st.weight.row(row, int(id))
+	vec.Add(row, row, st.positions[position*len(row):][:len(row)])
 }
 
 // head returns the logits [n, Model.rows] of n rows of hidden from first on.

@@ -24,7 +24,7 @@ func TestTransformers(t *testing.T) {
 	if python == "" {
 		t.Skip("AUTODEV_PYTHON is not set: no interpreter with the transformers package")
 	}
-	prompt := randomIDs(rand.New(rand.NewPCG(9, 9)), 500, 3*chunkTokens+7)
+	prompt := randomIDs(rand.New(rand.NewPCG(9, 9)), 500, 3*leastChunk+7)
 	args := []string{"testdata/generate.py", strings.ReplaceAll(fmt.Sprint(prompt), " ", ",")}
 	names := []string{"multi-query", "multi-head", "gpt2"}
 	models := make([]*Model, len(names))
