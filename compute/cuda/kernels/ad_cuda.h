@@ -126,6 +126,11 @@ AD_DEVICE float ad_sqrt(float x) {
   asm("sqrt.rn.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
+AD_DEVICE double ad_sqrt(double x) {
+  double r;
+  asm("sqrt.rn.f64 %0, %1;" : "=d"(r) : "d"(x));
+  return r;
+}
 // x·y + z with one rounding.
 AD_DEVICE float ad_fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 AD_DEVICE float ad_max(float x, float y) {
@@ -292,6 +297,19 @@ AD_DEVICE double __shfl_xor_sync(uint32_t mask, double v, int lane) {
   uint64_t lo = ad_shuffle_xor(mask, (uint32_t)u, lane), hi = ad_shuffle_xor(mask, (uint32_t)(u >> 32), lane);
   return __builtin_bit_cast(double, lo | hi << 32);
 }
+
+// What one access of 16 bytes holds of a storage type: 4 float or 8 bf16 or f16.
+template <class T>
+struct ad_vector {
+  static constexpr int n = 16 / sizeof(T);
+  T e[n];
+  AD_DEVICE float operator[](int i) const { return ad_float(e[i]); }
+};
+// p must be a multiple of 16.
+template <class T>
+AD_DEVICE ad_vector<T> ad_load(const T *p) { return __builtin_bit_cast(ad_vector<T>, *(const ad_u4 *)p); }
+template <class T>
+AD_DEVICE void ad_store(T *p, const ad_vector<T> &v) { *(ad_u4 *)p = __builtin_bit_cast(ad_u4, v); }
 
 // The sum and the maximum over a full warp, in every lane with the same bits.
 template <class T>

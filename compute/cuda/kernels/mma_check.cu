@@ -4,7 +4,7 @@
 // c [m,n] = a [m,k]·b [n,k]ᵀ by tensor cores, one warp a tile of 16 × 8: checks the fragment layouts of ad_mma, ad_ldmatrix and ad_cp_async
 // on whatever runs it. m, n and k are multiples of 16, 8 and 16. No fast product: that is cuBLASLt's.
 template <class T>
-AD_DEVICE void mma_check(float *c, const T *a, const T *b, int32_t m, int32_t n, int32_t k) {
+AD_DEVICE void mma_check(float *c, const T *a, const T *b, int32_t n, int32_t k) {
   AD_SHARED(T, tileA, 2 * 16 * 16);  // two stages, [row][column]
   AD_SHARED(T, tileB, 2 * 8 * 16);
   const int lane = threadIdx.x, row0 = blockIdx.x * 16, col0 = blockIdx.y * 8;
@@ -38,8 +38,8 @@ AD_DEVICE void mma_check(float *c, const T *a, const T *b, int32_t m, int32_t n,
 }
 
 #define KERNEL(S, T)                                                                                             \
-  AD_KERNEL(mma_check_##S, (float *c, const T *a, const T *b, int32_t m, int32_t n, int32_t k), 32) { \
-    mma_check(c, a, b, m, n, k);                                                                                 \
+  AD_KERNEL(mma_check_##S, (float *c, const T *a, const T *b, int32_t n, int32_t k), 32) { \
+    mma_check(c, a, b, n, k);                                                                                 \
   }
 KERNEL(bf16, bf16)
 KERNEL(f16, f16)

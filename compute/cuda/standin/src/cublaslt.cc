@@ -42,7 +42,6 @@ struct Result {
 };
 static_assert(sizeof(Algo) == 64 && sizeof(Result) == 96);
 
-size_t size_of(uint32_t type) { return type == kF32 ? 4 : 2; }
 
 float load(const void *p, uint32_t type, int64_t i) {
   switch (type) {
@@ -102,6 +101,8 @@ int check(const Desc &d, const Layout &a, const Layout &b, const Layout &c, cons
   }
   if (e != kDefault && e & (kBias | kGrad | kBGradA | kBGradB) && out.batch != 1) return kNotSupported;
   if (e & kAux && (d.aux_ld < *m || d.aux_ld % 8)) return kInvalid;
+  for (int32_t type : {d.bias_type, d.aux_type})
+    if (type >= 0 && (uint32_t)type != out.type) return kNotSupported;
   return kOK;
 }
 
