@@ -33,13 +33,13 @@ AD_DEVICE void map(T *y, const T *a, const T *b, int64_t n, F f) {
   if (rest < n) y[rest] = ad_cast<T>(f(ad_float(a[rest]), ad_float(b[rest])));
 }
 
-// GELU by tanh is x·s with s = sigmoid(2u), u = √(2/π)·(x + 0.044715·x³): the same function without tanh's cancellation. Beyond ±15 s
+// GELU by tanh is x·s with s = 1/(1 + e^−2u), u = √(2/π)·(x + 0.044715·x³): the same function without tanh's cancellation. Beyond ±15 s
 // is 0 or 1 in float32; there x is cut off, so that no power of it overflows. A NaN stays one.
 struct GELUTanh {
   float s, slope;  // slope is 2·du/dx
   AD_DEVICE explicit GELUTanh(float x) {
     const float c = 1.59576912f, z = x > 15.0f ? 15.0f : x < -15.0f ? -15.0f : x;  // c is 2√(2/π)
-    s = ad_sigmoid(c * z * (1.0f + 0.044715f * z * z));
+    s = ad_rcp(1.0f + ad_exp(-c * z * (1.0f + 0.044715f * z * z)));
     slope = c * (1.0f + 0.134145f * z * z);
   }
 };
@@ -52,7 +52,7 @@ AD_DEVICE float gelu_tanh_grad(float dy, float x) {
 // Φ(x), the normal distribution's share below x, = erfc(−x/√2)/2. With z = |x|/√2 and t = 1/(1 + z/2), erfc(z) = t·e^(p(t) − z²); p is the
 // polynomial that interpolates at Chebyshev's points (testdata/erfc.py), relative error 1.8e-7 before rounding.
 AD_DEVICE float normal_below(float x) {
-  const float z = 0.707106781f * (x < 0.0f ? -x : x), t = 1.0f / (1.0f + 0.5f * z);
+  const float z = 0.707106781f * (x < 0.0f ? -x : x), t = ad_rcp(1.0f + 0.5f * z);
   float p = 0.188447592f;
   p = ad_fma(p, t, -0.906393286f);
   p = ad_fma(p, t, 1.65903858f);

@@ -1,0 +1,193 @@
+#include "ad_cuda.h"
+
+// The gradients of LayerNorm. With x̂ = (x − mean)·rstd and g = dy·gain, for each row
+//
+//	dx = base + rstd·(g − Σg/width − x̂·Σ(g·x̂)/width)
+//
+// and over the rows dgain = Σ dy·x̂, dbias = Σ dy, of which each block writes a part: dgain and dbias are [blocks,width], to be added up by
+// column_sums_add. dx, dgain, dbias and base may be null (gain too, without dx); dx may be dy's or base's memory. Statistics are
+// computed again from x, as LayerNorm does.
+//
+// Bytes moved: dy, x, base and dx once each, the gain from cache, and the parts.
+
+// Sums over the `team` threads (a power of two, a full warp or more) of a row, in each of them with the same bits. partial has a float
+// per warp of the block and must not be that of the sum before or of the one after: one barrier is enough then.
+AD_DEVICE float team_sum(float v, float *partial, int team) {
+  v = ad_warp_sum(v);
+  if (team == 32) return v;
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
+  AD_BUG(layernorm_grad_barrier, __syncthreads(), );
+  const int first = threadIdx.x / team * (team / 32);
+  float sum = 0;
+  for (int w = 0; w < team / 32; w++) sum += partial[first + w];
+  return sum;
+}
+
+// Rows whose width is a multiple of a vector and at most K vectors for each thread of a team, which are kept in registers. Teams take
+// rows in turn; the next row is under way while one is worked on.
+template <int K, class T>
+AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, int32_t width, int32_t team, float epsilon) {
+  constexpr int N = ad_vector<T>::n;
+  AD_SHARED(float, partial, 4 * 16);
+  AD_DYNAMIC_SHARED(float, columns);  // [2,width], of more than one team
+  const int lane = threadIdx.x % team, own = threadIdx.x / team, teams = blockDim.x / team;
+  const int32_t step = gridDim.x * teams;
+  const float share = 1.0f / width;
+  float sumGain[K * N], sumBias[K * N];
+  AD_UNROLL
+  for (int i = 0; i < K * N; i++) sumGain[i] = sumBias[i] = 0;
+
+  ad_vector<T> vx[K], vdy[K], nextX[K], nextDY[K];
+  auto load = [&](int32_t row, ad_vector<T> *tx, ad_vector<T> *tdy) {
+    AD_UNROLL
+    for (int k = 0; k < K; k++) {
+      const int column = (k * team + lane) * N;
+      if (row < rows && column < width) {
+        tx[k] = ad_load(x + (int64_t)row * width + column);
+        tdy[k] = ad_load(dy + (int64_t)row * width + column);
+      } else {
+        tx[k] = tdy[k] = __builtin_bit_cast(ad_vector<T>, ad_u4{0, 0, 0, 0});
+      }
+    }
+  };
+  load(blockIdx.x * teams + own, nextX, nextDY);
+  for (int32_t first = blockIdx.x * teams; first < rows; first += step) {
+    const int32_t row = first + own;
+    AD_UNROLL
+    for (int k = 0; k < K; k++) vx[k] = nextX[k], vdy[k] = nextDY[k];
+    load(row + step, nextX, nextDY);
+    ad_vector<T> vbase[K];
+    AD_UNROLL
+    for (int k = 0; k < K; k++) {
+      const int column = (k * team + lane) * N;
+      if (base && row < rows && column < width) vbase[k] = ad_load(base + (int64_t)row * width + column);
+      else vbase[k] = __builtin_bit_cast(ad_vector<T>, ad_u4{0, 0, 0, 0});
+    }
+    float sum = 0;
+    AD_UNROLL
+    for (int k = 0; k < K; k++)
+      AD_UNROLL
+      for (int i = 0; i < N; i++) sum += vx[k][i];
+    const float mean = team_sum(sum, partial, team) * share;
+    float squares = 0;
+    AD_UNROLL
+    for (int k = 0; k < K; k++)
+      if ((k * team + lane) * N < width)
+        AD_UNROLL
+        for (int i = 0; i < N; i++) squares = ad_fma(vx[k][i] - mean, vx[k][i] - mean, squares);
+    const float rstd = ad_rsqrt(team_sum(squares, partial + 16, team) * share + epsilon);
+    AD_UNROLL
+    for (int k = 0; k < K; k++)
+      AD_UNROLL
+      for (int i = 0; i < N; i++) {
+        sumGain[k * N + i] = ad_fma(vdy[k][i], (vx[k][i] - mean) * rstd, sumGain[k * N + i]);
+        sumBias[k * N + i] += vdy[k][i];
+      }
+    if (!dx) continue;  // the same for all threads
+    float sumG = 0, dot = 0;
+    AD_UNROLL
+    for (int k = 0; k < K; k++) {
+      const int column = (k * team + lane) * N;
+      if (column >= width) continue;
+      const ad_vector<T> w = ad_load(gain + column);
+      AD_UNROLL
+      for (int i = 0; i < N; i++) {
+        const float g = vdy[k][i] * w[i];
+        sumG += g;
+        dot = ad_fma(g, (vx[k][i] - mean) * rstd, dot);
+      }
+    }
+    sumG = team_sum(sumG, partial + 32, team) * share;
+    dot = team_sum(dot, partial + 48, team) * share;
+    AD_UNROLL
+    for (int k = 0; k < K; k++) {
+      const int column = (k * team + lane) * N;
+      if (row >= rows || column >= width) continue;
+      const ad_vector<T> w = ad_load(gain + column);
+      ad_vector<T> r;
+      AD_UNROLL
+      for (int i = 0; i < N; i++) r.e[i] = ad_cast<T>(vbase[k][i] + rstd * (vdy[k][i] * w[i] - sumG - (vx[k][i] - mean) * rstd * dot));
+      ad_store(dx + (int64_t)row * width + column, r);
+    }
+  }
+
+  // The teams' sums are added in their order.
+  if (!dgain && !dbias) return;
+  for (int t = 0; t < teams; t++) {
+    if (t == own)
+      AD_UNROLL
+      for (int k = 0; k < K; k++) {
+        const int column = (k * team + lane) * N;
+        if (column >= width) continue;
+        if (t > 0)
+          AD_UNROLL
+          for (int i = 0; i < N; i++) {
+            sumGain[k * N + i] += columns[column + i];
+            sumBias[k * N + i] += columns[width + column + i];
+          }
+        float *toGain = t < teams - 1 ? columns : dgain ? dgain + (int64_t)blockIdx.x * width : nullptr;
+        float *toBias = t < teams - 1 ? columns + width : dbias ? dbias + (int64_t)blockIdx.x * width : nullptr;
+        AD_UNROLL
+        for (int i = 0; i < N; i++) {
+          if (toGain) toGain[column + i] = sumGain[k * N + i];
+          if (toBias) toBias[column + i] = sumBias[k * N + i];
+        }
+      }
+    AD_BUG(layernorm_grad_teams, __syncthreads(), );
+  }
+}
+
+// Rows of any width: a block a row, which is read again from cache for each sum. Shared memory holds the sums over the block's rows; a
+// thread only touches its own columns.
+template <class T>
+AD_DEVICE void layernorm_grad_any(T *dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, int32_t width, float epsilon) {
+  AD_SHARED(float, partial, 32);
+  AD_DYNAMIC_SHARED(float, columns);  // [2,width]
+  for (int i = threadIdx.x; i < width; i += blockDim.x) columns[i] = columns[width + i] = 0;
+  for (int32_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    const int64_t at = (int64_t)row * width;
+    float sum = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) sum += ad_float(x[at + i]);
+    const float mean = ad_block_sum(sum, partial) / width;
+    float squares = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+      const float d = ad_float(x[at + i]) - mean;
+      squares = ad_fma(d, d, squares);
+    }
+    const float rstd = ad_rsqrt(ad_block_sum(squares, partial) / width + epsilon);
+    float sumG = 0, dot = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+      const float d = ad_float(dy[at + i]), h = (ad_float(x[at + i]) - mean) * rstd, g = dx ? d * ad_float(gain[i]) : 0.0f;
+      sumG += g;
+      dot = ad_fma(g, h, dot);
+      columns[i] = ad_fma(d, h, columns[i]);
+      columns[width + i] += d;
+    }
+    if (!dx) continue;
+    sumG = ad_block_sum(sumG, partial) / width;
+    dot = ad_block_sum(dot, partial) / width;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+      const float g = ad_float(dy[at + i]) * ad_float(gain[i]), h = (ad_float(x[at + i]) - mean) * rstd, b = base ? ad_float(base[at + i]) : 0.0f;
+      dx[at + i] = ad_cast<T>(b + rstd * (g - sumG - h * dot));
+    }
+  }
+  for (int i = threadIdx.x; i < width; i += blockDim.x) {
+    if (dgain) dgain[(int64_t)blockIdx.x * width + i] = columns[i];
+    if (dbias) dbias[(int64_t)blockIdx.x * width + i] = columns[width + i];
+  }
+}
+
+#define VECTORS(K, S, T, threads)                                                                                                            \
+  AD_KERNEL(layernorm_grad##K##_##S, (T * dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, \
+      int32_t width, int32_t team, float epsilon), threads) {                                                                                \
+    layernorm_grad<K>(dx, dgain, dbias, dy, x, gain, base, rows, width, team, epsilon);                                                      \
+  }
+#define KERNEL(S, T)                                                                                                                         \
+  VECTORS(1, S, T, 512)                                                                                                                      \
+  VECTORS(2, S, T, 512)                                                                                                                      \
+  VECTORS(4, S, T, 256)                                                                                                                      \
+  AD_KERNEL(layernorm_grad_any_##S, (T * dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, \
+      int32_t width, float epsilon), 256) {                                                                                                  \
+    layernorm_grad_any(dx, dgain, dbias, dy, x, gain, base, rows, width, epsilon);                                                           \
+  }
+AD_STORES(KERNEL)
