@@ -19,11 +19,13 @@ type Recipe struct {
 	Seed uint64 `yaml:"seed"`
 	// Threads is the number of processor threads; 0, the default, takes all. It never changes the result.
 	Threads int `yaml:"threads"`
-	// Device is auto (the default) or cpu.
+	// Device is auto (the default: CUDA if a usable card is found, else the CPU), cpu, cuda or, of several cards, cuda:INDEX. A run
+	// goes on only on the kind of device that it began on.
 	Device string `yaml:"device"`
-	// Precision of training's matrix products: float32 (the default) or bf16, which rounds what enters them to bfloat16 and is
-	// faster on processors that have it (AVX512_BF16); others compute the same by emulation, slower than float32. Weights,
-	// gradients, the optimiser and evaluations are float32 with either.
+	// Precision of training's matrix products: float32, bf16 or auto (the default: bf16 on CUDA, float32 on the CPU). On the CPU bf16
+	// rounds what enters them to bfloat16 and is faster on processors that have it (AVX512_BF16); others compute the same by
+	// emulation, slower than float32; weights, gradients, the optimiser and evaluations are float32 with either. On CUDA bf16 keeps
+	// weights and activations as bfloat16 too, beside float32 masters of the trained parameters.
 	Precision string `yaml:"precision"`
 	// Out is the folder for checkpoints, records and the finished model or adapter. No default; the --out flag overrides it.
 	Out string `yaml:"out"`
@@ -215,7 +217,7 @@ func defaults(withLoRA bool) Recipe {
 		Eval:       Eval{MaxDocuments: 200},
 		Checkpoint: Checkpoint{Every: 500, Keep: 2},
 		Device:     "auto",
-		Precision:  "float32",
+		Precision:  "auto",
 	}
 	if withLoRA {
 		r.Train.LR = 5e-4

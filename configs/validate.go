@@ -102,9 +102,21 @@ func (v *validator) recipe(r *Recipe) error {
 	v.atLeast("checkpoint.every", r.Checkpoint.Every, 0)
 	v.atLeast("checkpoint.keep", r.Checkpoint.Keep, 0)
 	v.atLeast("threads", r.Threads, 0)
-	v.choice("device", r.Device, "auto", "cpu")
-	v.choice("precision", r.Precision, "float32", "bf16")
+	v.device("device", r.Device)
+	v.choice("precision", r.Precision, "auto", "float32", "bf16")
 	return v.err
+}
+
+// device checks the form of a device; whether it is there is for whoever opens it to find out.
+func (v *validator) device(key, value string) {
+	kind, index, numbered := strings.Cut(value, ":")
+	n, err := strconv.ParseUint(index, 10, 8)
+	switch {
+	case !numbered && slices.Contains([]string{"auto", "cpu", "cuda"}, kind):
+	case numbered && kind == "cuda" && err == nil && strconv.FormatUint(n, 10) == index:
+	default:
+		v.fail(key, strconv.Quote(value), "auto, cpu, cuda or cuda:INDEX")
+	}
 }
 
 func (v *validator) init(i *Init) {

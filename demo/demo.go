@@ -122,8 +122,17 @@ func (d *demo) recipe(name, out string, steps int) (configs.Recipe, error) {
 	return r, nil
 }
 
+// openBase gives the model that is in memory already.
+func (d *demo) openBase(ctx context.Context, name string) (*train.Base, error) {
+	ckpt, tok, err := d.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return &train.Base{Config: ckpt.Config, Weights: ckpt.Weights, FS: ckpt.FS, Tokenizer: tok}, nil
+}
+
 func (d *demo) run(ctx context.Context, r configs.Recipe, progress io.Writer) (*train.Summary, error) {
-	return train.Run(ctx, r, train.Options{Resume: train.ResumeNever, Open: d.Open, Train: d.corpus.train, Progress: progress, Logger: slog.New(slog.DiscardHandler)})
+	return train.Run(ctx, r, train.Options{Resume: train.ResumeNever, Open: d.openBase, Train: d.corpus.train, Progress: progress, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // calibrate takes a few steps to see how many fit the budget.

@@ -33,6 +33,9 @@ func TokenizerFiles() []string {
 	return []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json"}
 }
 
+// ErrNoWeights reports a model folder without weight files.
+var ErrNoWeights = errors.New("no weights")
+
 // Checkpoint is a model in memory.
 type Checkpoint struct {
 	Config  Config
@@ -155,7 +158,7 @@ func (f *Folder) openFiles() error {
 		}
 		return f.openShards(name)
 	}
-	return fmt.Errorf("%s: no weights, expected %s, %s, %s or %s", f.Dir, SafetensorsFile, SafetensorsIndex, TorchFile, TorchIndex)
+	return fmt.Errorf("%s: %w, expected %s, %s, %s or %s", f.Dir, ErrNoWeights, SafetensorsFile, SafetensorsIndex, TorchFile, TorchIndex)
 }
 
 // openShards opens the files that an index names.

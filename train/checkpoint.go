@@ -68,6 +68,10 @@ func identityOf(r *configs.Recipe) map[string]string {
 // compatible reports why a run with this recipe cannot go on from s.
 func (s *state) compatible(r *configs.Recipe) error {
 	now := identityOf(r)
+	if s.Recipe["device"] == `"auto"` {
+		// Of a version that knew no other device.
+		s.Recipe["device"] = `"cpu"`
+	}
 	var keys []string
 	for k := range now {
 		keys = append(keys, k)
@@ -239,7 +243,7 @@ func (j *job) checkpoint(ctx context.Context, n int, position []byte) error {
 				return err
 			}
 			b, err := json.MarshalIndent(state{
-				Version: stateVersion, Step: n, Total: j.total, Plan: j.plans.Hash(), Base: j.base, Recipe: identityOf(&j.recipe), Data: position,
+				Version: stateVersion, Step: n, Total: j.total, Plan: j.plans.Hash(), Base: j.origin, Recipe: identityOf(&j.recipe), Data: position,
 			}, "", " ")
 			if err != nil {
 				return err
@@ -302,7 +306,7 @@ func (j *job) saveMoments(name string) error {
 func (j *job) restore(ctx context.Context, s *state, dir string) error {
 	fail := func(err error) error { return fmt.Errorf("resume from %s: %w", dir, err) }
 	switch {
-	case s.Base != j.base:
+	case s.Base != j.origin:
 		return fail(errors.New("the run began with another model or tokenizer than the recipe names now"))
 	case s.Plan != j.plans.Hash():
 		return fail(fmt.Errorf("plan: found %.12s, expected %.12s: this version of AutoDev computes differently from the one that began the run", j.plans.Hash(), s.Plan))

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"autodev/compute/devices"
 	"autodev/configs"
 	"autodev/data/pack"
 	"autodev/internal/sharedtest"
@@ -57,7 +58,7 @@ func TestLoRAStepEqualsPEFT(t *testing.T) {
 			j.recipe.Train.Beta1, j.recipe.Train.Beta2, j.recipe.Train.Epsilon = o.Betas[0], o.Betas[1], o.Eps
 			j.schedule = schedule{peak: o.LR, kind: "constant", total: 1}
 			j.windows = fixedWindows(want.IDs)
-			if err := j.plan(ckpt.Weights, sha256.New()); err != nil {
+			if err := j.plan(t.Context(), devices.Spec{Kind: devices.CPU}, ckpt.Weights, sha256.New()); err != nil {
 				t.Fatal(err)
 			}
 			defer func() {
@@ -177,7 +178,7 @@ func TestStepsEqualTorch(t *testing.T) {
 		Beta1: o.Betas[0], Beta2: o.Betas[1], Epsilon: o.Eps, Schedule: "constant",
 	}
 	j.schedule = newSchedule(j.recipe.Train, j.total)
-	if err := j.plan(c.Weights, sha256.New()); err != nil {
+	if err := j.plan(t.Context(), devices.Spec{Kind: devices.CPU}, c.Weights, sha256.New()); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
@@ -209,7 +210,7 @@ func TestDecayGroups(t *testing.T) {
 	for _, all := range []bool{false, true} {
 		j := &job{config: c.Config, sequence: 8}
 		j.recipe.Train.MicroBatch, j.recipe.Train.WeightDecay, j.recipe.Train.DecayAll = 1, .1, all
-		if err := j.plan(c.Weights, sha256.New()); err != nil {
+		if err := j.plan(t.Context(), devices.Spec{Kind: devices.CPU}, c.Weights, sha256.New()); err != nil {
 			t.Fatal(err)
 		}
 		for _, p := range j.plans.Params() {

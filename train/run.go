@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
 
+	"autodev/compute/devices"
 	"autodev/configs"
 	"autodev/data"
 	"autodev/internal/atomicdir"
 	"autodev/model"
 	"autodev/tokenizer"
+	"autodev/train/graph"
 )
 
 // Resume says what to do with the checkpoints of an earlier run in the output folder.
@@ -31,12 +34,21 @@ const (
 // Options are what a run needs beside its recipe.
 type Options struct {
 	Resume Resume // ResumeAuto when empty
-	// Open loads the model that a recipe names, with its tokenizer. Not needed for recipes with init.
-	Open func(ctx context.Context, name string) (*model.Checkpoint, *tokenizer.Tokenizer, error)
+	// Open opens the model that a recipe names. Not needed for recipes with init.
+	Open func(ctx context.Context, name string) (*Base, error)
 	// Train and Eval, where not nil, stand in for the sources that the recipe names.
 	Train, Eval data.Source
 	Progress    io.Writer    // progress for people; nil: none
 	Logger      *slog.Logger // slog.Default() when nil
+}
+
+// Base is a model to start from.
+type Base struct {
+	Config    model.Config
+	Weights   model.Source // read parameter by parameter, so that they need not be in memory
+	FS        fs.FS        // the model's folder, for the other files that go with a saved model
+	Tokenizer *tokenizer.Tokenizer
+	Close     func() error // called when the weights have been read; nil: nothing to close
 }
 
 // Summary is what a run came to.
@@ -107,6 +119,10 @@ func start(ctx context.Context, r configs.Recipe, o *Options) (*Summary, error) 
 	if err := recoverFolders(r.Out); err != nil {
 		return nil, err
 	}
+	spec, err := settle(ctx, &r)
+	if err != nil {
+		return nil, err
+	}
 	s, dir, err := newestState(r.Out, o.Logger.Warn)
 	if err != nil {
 		return nil, err
@@ -121,7 +137,7 @@ func start(ctx context.Context, r configs.Recipe, o *Options) (*Summary, error) 
 		}
 		total = s.Total
 	}
-	j, err := prepare(ctx, r, o, total)
+	j, err := prepare(ctx, r, o, spec, total)
 	if err != nil {
 		return nil, err
 	}
@@ -132,12 +148,36 @@ func start(ctx context.Context, r configs.Recipe, o *Options) (*Summary, error) 
 		}
 	}
 	if err == nil {
-		// What was read is in the plans' memory now. It was as large as what the run is about to need, and the collector alone
-		// would be slow to give it back.
+		// What was read is in the plans' memory now, and the collector alone would be slow to give its buffers back.
 		debug.FreeOSMemory()
 		err = j.run(ctx, sum, o.Progress)
 	}
 	return sum, errors.Join(err, j.close())
+}
+
+// settle replaces what a recipe leaves to the machine, the kind of device and the precision, by what they are in this run: its
+// bits depend on them, so the checkpoints record them.
+func settle(ctx context.Context, r *configs.Recipe) (devices.Spec, error) {
+	spec, err := devices.Parse(r.Device)
+	if err != nil {
+		return spec, fmt.Errorf("device: %w", err)
+	}
+	if spec, err = devices.Resolve(ctx, spec); err != nil {
+		return spec, err
+	}
+	r.Device, r.Precision = string(spec.Kind), string(precision(r.Precision, spec.Kind))
+	return spec, nil
+}
+
+// precision is what a recipe's precision means on a kind of device.
+func precision(text string, k devices.Kind) graph.Precision {
+	switch {
+	case text != "auto" && text != "":
+		return graph.Precision(text)
+	case k == devices.CUDA:
+		return graph.BF16
+	}
+	return graph.Float32
 }
 
 // due reports whether something that happens every so many steps, and at the end, happens after step n.

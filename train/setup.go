@@ -20,6 +20,7 @@ import (
 
 	"autodev/compute"
 	"autodev/compute/cpu"
+	"autodev/compute/devices"
 	"autodev/configs"
 	"autodev/data"
 	"autodev/data/fim"
@@ -40,7 +41,7 @@ type job struct {
 	adapter  *lora.Adapter // nil for full training
 	tok      *tokenizer.Tokenizer
 	plans    *graph.Training
-	device   *cpu.Device
+	device   *devices.Device
 	groups   []graph.Hyper // without the learning rate
 	schedule schedule
 	total    int // optimiser steps
@@ -51,12 +52,13 @@ type job struct {
 	print    string        // fingerprint of the training documents
 	eval     data.Source   // nil: nothing to measure on
 	sentinel fim.Sentinels
-	base     string // hash of the weights that training starts from and of the tokenizer
+	base     *Base  // open until its weights have been read
+	origin   string // hash of the weights that training starts from and of the tokenizer
 	log      *slog.Logger
 }
 
 // prepare opens what the recipe names. total is the number of steps a resumed run has settled on, 0 for a new one.
-func prepare(ctx context.Context, r configs.Recipe, o *Options, total int) (_ *job, err error) {
+func prepare(ctx context.Context, r configs.Recipe, o *Options, spec devices.Spec, total int) (_ *job, err error) {
 	j := &job{recipe: r, log: o.Logger}
 	defer func() {
 		if err != nil {
@@ -67,30 +69,49 @@ func prepare(ctx context.Context, r configs.Recipe, o *Options, total int) (_ *j
 	if err != nil {
 		return nil, err
 	}
-	if j.sequence = r.Data.Sequence; j.sequence == 0 {
-		j.sequence = j.config.Positions
-	}
-	if j.sequence > j.config.Positions {
-		return nil, fmt.Errorf("data.sequence: found %d, expected at most the model's %d positions", j.sequence, j.config.Positions)
+	if j.sequence, err = sequenceOf(&r, j.config); err != nil {
+		return nil, err
 	}
 	if err := j.openData(ctx, o, total); err != nil {
 		return nil, err
 	}
 	j.schedule = newSchedule(r.Train, j.total)
 	identity := sha256.New()
-	if err := j.plan(base, identity); err != nil {
+	if err := j.plan(ctx, spec, base, identity); err != nil {
 		return nil, err
 	}
 	if err := j.tok.WriteJSON(identity); err != nil {
 		return nil, fmt.Errorf("tokenizer: %w", err)
 	}
-	j.base = hex.EncodeToString(identity.Sum(nil))
-	return j, nil
+	j.origin = hex.EncodeToString(identity.Sum(nil))
+	return j, j.closeBase()
+}
+
+// sequenceOf returns the tokens of a window.
+func sequenceOf(r *configs.Recipe, c model.Config) (int, error) {
+	n := r.Data.Sequence
+	if n == 0 {
+		n = c.Positions
+	}
+	if n > c.Positions {
+		return 0, fmt.Errorf("data.sequence: found %d, expected at most the model's %d positions", n, c.Positions)
+	}
+	return n, nil
+}
+
+// closeBase closes the model that training starts from.
+func (j *job) closeBase() error {
+	b := j.base
+	j.base = nil
+	if b == nil || b.Close == nil {
+		return nil
+	}
+	return b.Close()
 }
 
 // close releases what the job holds, and says what its sources left out.
 func (j *job) close() error {
-	var errs []error
+	errs := []error{j.closeBase()}
 	if j.windows != nil {
 		errs = append(errs, j.windows.Close())
 	}
@@ -104,7 +125,7 @@ func (j *job) close() error {
 		errs = append(errs, j.plans.Free())
 	}
 	if j.device != nil {
-		j.device.Close()
+		errs = append(errs, j.device.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -130,27 +151,30 @@ func (j *job) openModel(ctx context.Context, o *Options) (model.Source, error) {
 		if o.Open == nil {
 			return nil, fmt.Errorf("model %s: no way to open models was given", j.recipe.Model)
 		}
-		ckpt, tok, err := o.Open(ctx, j.recipe.Model)
+		base, err := o.Open(ctx, j.recipe.Model)
 		if err != nil {
 			return nil, err
 		}
-		if j.config, err = ckpt.Config.WithVocab(tok.VocabSize()); err != nil {
+		j.base = base
+		if j.config, err = base.Config.WithVocab(base.Tokenizer.VocabSize()); err != nil {
 			return nil, fmt.Errorf("model %s: %w", j.recipe.Model, err)
 		}
-		j.tok, j.assets, weights = tok, ckpt.FS, ckpt.Weights
+		j.tok, j.assets, weights = base.Tokenizer, base.FS, base.Weights
 	}
 	j.sentinel = fim.SentinelsOf(j.tok)
 	if l := j.recipe.LoRA; l != nil {
 		var err error
-		j.adapter, err = lora.New(j.config, lora.Spec{
-			Rank: l.Rank, Alpha: l.Alpha, RSLoRA: l.RSLoRA, Dropout: l.Dropout, Targets: l.Targets, Init: lora.Init(l.Init),
-		}, j.recipe.Seed)
+		j.adapter, err = lora.New(j.config, adapterSpec(l), j.recipe.Seed)
 		if err != nil {
 			return nil, err
 		}
 		j.adapter.Base = j.recipe.Model
 	}
 	return weights, nil
+}
+
+func adapterSpec(l *configs.LoRA) lora.Spec {
+	return lora.Spec{Rank: l.Rank, Alpha: l.Alpha, RSLoRA: l.RSLoRA, Dropout: l.Dropout, Targets: l.Targets, Init: lora.Init(l.Init)}
 }
 
 // newConfig describes the model of an init section.
@@ -181,10 +205,27 @@ func newConfig(i *configs.Init, tok *tokenizer.Tokenizer) (model.Config, error) 
 }
 
 // load puts the parameters of src into the plans, one at a time, and writes them to identity.
-func load(plans *graph.Training, src model.Source, c model.Config, identity hash.Hash) error {
+func load(ctx context.Context, plans *graph.Training, src model.Source, c model.Config, identity hash.Hash) error {
 	buf := make([]byte, 0, 1<<16)
+	read := func(name string) (*model.Tensor, error) { return src.Read(name) }
+	if into, ok := src.(interface {
+		ReadInto(name string, buf []float32) (*model.Tensor, error)
+	}); ok {
+		// One tensor's memory serves all.
+		var kept []float32
+		read = func(name string) (*model.Tensor, error) {
+			t, err := into.ReadInto(name, kept)
+			if err == nil && len(t.Data) > len(kept) {
+				kept = t.Data
+			}
+			return t, err
+		}
+	}
 	for _, p := range c.Params() {
-		t, err := src.Read(p.Name)
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("load the model: %w", err)
+		}
+		t, err := read(p.Name)
 		if err != nil {
 			return err
 		}
@@ -358,17 +399,17 @@ func (j *job) countSteps(ctx context.Context, src data.Source) (n int, err error
 
 func (j *job) windowsPerStep() int { return j.recipe.Train.MicroBatch * j.recipe.Train.Accumulation }
 
-// plan makes the plans, allocates their memory and puts the initial weights there; it writes them to identity too.
-func (j *job) plan(base model.Source, identity hash.Hash) error {
-	t := &j.recipe.Train
+// planConfig says what plans the recipe needs for a model, its adapters and a kind of device.
+func planConfig(r *configs.Recipe, c model.Config, sequence int, adapters []graph.Adapter, k devices.Kind) graph.Config {
+	t := &r.Train
 	decays := map[string]bool{}
-	for _, p := range j.config.Params() {
+	for _, p := range c.Params() {
 		decays[p.Name] = p.Kind.Decays()
 	}
 	cfg := graph.Config{
-		Model: j.config, Batch: t.MicroBatch, Seq: j.sequence,
-		ModelDropout: t.Dropout == "model", Checkpointing: t.GradientCheckpointing, Precision: graph.Precision(j.recipe.Precision),
-		Once: t.Accumulation == 1,
+		Model: c, Batch: t.MicroBatch, Seq: sequence,
+		ModelDropout: t.Dropout == "model", Checkpointing: t.GradientCheckpointing, Precision: precision(r.Precision, k),
+		Once: t.Accumulation == 1, Adapters: adapters,
 		Group: func(param string, _ []int) int {
 			if adapted := strings.HasSuffix(param, ".lora_A") || strings.HasSuffix(param, ".lora_B"); adapted || decays[param] || t.DecayAll {
 				return 0
@@ -376,16 +417,33 @@ func (j *job) plan(base model.Source, identity hash.Hash) error {
 			return 1
 		},
 	}
-	if j.adapter != nil {
-		for _, m := range j.adapter.Modules {
-			cfg.Adapters = append(cfg.Adapters, graph.Adapter{Module: m.Name, Rank: m.Rank, Scale: m.Scale, Dropout: j.adapter.Dropout})
-		}
+	cfg.Storage = devices.Storage(k, cfg.Precision == graph.BF16)
+	return cfg
+}
+
+func adaptersOf(modules []lora.Module, dropout float64) []graph.Adapter {
+	var adapters []graph.Adapter
+	for _, m := range modules {
+		adapters = append(adapters, graph.Adapter{Module: m.Name, Rank: m.Rank, Scale: m.Scale, Dropout: dropout})
 	}
-	j.device = cpu.New(cpu.Options{Threads: j.recipe.Threads})
-	if cfg.Precision == graph.BF16 && !cpu.HasBF16() {
+	return adapters
+}
+
+// plan makes the plans, allocates their memory and puts the initial weights there; it writes them to identity too.
+func (j *job) plan(ctx context.Context, spec devices.Spec, base model.Source, identity hash.Hash) (err error) {
+	t := &j.recipe.Train
+	var adapters []graph.Adapter
+	if j.adapter != nil {
+		adapters = adaptersOf(j.adapter.Modules, j.adapter.Dropout)
+	}
+	cfg := planConfig(&j.recipe, j.config, j.sequence, adapters, spec.Kind)
+	if j.device, err = devices.Open(ctx, spec, devices.Options{Threads: j.recipe.Threads}); err != nil {
+		return err
+	}
+	if spec.Kind == devices.CPU && cfg.Precision == graph.BF16 && !cpu.HasBF16() {
 		j.log.Warn("this processor has no bfloat16 arithmetic: precision bf16 is emulated, which is slower than float32", "device", j.device.Name())
 	}
-	plans, err := graph.Build(cfg, j.device)
+	plans, err := graph.Build(cfg, j.device.Device)
 	if err != nil {
 		return err
 	}
@@ -400,7 +458,7 @@ func (j *job) plan(base model.Source, identity hash.Hash) error {
 		}
 		j.groups = append(j.groups, h)
 	}
-	if err := load(plans, base, j.config, identity); err != nil {
+	if err := load(ctx, plans, base, j.config, identity); err != nil {
 		return err
 	}
 	if j.adapter != nil {

@@ -99,13 +99,13 @@ func recipe(t testing.TB, yaml string, sets ...string) configs.Recipe {
 
 func options() Options {
 	return Options{
-		Open: func(ctx context.Context, name string) (*model.Checkpoint, *tokenizer.Tokenizer, error) {
-			c, err := model.Load(ctx, name)
+		Open: func(_ context.Context, name string) (*Base, error) {
+			f, err := model.Open(name)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			tok, err := tokenizer.Load(name)
-			return c, tok, err
+			return &Base{Config: f.Config, Weights: f, FS: f.FS, Tokenizer: tok, Close: f.Close}, err
 		},
 		Train: documents(0, 60), Eval: documents(100, 8),
 		Logger: slog.New(slog.DiscardHandler),
@@ -260,7 +260,11 @@ func TestFullTraining(t *testing.T) {
 		t.Errorf("checkpoints %v (%v), expected the newest two, 60 and 50", got, err)
 	}
 	// The finished model loads, with its tokenizer, and scores what the record says.
-	if _, _, err := o.Open(t.Context(), s.Final); err != nil {
+	if b, err := o.Open(t.Context(), s.Final); err != nil {
+		t.Error(err)
+	} else if _, err := b.Weights.Read("transformer.wte.weight"); err != nil {
+		t.Error(err)
+	} else if err := b.Close(); err != nil {
 		t.Error(err)
 	}
 	if !strings.Contains(lines.String(), "step 60 of 60: loss ") || !strings.Contains(lines.String(), "step 40 of 60: perplexity ") {
@@ -467,12 +471,17 @@ func TestResumeRefusesAnotherModel(t *testing.T) {
 	}
 	o := options()
 	open := o.Open
-	o.Open = func(ctx context.Context, name string) (*model.Checkpoint, *tokenizer.Tokenizer, error) {
-		c, tok, err := open(ctx, name)
+	o.Open = func(ctx context.Context, name string) (*Base, error) {
+		b, err := open(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		c, err := model.Load(ctx, name)
 		if err == nil {
 			c.Weights.Data("transformer.wte.weight")[0]++
+			b.Weights = c.Weights
 		}
-		return c, tok, err
+		return b, err
 	}
 	if _, err := Run(t.Context(), r, o); err == nil || !strings.Contains(err.Error(), "the run began with another model or tokenizer") {
 		t.Errorf("error %v", err)

@@ -50,10 +50,14 @@ func perplexityCommand() *cli.Command {
 			&cli.StringFlag{Name: "per-token", Usage: "write the loss of every scored token to `FILE` as JSON lines"},
 			&cli.Uint64Flag{Name: "seed", Usage: "of the bootstrap"},
 			&cli.IntFlag{Name: "threads", Usage: "0 takes all"},
+			deviceFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError("unexpected argument %q; documents are given with --data", c.Args().First())
+			}
+			if _, err := openDevice(c.Context, c.String("device")); err != nil {
+				return err
 			}
 			return perplexity(c.Context, perplexityFlags{
 				models: c.StringSlice("model"), adapters: c.StringSlice("adapter"), weights: c.StringSlice("weights"), data: c.StringSlice("data"),

@@ -66,6 +66,7 @@ func app() *cli.App {
 func commands() []*cli.Command {
 	return []*cli.Command{
 		trainCommand(),
+		planCommand(),
 		evalCommand(),
 		benchCommand(),
 		serveCommand(),

@@ -17,6 +17,7 @@ import (
 	"autodev/model/packed"
 	"autodev/models"
 	"autodev/tokenizer"
+	"autodev/train"
 )
 
 // openModel loads the checkpoint and the tokenizer of the model called name: a folder, or the embedded one for "" and its name.
@@ -27,6 +28,22 @@ func openModel(ctx context.Context, name string) (*model.Checkpoint, *tokenizer.
 	}
 	tok, err := openTokenizer(name)
 	return ckpt, tok, err
+}
+
+// openBase opens the model called name to train from.
+func openBase(ctx context.Context, name string) (*train.Base, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("load %s: %w", modelLabel(name), err)
+	}
+	f, err := modelFolder(name)
+	if err != nil {
+		return nil, err
+	}
+	tok, err := openTokenizer(name)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &train.Base{Config: f.Config, Weights: f, FS: f.FS, Tokenizer: tok, Close: f.Close}, nil
 }
 
 // openWeights loads a model as float32. It need not have a tokenizer.
@@ -107,6 +124,7 @@ func inferenceFlags() []cli.Flag {
 		&cli.StringFlag{Name: "kv-cache", Usage: "`FORMAT` to keep keys and values in: float32, bf16, int8, or auto (float32 beside float32 weights, else bf16)", Value: "auto"},
 		&cli.StringFlag{Name: "huge-pages", Usage: "copy packed weights into huge pages of the process's own, which processes do not share but read faster than the mapped file: on (before anything else), off, or auto (in the background, if memory allows)", Value: "auto"},
 		&cli.IntFlag{Name: "threads", Usage: "0 takes all processors"},
+		deviceFlag(),
 	}
 }
 
@@ -143,6 +161,9 @@ func inferenceOf(c *cli.Context) (f inference, err error) {
 	if f.hugePages, err = infer.ParseHugePages(c.String("huge-pages")); err != nil {
 		return f, usageError("--huge-pages %s: expected auto, on or off", c.String("huge-pages"))
 	}
+	if _, err = openDevice(c.Context, c.String("device")); err != nil {
+		return f, err
+	}
 	f.weights, err = parseWeights(c.String("weights"))
 	return f, err
 }
@@ -171,7 +192,7 @@ func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Token
 		if err != nil {
 			return nil, nil, err
 		}
-		m, err := infer.LoadPacked(p, tok, o)
+		m, err := infer.LoadPacked(ctx, p, tok, o)
 		var option *infer.OptionError
 		if errors.As(err, &option) {
 			return nil, nil, usageError("--%w", err)

@@ -2,14 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"autodev/compute/devices"
 	"autodev/configs"
 	"autodev/train"
 )
@@ -26,13 +25,11 @@ func trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`, instead of the recipe's"},
 			&cli.StringFlag{Name: "resume", Usage: "auto goes on from the newest checkpoint in the output folder, never refuses to", Value: string(train.ResumeAuto)},
 			&cli.IntFlag{Name: "threads", Usage: "processor threads, instead of the recipe's; 0 takes all"},
+			&cli.StringFlag{Name: "device", Usage: "`DEVICE` to train on, instead of the recipe's: " + devices.Expected},
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError("unexpected argument %q; settings are given as --set KEY.PATH=VALUE", c.Args().First())
-			}
-			if c.String("config") == "" {
-				return usageError("--config is missing: the recipe, a YAML file (configs/ has some to start from)")
 			}
 			resume := train.Resume(c.String("resume"))
 			if resume != train.ResumeAuto && resume != train.ResumeNever {
@@ -41,20 +38,22 @@ func trainCommand() *cli.Command {
 			if c.Int("threads") < 0 {
 				return usageError("--threads %d: expected 0 or more", c.Int("threads"))
 			}
-			sets := []string(*c.Generic("set").(*settings))
+			var sets []string
 			if c.IsSet("out") {
 				sets = append(sets, "out="+quoteYAML(c.String("out")))
 			}
 			if c.IsSet("threads") {
 				sets = append(sets, fmt.Sprintf("threads=%d", c.Int("threads")))
 			}
-			r, err := configs.Load(c.String("config"), sets...)
-			var unreadable *fs.PathError
-			if errors.As(err, &unreadable) {
-				return err
+			if c.IsSet("device") {
+				if _, err := devices.Parse(c.String("device")); err != nil {
+					return usageError("--device %s: expected %s", c.String("device"), devices.Expected)
+				}
+				sets = append(sets, "device="+quoteYAML(c.String("device")))
 			}
+			r, err := loadRecipe(c, sets...)
 			if err != nil {
-				return misuse{err}
+				return err
 			}
 			if r.Out == "" {
 				return usageError("%s: out: found nothing, expected a folder for the results, here or with --out", c.String("config"))
@@ -74,7 +73,7 @@ func (s *settings) String() string     { return "" }
 func quoteYAML(s string) string { return fmt.Sprintf("%q", s) }
 
 func runTraining(ctx context.Context, r configs.Recipe, resume train.Resume, out, progress io.Writer) error {
-	sum, err := train.Run(ctx, r, train.Options{Resume: resume, Open: openModel, Progress: progress})
+	sum, err := train.Run(ctx, r, train.Options{Resume: resume, Open: openBase, Progress: progress})
 	if err != nil {
 		return err
 	}
