@@ -46,8 +46,8 @@ type mover struct {
 	done   chan struct{}
 }
 
-// move begins to copy the weights, and with HugePagesOn completes it.
-func (m *Model) move(source *mapped, mode HugePages) error {
+// move begins to copy the weights, and with HugePagesOn completes it, unless ctx ends before.
+func (m *Model) move(ctx context.Context, source *mapped, mode HugePages) error {
 	if mode == HugePagesOff {
 		return nil
 	}
@@ -59,7 +59,8 @@ func (m *Model) move(source *mapped, mode HugePages) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	// What goes on in the background is the model's, not the caller's.
+	whole, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	v := &mover{m: m, source: source, own: own, cancel: cancel, done: make(chan struct{})}
 	m.mover = v
 	if mode == HugePagesOn {
@@ -68,7 +69,7 @@ func (m *Model) move(source *mapped, mode HugePages) error {
 	}
 	go func() {
 		defer close(v.done)
-		if err := v.run(ctx, v.inUse); err != nil && ctx.Err() == nil {
+		if err := v.run(whole, v.inUse); err != nil && whole.Err() == nil {
 			// What is mapped is as good, only slower.
 			slog.Warn("weights stay where their file is mapped", "error", err)
 		}
@@ -94,7 +95,7 @@ func (v *mover) run(ctx context.Context, yield func() bool) error {
 			}
 		}
 		began = time.Now()
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	var moved []*matrix
 	for i := range v.m.program.steps {

@@ -3,8 +3,10 @@ package infer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -19,7 +21,7 @@ func moverOf(t *testing.T, dir string) (*Model, *mover, context.Context) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := LoadPacked(f, nil, Options{Threads: 2, HugePages: HugePagesOff})
+	m, err := LoadPacked(t.Context(), f, nil, Options{Threads: 2, HugePages: HugePagesOff})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,8 +163,29 @@ func TestHugePages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadPacked(f, nil, Options{HugePages: "never"}); err == nil || err.Error() != `huge_pages: found "never", expected auto, on or off` {
+	if _, err := LoadPacked(t.Context(), f, nil, Options{HugePages: "never"}); err == nil || err.Error() != `huge_pages: found "never", expected auto, on or off` {
 		t.Error(err)
+	}
+}
+
+// TestLoadPackedInterrupted: weights that are copied before the model is ready stop being copied when the context ends, wherever
+// that is.
+func TestLoadPackedInterrupted(t *testing.T) {
+	dir := packTo(t, shaped(nil), PackOptions{Weights: Int8})
+	for _, looks := range []int{0, 1, 5} {
+		f, err := packed.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &countdown{Context: context.Background(), left: looks}
+		m, err := LoadPacked(c, f, nil, Options{HugePages: HugePagesOn})
+		if err == nil && m.mover == nil {
+			m.Close()
+			t.Skip("no huge pages here")
+		}
+		if !errors.Is(err, context.Canceled) || !strings.HasPrefix(err.Error(), "load "+f.Dir) {
+			t.Errorf("ended at look %d: %v", looks, err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package infer
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -225,8 +226,9 @@ func swapped(b []byte) []byte {
 }
 
 // LoadPacked makes the model of a packed folder ready: its weights are used where their file is mapped, and copied as
-// o.HugePages says. It takes the folder over: Close closes it, and so does an error.
-func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
+// o.HugePages says. It takes the folder over: Close closes it, and so does an error. When ctx ends while weights are copied, it
+// returns ctx's error within a few mebibytes.
+func LoadPacked(ctx context.Context, f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
 	w := Weights(f.Quantization.Weights)
 	source := &mapped{f, map[string]*matrix{}}
 	m, err := func() (*Model, error) {
@@ -247,8 +249,11 @@ func LoadPacked(f *packed.Folder, tok *tokenizer.Tokenizer, o Options) (*Model, 
 		return nil, err
 	}
 	m.folder = f
-	if err := m.move(source, o.HugePages); err != nil {
+	if err := m.move(ctx, source, o.HugePages); err != nil {
 		m.Close()
+		if stop := context.Cause(ctx); stop != nil && errors.Is(err, stop) {
+			err = fmt.Errorf("load %s: %w", f.Dir, stop)
+		}
 		return nil, err
 	}
 	return m, nil

@@ -56,7 +56,7 @@ func loadPacked(t testing.TB, dir string, o Options) *Model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := LoadPacked(f, nil, o)
+	m, err := LoadPacked(t.Context(), f, nil, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestPackRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadPacked(f, nil, Options{Weights: Int4}); err == nil || !strings.Contains(err.Error(), "found int4, but the folder") {
+	if _, err := LoadPacked(t.Context(), f, nil, Options{Weights: Int4}); err == nil || !strings.Contains(err.Error(), "found int4, but the folder") {
 		t.Errorf("int4 from an int8 folder: %v", err)
 	}
 	if _, err := New(ckpt, nil, Options{Weights: "int3"}); err == nil || err.Error() != `weights: found "int3", expected float32, bf16, int8 or int4` {
@@ -243,7 +243,7 @@ func TestLoadPackedChecksSizes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := LoadPacked(f, nil, Options{}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := LoadPacked(t.Context(), f, nil, Options{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, expected %s", format, err, want)
 		}
 	}

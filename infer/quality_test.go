@@ -170,7 +170,7 @@ func packAndLoad(t *testing.T, f *model.Folder, tok *tokenizer.Tokenizer, o infe
 	if err := p.Verify(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	m, err := infer.LoadPacked(p, tok, infer.Options{})
+	m, err := infer.LoadPacked(t.Context(), p, tok, infer.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -166,7 +166,7 @@ func open(ctx context.Context, folder, weights string, threads int) (*infer.Mode
 		if err != nil {
 			return nil, err
 		}
-		return infer.LoadPacked(p, tok, o)
+		return infer.LoadPacked(ctx, p, tok, o)
 	}
 	f, err := model.Open(folder)
 	if err != nil {
