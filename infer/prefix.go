@@ -52,11 +52,12 @@ func newPrefixes(m *Model, limit int64) *prefixes {
 func defaultCacheBytes(m *Model) int64 {
 	context := m.cacheBytes(m.Context())
 	least := max(context+context/32, min(8*context, 32<<20))
-	return min(max(m.program.bytes()*15/100-otherBytes, least), 8*context, 1<<30)
+	other := otherBytes + int64(m.chunk*m.program.tokenBytes())
+	return min(max(m.program.bytes()*15/100-other, least), 8*context, 1<<30)
 }
 
-// otherBytes is about what serving takes beside weights, keys and values: scratch memory, tokenizer, program, garbage.
-const otherBytes = 112 << 20
+// otherBytes is about what serving takes beside weights, keys and values, and a chunk's scratch memory: tokenizer, program, garbage.
+const otherBytes = 80 << 20
 
 // common returns the number of tokens that a and b begin with together.
 func common(a, b []int32) int {
