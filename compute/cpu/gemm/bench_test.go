@@ -14,6 +14,7 @@ import (
 func BenchmarkMul(b *testing.B) {
 	for _, s := range [][3]int{{2048, 2048, 2048}, {512, 8192, 2048}, {512, 2048, 8192}, {128, 8192, 2048}, {2048, 3072, 768}, {256, 49280, 768}} {
 		benchmark(b, s, "nt", 0)
+		benchmark(b, s, "nn", 0)
 	}
 	benchmark(b, [3]int{2048, 768, 3072}, "nn", 0)
 	benchmark(b, [3]int{3072, 768, 2048}, "tn", 0)

@@ -91,13 +91,18 @@ type shape struct {
 	mb, nb, kb   int
 	directA      bool // A's rows are read where they are
 	directB      bool // B is packed beforehand, or its full panels are read where they are
-	fused        bool // a worker packs a block of a panel of B right before it uses it, instead of all panels in a first pass
+	fused        bool // a worker packs a block of some panels of B right before it uses them, instead of all panels in a first pass
+	together     int  // panels of B that are packed at a time
 	aSize, bSize int  // words of the packed parts
 }
 
 // fusedBytes is the largest block of A, rows × KC, that is passed over for every panel of a fused B. It may leave the
 // second-level cache: a panel stays there.
 const fusedBytes = 1 << 20
+
+// packedTogether is how many bytes a block of K of panels packed at a time has. Rows of a wide B lie on pages of their own and, a power of
+// two apart, on few lines of a cache: from each as much should be read at a time as the second-level cache leaves room for.
+const packedTogether = 256 << 10
 
 func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool, threads int) shape {
 	s := shape{mb: m, nb: n, kb: kk}
@@ -123,8 +128,11 @@ func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool, threads int) shape {
 	case s.directB:
 		s.bSize = min(1, s.nb%k.width) * k.width * s.kb
 	case s.fused:
-		s.bSize = threads * k.width * k.units(min(KC, s.kb))
+		panel := k.width * k.units(min(KC, s.kb))
+		s.together = max(1, min(packedTogether/4/panel, ceilDiv(n, k.width)/threads, maxPacked/panel/threads))
+		s.bSize = threads * s.together * panel
 	default:
+		s.together = max(1, min(packedTogether/4/(k.width*k.units(KC)), ceilDiv(n, k.width)/(4*threads)))
 		s.bSize = roundUp(s.nb, k.width) * k.units(s.kb)
 	}
 	return s

@@ -28,6 +28,9 @@ type kernel struct {
 	// copyRows writes dst[x·width+c] = src[x·ld+c] for x < n, n at least 1, and c < cols, and leaves the rest of dst alone. For
 	// bf16 the word dst[x·width+c] holds src[2x·ld+c] and src[(2x+1)·ld+c] for 2x < n.
 	copyRows func(dst, src []float32, ld, n, cols, width int)
+	// copyPanels, if not nil, is copyRows for panels whole panels beside each other, of which each starts step words after the one
+	// before in dst.
+	copyPanels func(dst, src []float32, ld, n, panels, step int)
 	// prefetch, if not nil, asks for n rows of lines cache lines, ld floats apart.
 	prefetch func(n int, src *float32, ld, lines int)
 	bf16     *kernel // of a float32 kernel: that for products of bf16
@@ -78,4 +81,16 @@ func (k *kernel) packPanel(dst []float32, b Mat, k0, kc, col int) {
 		return
 	}
 	k.copyRows(dst, b.Data[k0*b.Stride+col:], b.Stride, kc, cols, k.width)
+}
+
+// packPanels packs panels panels from column col on, each step words after the one before in dst.
+func (k *kernel) packPanels(dst []float32, step int, b Mat, k0, kc, col, panels int) {
+	first := 0
+	if whole := min(panels, (b.Cols-col)/k.width); k.copyPanels != nil && !b.T && whole > 1 {
+		k.copyPanels(dst, b.Data[k0*b.Stride+col:], b.Stride, kc, whole, step)
+		first = whole
+	}
+	for p := first; p < panels; p++ {
+		k.packPanel(dst[p*step:], b, k0, kc, col+p*k.width)
+	}
 }

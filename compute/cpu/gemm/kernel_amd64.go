@@ -13,7 +13,7 @@ var kernels = sync.OnceValue(func() []*kernel {
 	var ks []*kernel
 	x := &cpu.X86
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI2 {
-		k := &kernel{level: "avx512", unit: 1, mr: 14, nr: 32, width: 32, aWords: 1, transpose: transpose512, copyRows: copyRows512, prefetch: prefetchRows,
+		k := &kernel{level: "avx512", unit: 1, mr: 14, nr: 32, width: 32, aWords: 1, transpose: transpose512, copyRows: copyRows512, copyPanels: copyPanelsOf512, prefetch: prefetchRows,
 			tile: [maxMR + 1]tileFunc{1: tile512x1, 2: tile512x2, 3: tile512x3, 4: tile512x4, 5: tile512x5, 6: tile512x6, 7: tile512x7,
 				8: tile512x8, 9: tile512x9, 10: tile512x10, 11: tile512x11, 12: tile512x12, 13: tile512x13, 14: tile512x14},
 			stream: [maxStream + 1]streamFunc{1: stream512x1, stream512x2, stream512x3, stream512x4}}
@@ -25,7 +25,7 @@ var kernels = sync.OnceValue(func() []*kernel {
 		if x.HasAVX512BF16 {
 			native := *k
 			native.bf16 = &kernel{level: "avx512_bf16", unit: 2, mr: 14, nr: 32, width: panelBF16, aWords: 1, transpose: transposeBF16,
-				copyRows: copyRowsBF16, prefetch: prefetchRows, tile: [maxMR + 1]tileFunc{1: tileBF16x1, 2: tileBF16x2, 3: tileBF16x3, 4: tileBF16x4, 5: tileBF16x5,
+				copyRows: copyRowsBF16, copyPanels: copyPanelsBF16, prefetch: prefetchRows, tile: [maxMR + 1]tileFunc{1: tileBF16x1, 2: tileBF16x2, 3: tileBF16x3, 4: tileBF16x4, 5: tileBF16x5,
 					6: tileBF16x6, 7: tileBF16x7, 8: tileBF16x8, 9: tileBF16x9, 10: tileBF16x10, 11: tileBF16x11, 12: tileBF16x12,
 					13: tileBF16x13, 14: tileBF16x14},
 				stream: [maxStream + 1]streamFunc{1: streamBF16x1, streamBF16x2, streamBF16x3, streamBF16x4}}
@@ -139,5 +139,23 @@ func copyRows2(dst, src []float32, ld, n, cols, width int) {
 	}
 	if c < cols {
 		copyRowsGeneric(dst[c:], src[c:], ld, n, cols-c, width)
+	}
+}
+
+func copyPanelsOf512(dst, src []float32, ld, n, panels, step int) {
+	_, _ = src[(n-1)*ld+panels*32-1], dst[(panels-1)*step+n*32-1]
+	copyPanels512(n, &src[0], ld, &dst[0], panels, step)
+}
+
+func copyPanelsBF16(dst, src []float32, ld, n, panels, step int) {
+	pairs := n / 2
+	if pairs > 0 {
+		_, _ = src[(2*pairs-1)*ld+panels*panelBF16-1], dst[(panels-1)*step+pairs*panelBF16-1]
+		pairPanelsBF16(pairs, &src[0], ld, &dst[0], panels, step)
+	}
+	if n%2 != 0 {
+		for p := range panels {
+			copyRowsBF16Generic(dst[p*step+pairs*panelBF16:], src[2*pairs*ld+p*panelBF16:], ld, 1, panelBF16, panelBF16)
+		}
 	}
 }

@@ -27081,6 +27081,97 @@ DATA interleave<>+56(SB)/4, $0x001e000e
 DATA interleave<>+60(SB)/4, $0x001f000f
 GLOBL interleave<>(SB), RODATA|NOPTR, $64
 
+// func copyPanels512(n int, src *float32, ld int, dst *float32, panels int, step int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·copyPanels512(SB), NOSPLIT, $0-48
+	MOVQ n+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	SHLQ $0x02, DX
+	MOVQ dst+24(FP), BX
+	MOVQ panels+32(FP), SI
+	MOVQ step+40(FP), DI
+	SHLQ $0x02, DI
+	LEAQ (CX)(DX*4), R8
+
+row:
+	MOVQ CX, R9
+	MOVQ R8, R10
+	MOVQ BX, R11
+	MOVQ SI, R12
+
+panel:
+	PREFETCHT0 (R10)
+	VMOVUPS    (R9), Z0
+	VMOVUPS    Z0, (R11)
+	PREFETCHT0 64(R10)
+	VMOVUPS    64(R9), Z1
+	VMOVUPS    Z1, 64(R11)
+	ADDQ       $0x00000080, R9
+	ADDQ       $0x00000080, R10
+	ADDQ       DI, R11
+	DECQ       R12
+	JNZ        panel
+	ADDQ       DX, CX
+	ADDQ       DX, R8
+	ADDQ       $0x00000080, BX
+	DECQ       AX
+	JNZ        row
+	VZEROUPPER
+	RET
+
+// func pairPanelsBF16(n int, src *float32, ld int, dst *float32, panels int, step int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·pairPanelsBF16(SB), NOSPLIT, $0-48
+	VMOVDQU32 interleave<>+0(SB), Z8
+	MOVQ      n+0(FP), AX
+	MOVQ      src+8(FP), CX
+	MOVQ      ld+16(FP), DX
+	SHLQ      $0x02, DX
+	MOVQ      dst+24(FP), BX
+	MOVQ      panels+32(FP), SI
+	MOVQ      step+40(FP), DI
+	SHLQ      $0x02, DI
+	LEAQ      (CX)(DX*4), R8
+
+row:
+	MOVQ CX, R9
+	MOVQ R8, R10
+	MOVQ BX, R11
+	MOVQ SI, R12
+
+panel:
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DX*1)
+	VMOVUPS    (R9), Z0
+	VMOVUPS    (R9)(DX*1), Z2
+	LONG       $0x487ff262
+	WORD       $0xc272
+	VPERMW     Z0, Z8, Z0
+	VMOVUPS    Z0, (R11)
+	PREFETCHT0 64(R10)
+	PREFETCHT0 64(R10)(DX*1)
+	VMOVUPS    64(R9), Z1
+	VMOVUPS    64(R9)(DX*1), Z3
+	LONG       $0x4877f262
+	WORD       $0xcb72
+	VPERMW     Z1, Z8, Z1
+	VMOVUPS    Z1, 64(R11)
+	ADDQ       $0x00000080, R9
+	ADDQ       $0x00000080, R10
+	ADDQ       DI, R11
+	DECQ       R12
+	JNZ        panel
+	ADDQ       DX, CX
+	ADDQ       DX, R8
+	ADDQ       DX, CX
+	ADDQ       DX, R8
+	ADDQ       $0x00000080, BX
+	DECQ       AX
+	JNZ        row
+	VZEROUPPER
+	RET
+
 // func prefetchRows(n int, src *float32, ld int, lines int)
 // Requires: MMX+
 TEXT ·prefetchRows(SB), NOSPLIT, $0-32

@@ -554,6 +554,16 @@ func copy512(n int, src *float32, ld int, dst *float32, width int, cols int)
 //go:noescape
 func pairBF16(n int, src *float32, ld int, dst *float32, width int, cols int)
 
+// copyPanels512 copies n rows, at least one, of panels of 32 columns, see kernel.copyPanels.
+//
+//go:noescape
+func copyPanels512(n int, src *float32, ld int, dst *float32, panels int, step int)
+
+// pairPanelsBF16 packs n pairs of rows, at least one, of panels of 32 columns, see kernel.copyPanels.
+//
+//go:noescape
+func pairPanelsBF16(n int, src *float32, ld int, dst *float32, panels int, step int)
+
 // prefetchRows brings n rows of lines cache lines into the second-level cache, see kernel.prefetch.
 //
 //go:noescape

@@ -76,7 +76,7 @@ func (j *job) packs() int {
 	case j.s.directB:
 		items += min(1, j.n%j.k.width)
 	default:
-		items += j.panelN()
+		items += ceilDiv(j.panelN(), j.s.together)
 	}
 	return items
 }
@@ -96,7 +96,16 @@ func (j *job) pack(item int) {
 		k.packPanel(j.bp, j.b, j.cut[2], j.kb, j.cut[1]+j.n/k.width*k.width)
 		return
 	}
-	k.packPanel(j.bp[item*k.width*k.units(j.kb):], j.b, j.cut[2], j.kb, j.cut[1]+item*k.width)
+	panel, step := item*j.s.together, k.width*k.units(j.kb)
+	panels := min(j.s.together, j.panelN()-panel)
+	if j.b.T {
+		k.packPanels(j.bp[panel*step:], step, j.b, j.cut[2], j.kb, j.cut[1]+panel*k.width, panels)
+		return
+	}
+	// What is written for a block stays in the second-level cache until its lines are whole.
+	for kc0 := 0; kc0 < j.kb; kc0 += KC {
+		k.packPanels(j.bp[panel*step+kc0/k.unit*k.width:], step, j.b, j.cut[2]+kc0, min(KC, j.kb-kc0), j.cut[1]+panel*k.width, panels)
+	}
 }
 
 // group chooses mt and nt: a group's A should stay in the second-level cache while panels of B pass by, and there should be
@@ -145,7 +154,7 @@ func (j *job) multiply(worker, item int) {
 	} else {
 		for kc0 := 0; kc0 < j.kb; kc0 += KC {
 			for panel := p0; panel < p1; panel++ {
-				j.block(worker, panel, kc0, [2]int{t0, t1}, p1, init)
+				j.block(worker, panel, kc0, [2]int{t0, t1}, [2]int{p0, p1}, init)
 			}
 			init = j.c
 		}
@@ -155,18 +164,18 @@ func (j *job) multiply(worker, item int) {
 	}
 }
 
-// block computes a block of K of the row tiles from tiles[0] to tiles[1] and a panel of a group that ends with panel end-1.
-func (j *job) block(worker, panel, kc0 int, tiles [2]int, end int, init Mat) {
+// block computes a block of K of the row tiles from tiles[0] to tiles[1] and a panel of a group that has those from group[0] to group[1].
+func (j *job) block(worker, panel, kc0 int, tiles, group [2]int, init Mat) {
 	k := j.k
 	kc := k.units(min(KC, j.kb-kc0))
-	b, ldb := j.panel(worker, panel, kc0)
-	next := j.next(b, panel, end, kc0, kc)
+	b, ldb := j.panel(worker, panel, kc0, group)
+	next := j.next(b, panel, group[1], kc0, kc)
 	for at := 0; at < k.width && panel*k.width+at < j.n; at += k.nr {
 		col := j.cut[1] + panel*k.width + at
 		cols := min(k.nr, j.n-panel*k.width-at)
 		for tile := tiles[0]; tile < tiles[1]; tile++ {
-			if j.s.fused && at == 0 && panel+1 < end {
-				j.prefetch(panel+1, kc0, tile-tiles[0], tiles[1]-tiles[0])
+			if j.s.fused && at == 0 {
+				j.prefetch(panel, kc0, group, tile-tiles[0], tiles[1]-tiles[0])
 			}
 			row := j.cut[0] + tile*k.mr
 			rows := min(k.mr, j.m-tile*k.mr)
@@ -190,7 +199,7 @@ func (j *job) stream(p0, p1 int, init Mat) {
 	k := j.k
 	if j.m <= maxStream && k.stream[j.m] != nil {
 		if whole := min(p1, j.n/k.width) - p0; whole > 0 {
-			b, _ := j.panel(0, p0, 0)
+			b, _ := j.panel(0, p0, 0, [2]int{p0, p1})
 			row, col := j.cut[0], j.cut[1]+p0*k.width
 			k.stream[j.m](whole, k.units(j.kb), KC/k.unit, j.tile(0, 0, j.m), &b[0], &j.c.Data[row*j.c.Stride+col], j.c.Stride, init.from(row, col), init.Stride, j.alpha)
 			p0 += whole
@@ -199,7 +208,7 @@ func (j *job) stream(p0, p1 int, init Mat) {
 	for panel := p0; panel < p1; panel++ {
 		from := init
 		for kc0 := 0; kc0 < j.kb; kc0 += KC {
-			j.block(0, panel, kc0, [2]int{0, 1}, panel+1, from)
+			j.block(0, panel, kc0, [2]int{0, 1}, [2]int{panel, panel + 1}, from)
 			from = j.c
 		}
 	}
@@ -215,15 +224,19 @@ func (j *job) tile(tile, kc0, rows int) *float32 {
 }
 
 // panel returns a panel of B from row kc0 of the present part of K on, and the stride of its rows.
-func (j *job) panel(worker, panel, kc0 int) ([]float32, int) {
+func (j *job) panel(worker, panel, kc0 int, group [2]int) ([]float32, int) {
 	k := j.k
 	width := k.width
 	switch {
 	case j.s.fused:
 		size := len(j.bp) / j.threads
 		b := j.bp[worker*size:][:size]
-		k.packPanel(b, j.b, j.cut[2]+kc0, min(KC, j.kb-kc0), j.cut[1]+panel*width)
-		return b, width
+		step := size / j.s.together
+		place := (panel - group[0]) % j.s.together
+		if place == 0 {
+			k.packPanels(b, step, j.b, j.cut[2]+kc0, min(KC, j.kb-kc0), j.cut[1]+panel*width, min(j.s.together, group[1]-panel))
+		}
+		return b[place*step:], width
 	case j.panels != nil:
 		return j.panels[(j.cut[1]/width+panel)*width*k.units(j.b.Rows)+k.units(j.cut[2]+kc0)*width:], width
 	case !j.s.directB:
@@ -257,20 +270,29 @@ func (j *job) next(b []float32, panel, end, kc0, kc int) ahead {
 	return ahead{words: b[step:][:kc*width], share: kc / 4 * 16}
 }
 
-// prefetch asks for a tile's share of the block that a fused B's given panel is packed from.
-func (j *job) prefetch(panel, kc0, tile, tiles int) {
+// prefetch asks for a tile's share of what is packed after the panels that are packed together with the given one of a fused B.
+func (j *job) prefetch(panel, kc0 int, group [2]int, tile, tiles int) {
 	k := j.k
 	if k.prefetch == nil {
 		return
 	}
+	place := (panel - group[0]) % j.s.together
+	first := panel - place
+	present := min(j.s.together, group[1]-first)
+	if first += present; first == group[1] {
+		first, kc0 = group[0], kc0+KC
+	}
+	if kc0 >= j.kb {
+		return
+	}
 	b := j.b
-	row, col := j.cut[2]+kc0, j.cut[1]+panel*k.width
-	rows, cols := min(KC, j.kb-kc0), min(k.width, b.Cols-col)
+	row, col := j.cut[2]+kc0, j.cut[1]+first*k.width
+	rows, cols := min(KC, j.kb-kc0), min(min(j.s.together, group[1]-first)*k.width, b.Cols-col)
 	if b.T {
 		row, col, rows, cols = col, row, cols, rows
 	}
-	share := ceilDiv(rows, tiles)
-	if from := tile * share; from < rows {
+	share := ceilDiv(rows, present*tiles)
+	if from := (place*tiles + tile) * share; from < rows {
 		k.prefetch(min(share, rows-from), &b.Data[(row+from)*b.Stride+col], b.Stride, ceilDiv(cols, 16))
 	}
 }

@@ -37,6 +37,8 @@ func main() {
 	}
 	copy512()
 	pairBF16()
+	copyPanels512()
+	pairPanelsBF16()
 	prefetchRows()
 	copy2()
 	Generate()

@@ -195,12 +195,8 @@ func pairBF16() {
 	TEXT("pairBF16", NOSPLIT, copySignature)
 	Pragma("noescape")
 	Doc("pairBF16 packs n pairs of rows, at least one, of up to 32 columns, see copyRowsBF16.")
-	order := GLOBL("interleave", RODATA|NOPTR)
-	for i := range 16 {
-		DATA(4*i, operand.U32(uint32(16+i)<<16|uint32(i)))
-	}
 	index := zmm[8]
-	VMOVDQU32(order, index)
+	VMOVDQU32(interleave(), index)
 	copyLoops(2, func(first, second operand.Mem, mask reg.OpmaskPhysical, v int) reg.VecPhysical {
 		VMOVUPS_Z(first, mask, zmm[v])
 		VMOVUPS_Z(second, mask, zmm[2+v])
@@ -277,6 +273,85 @@ func copyLoops(rows int, load func(src, next operand.Mem, mask reg.OpmaskPhysica
 	JNZ(operand.LabelRef("masked"))
 	VZEROUPPER()
 	RET()
+}
+
+const panelsSignature = "func(n int, src *float32, ld int, dst *float32, panels, step int)"
+
+// copyPanels512 and pairPanelsBF16 are copy512 and pairBF16 for whole panels beside each other, step words apart in dst: what lies
+// together in a row of the source is read together.
+func copyPanels512() {
+	TEXT("copyPanels512", NOSPLIT, panelsSignature)
+	Pragma("noescape")
+	Doc("copyPanels512 copies n rows, at least one, of panels of 32 columns, see kernel.copyPanels.")
+	panelLoops(1, func(src, _ operand.Mem, v int) {
+		VMOVUPS(src, zmm[v])
+	})
+}
+
+func pairPanelsBF16() {
+	TEXT("pairPanelsBF16", NOSPLIT, panelsSignature)
+	Pragma("noescape")
+	Doc("pairPanelsBF16 packs n pairs of rows, at least one, of panels of 32 columns, see kernel.copyPanels.")
+	index := zmm[8]
+	VMOVDQU32(interleave(), index)
+	panelLoops(2, func(first, second operand.Mem, v int) {
+		VMOVUPS(first, zmm[v])
+		VMOVUPS(second, zmm[2+v])
+		vcvtne2ps2bf16(zmm[2+v], zmm[v], zmm[v])
+		VPERMW(zmm[v], index, zmm[v])
+	})
+}
+
+// panelLoops is the body of a function that makes a row of words of each panel of every rows rows of the source. load leaves
+// words 16·v … 16·v+15 of a panel's row in register v.
+func panelLoops(rows int, load func(src, next operand.Mem, v int)) {
+	n, src, ld, dst, panels, step := param("n"), param("src"), bytes("ld"), param("dst"), param("panels"), bytes("step")
+	// See copyLoops.
+	ahead, from, soon, to, left := GP64(), GP64(), GP64(), GP64(), GP64()
+	LEAQ(operand.Mem{Base: src, Index: ld, Scale: 4}, ahead)
+	Label("row")
+	MOVQ(src, from)
+	MOVQ(ahead, soon)
+	MOVQ(dst, to)
+	MOVQ(panels, left)
+	Label("panel")
+	for v := range 2 {
+		PREFETCHT0(operand.Mem{Base: soon, Disp: 64 * v})
+		if rows == 2 {
+			PREFETCHT0(operand.Mem{Base: soon, Index: ld, Scale: 1, Disp: 64 * v})
+		}
+		load(operand.Mem{Base: from, Disp: 64 * v}, operand.Mem{Base: from, Index: ld, Scale: 1, Disp: 64 * v}, v)
+		VMOVUPS(zmm[v], operand.Mem{Base: to, Disp: 64 * v})
+	}
+	ADDQ(operand.U32(128), from)
+	ADDQ(operand.U32(128), soon)
+	ADDQ(step, to)
+	DECQ(left)
+	JNZ(operand.LabelRef("panel"))
+	for range rows {
+		ADDQ(ld, src)
+		ADDQ(ld, ahead)
+	}
+	ADDQ(operand.U32(128), dst)
+	DECQ(n)
+	JNZ(operand.LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
+
+var interleaved *operand.Mem
+
+// interleave is the order of words that puts the lower half of a register's into the lower halves of 32 bits, the others into the
+// upper halves.
+func interleave() operand.Mem {
+	if interleaved == nil {
+		m := GLOBL("interleave", RODATA|NOPTR)
+		for i := range 16 {
+			DATA(4*i, operand.U32(uint32(16+i)<<16|uint32(i)))
+		}
+		interleaved = &m
+	}
+	return *interleaved
 }
 
 // columnMasks sets K1 and K2 to the low and the high 16 of cols ones.
