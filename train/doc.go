@@ -10,6 +10,7 @@
 //	record.go       train.jsonl
 //	tensorboard.go  TensorBoard's event file
 //	report.go       progress for people
+//	memory.go       what a recipe needs before anything is allocated; memory_table.go prints it
 //	lock_*.go       one run to a folder
 //
 // Beneath it, train/graph turns a model into plans; only that package knows Gorgonia.

@@ -61,6 +61,7 @@ func within(t *testing.T, what string, got, low, high int64) {
 
 // TestPlanSantaCoder: the plan of a real size, 2,048 tokens at a time, against what its parts must come to.
 func TestPlanSantaCoder(t *testing.T) {
+	t.Parallel()
 	const mb, gb = int64(1e6), int64(1e9)
 	c := santaCoder()
 	n := c.NumParams()
@@ -135,6 +136,7 @@ func TestPlanSantaCoder(t *testing.T) {
 
 // TestLargestMicroBatch: the largest that fits does, and one more does not.
 func TestLargestMicroBatch(t *testing.T) {
+	t.Parallel()
 	c := santaCoder()
 	c.Layers, c.Embed, c.Inner, c.Heads = 2, 256, 1024, 4
 	for _, sets := range [][]string{{"lora={rank: 8}"}, {"train.accumulation=1"}, {"train.gradient_checkpointing=true", "data.sequence=100"}} {
@@ -156,6 +158,7 @@ func TestLargestMicroBatch(t *testing.T) {
 
 // TestPlanAdvice: each piece of advice, followed, makes the recipe fit, and what cannot fit gets none.
 func TestPlanAdvice(t *testing.T) {
+	t.Parallel()
 	const gb = int64(1e9)
 	for _, c := range []struct {
 		name   string

@@ -100,6 +100,10 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 	if r.Out == "" {
 		return nil, errors.New("out: found nothing, expected the folder for the results")
 	}
+	spec, err := settle(ctx, &r)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(r.Out, 0o755); err != nil {
 		return nil, fmt.Errorf("out: %w", err)
 	}
@@ -107,7 +111,7 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum, err := start(ctx, r, &o)
+	sum, err := start(ctx, r, &o, spec)
 	if sum != nil {
 		sum.Duration = time.Since(begun)
 	}
@@ -115,12 +119,8 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 }
 
 // start is Run with the output folder to itself.
-func start(ctx context.Context, r configs.Recipe, o *Options) (*Summary, error) {
+func start(ctx context.Context, r configs.Recipe, o *Options, spec devices.Spec) (*Summary, error) {
 	if err := recoverFolders(r.Out); err != nil {
-		return nil, err
-	}
-	spec, err := settle(ctx, &r)
-	if err != nil {
 		return nil, err
 	}
 	s, dir, err := newestState(r.Out, o.Logger.Warn)
