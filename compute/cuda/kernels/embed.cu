@@ -43,12 +43,12 @@ AD_KERNEL(embed_order_i32, (int32_t *sorted, int32_t *tokens, const int32_t *ids
     if (first == (int32_t)blockIdx.x * 128) {
       for (int j = 0; j < m; j++) before += piece[j] < id || (piece[j] == id && j < (int)threadIdx.x);
     } else {
-      const int32_t limit = first < own ? id : id - 1;  // ids are not negative, so nothing wraps
+      const bool earlier = first < own;  // the same for the whole block
       if (m == 128)
         AD_UNROLL
-        for (int j = 0; j < 128; j++) before += piece[j] <= limit;
+        for (int j = 0; j < 128; j++) before += earlier ? piece[j] <= id : piece[j] < id;
       else
-        for (int j = 0; j < m; j++) before += piece[j] <= limit;
+        for (int j = 0; j < m; j++) before += earlier ? piece[j] <= id : piece[j] < id;
     }
   }
   if (own >= n) return;

@@ -10,17 +10,23 @@
 //
 // Bytes moved: dy, x, base and dx once each, the gain from cache, and the parts.
 
-// Sums over the `team` threads (a power of two, a full warp or more) of a row, in each of them with the same bits. partial has a float
-// per warp of the block and must not be that of the sum before or of the one after: one barrier is enough then.
-AD_DEVICE float team_sum(float v, float *partial, int team) {
-  v = ad_warp_sum(v);
-  if (team == 32) return v;
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
+// Sums over the `team` threads (a power of two, a full warp or more) of a row, in each of them with the same bits. partial has M floats
+// per warp of the block and must not be that of the sums before or of those after: one barrier is enough then.
+template <int M>
+AD_DEVICE void team_sums(float *v, float *partial, int team) {
+  AD_UNROLL
+  for (int i = 0; i < M; i++) v[i] = ad_warp_sum(v[i]);
+  if (team == 32) return;
+  const int warp = threadIdx.x / 32, first = threadIdx.x / team * (team / 32);
+  AD_UNROLL
+  for (int i = 0; i < M; i++) {
+    if (threadIdx.x % 32 == 0) partial[warp * M + i] = v[i];
+    v[i] = 0;
+  }
   AD_BUG(layernorm_grad_barrier, __syncthreads(), );
-  const int first = threadIdx.x / team * (team / 32);
-  float sum = 0;
-  for (int w = 0; w < team / 32; w++) sum += partial[first + w];
-  return sum;
+  for (int w = 0; w < team / 32; w++)
+    AD_UNROLL
+    for (int i = 0; i < M; i++) v[i] += partial[(first + w) * M + i];
 }
 
 // Rows whose width is a multiple of a vector and at most K vectors for each thread of a team, which are kept in registers. Teams take
@@ -28,7 +34,7 @@ AD_DEVICE float team_sum(float v, float *partial, int team) {
 template <int K, class T>
 AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, int32_t width, int32_t team, float epsilon) {
   constexpr int N = ad_vector<T>::n;
-  AD_SHARED(float, partial, 4 * 16);
+  AD_SHARED(float, partial, 4 * 8);
   AD_DYNAMIC_SHARED(float, columns);  // [2,width], of more than one team
   const int lane = threadIdx.x % team, own = threadIdx.x / team, teams = blockDim.x / team;
   const int32_t step = gridDim.x * teams;
@@ -68,14 +74,16 @@ AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, co
     for (int k = 0; k < K; k++)
       AD_UNROLL
       for (int i = 0; i < N; i++) sum += vx[k][i];
-    const float mean = team_sum(sum, partial, team) * share;
+    team_sums<1>(&sum, partial, team);
+    const float mean = sum * share;
     float squares = 0;
     AD_UNROLL
     for (int k = 0; k < K; k++)
       if ((k * team + lane) * N < width)
         AD_UNROLL
         for (int i = 0; i < N; i++) squares = ad_fma(vx[k][i] - mean, vx[k][i] - mean, squares);
-    const float rstd = ad_rsqrt(team_sum(squares, partial + 16, team) * share + epsilon);
+    team_sums<1>(&squares, partial + 8, team);
+    const float rstd = ad_rsqrt(squares * share + epsilon);
     AD_UNROLL
     for (int k = 0; k < K; k++)
       AD_UNROLL
@@ -84,7 +92,7 @@ AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, co
         sumBias[k * N + i] += vdy[k][i];
       }
     if (!dx) continue;  // the same for all threads
-    float sumG = 0, dot = 0;
+    float sums[2] = {0, 0};  // of g and of g·x̂
     AD_UNROLL
     for (int k = 0; k < K; k++) {
       const int column = (k * team + lane) * N;
@@ -93,12 +101,12 @@ AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, co
       AD_UNROLL
       for (int i = 0; i < N; i++) {
         const float g = vdy[k][i] * w[i];
-        sumG += g;
-        dot = ad_fma(g, (vx[k][i] - mean) * rstd, dot);
+        sums[0] += g;
+        sums[1] = ad_fma(g, (vx[k][i] - mean) * rstd, sums[1]);
       }
     }
-    sumG = team_sum(sumG, partial + 32, team) * share;
-    dot = team_sum(dot, partial + 48, team) * share;
+    team_sums<2>(sums, partial + 16, team);
+    const float meanG = sums[0] * share, meanDot = sums[1] * share;
     AD_UNROLL
     for (int k = 0; k < K; k++) {
       const int column = (k * team + lane) * N;
@@ -106,7 +114,7 @@ AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, co
       const ad_vector<T> w = ad_load(gain + column);
       ad_vector<T> r;
       AD_UNROLL
-      for (int i = 0; i < N; i++) r.e[i] = ad_cast<T>(vbase[k][i] + rstd * (vdy[k][i] * w[i] - sumG - (vx[k][i] - mean) * rstd * dot));
+      for (int i = 0; i < N; i++) r.e[i] = ad_cast<T>(vbase[k][i] + rstd * (vdy[k][i] * w[i] - meanG - (vx[k][i] - mean) * rstd * meanDot));
       ad_store(dx + (int64_t)row * width + column, r);
     }
   }
@@ -177,15 +185,15 @@ AD_DEVICE void layernorm_grad_any(T *dx, float *dgain, float *dbias, const T *dy
   }
 }
 
-#define VECTORS(K, S, T, threads)                                                                                                            \
-  AD_KERNEL(layernorm_grad##K##_##S, (T * dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, \
-      int32_t width, int32_t team, float epsilon), threads) {                                                                                \
+#define VECTORS(K, S, T, threads, blocks)                                                                                                            \
+  AD_KERNEL_OCCUPANCY(layernorm_grad##K##_##S, (T * dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, \
+      int32_t width, int32_t team, float epsilon), threads, blocks) {                                                                                \
     layernorm_grad<K>(dx, dgain, dbias, dy, x, gain, base, rows, width, team, epsilon);                                                      \
   }
 #define KERNEL(S, T)                                                                                                                         \
-  VECTORS(1, S, T, 512)                                                                                                                      \
-  VECTORS(2, S, T, 512)                                                                                                                      \
-  VECTORS(4, S, T, 256)                                                                                                                      \
+  VECTORS(1, S, T, 256, 3)                                                                                                                      \
+  VECTORS(2, S, T, 256, 2)                                                                                                                      \
+  VECTORS(4, S, T, 256, 1)                                                                                                                      \
   AD_KERNEL(layernorm_grad_any_##S, (T * dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, \
       int32_t width, float epsilon), 256) {                                                                                                  \
     layernorm_grad_any(dx, dgain, dbias, dy, x, gain, base, rows, width, epsilon);                                                           \
