@@ -71,7 +71,7 @@ type module struct {
 }
 
 type request struct {
-	f    func(*Queue) error
+	f    func(*Queue) error // nil: end
 	done chan error
 }
 
@@ -100,16 +100,25 @@ func (d *Device) own(started chan<- error) {
 		return
 	}
 	started <- nil
-	for r := range d.work {
-		if d.lost != nil {
+	for {
+		r := <-d.work
+		switch {
+		case r.f == nil: // the last request
+			if d.lost != nil {
+				r.done <- nil // the driver has freed everything
+			} else {
+				r.done <- d.stop()
+			}
+			return
+		case d.lost != nil:
 			r.done <- &LostError{d.properties.Name, d.lost}
-			continue
+		default:
+			err := r.f(d.queue)
+			if d.lost != nil && err != nil {
+				err = &LostError{d.properties.Name, err}
+			}
+			r.done <- err
 		}
-		err := r.f(d.queue)
-		if d.lost != nil && err != nil {
-			err = &LostError{d.properties.Name, err}
-		}
-		r.done <- err
 	}
 }
 
@@ -128,15 +137,10 @@ func (d *Device) Do(f func(q *Queue) error) error {
 func (d *Device) Close() error {
 	var err error
 	d.close.Do(func() {
-		done := make(chan error, 1)
-		stop := request{func(*Queue) error { return d.stop() }, done}
-		d.work <- stop
-		err = <-done
-		close(d.work)
+		last := request{done: make(chan error, 1)}
+		d.work <- last
+		err = <-last.done
 		<-d.closed
-		if lost := (*LostError)(nil); errors.As(err, &lost) {
-			err = nil // the driver has freed everything
-		}
 	})
 	return err
 }

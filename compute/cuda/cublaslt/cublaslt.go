@@ -43,7 +43,9 @@ type Error struct {
 	Name, Text string // from the library
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("%s: %s (%d): %s", e.Call, e.Name, e.Status, e.Text) }
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: %s (%d): %s", e.Call, e.Name, e.Status, e.Text)
+}
 
 // ErrNoAlgorithm says that the library has no way to compute a product.
 var ErrNoAlgorithm = errors.New("cuBLASLt has no algorithm for it")

@@ -52,13 +52,14 @@ type Library struct {
 }
 
 // Build builds the stand-in with the kernels of dir in cache, unless it is there already: its folder's name is the hash of
-// everything that goes into it. plant is a bug to plant, as FILE.cu:FLAG of an AD_BUG that the file or a header has, or empty.
-func Build(ctx context.Context, dir, cache, plant string) (*Library, error) {
+// everything that goes into it. only names the .cu files to take, none meaning all: a stand-in of some kernels loads only the
+// modules of those. plant is a bug to plant, as FILE.cu:FLAG of an AD_BUG that the file or a header has, or empty.
+func Build(ctx context.Context, dir, cache string, only []string, plant string) (*Library, error) {
 	compiler, err := findCompiler()
 	if err != nil {
 		return nil, err
 	}
-	units, err := collect(dir, plant)
+	units, err := collect(dir, only, plant)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ type unit struct {
 type units struct{ files, headers []unit }
 
 // collect reads the library's own sources and the kernels of dir.
-func collect(dir, plant string) (u units, err error) {
+func collect(dir string, only []string, plant string) (u units, err error) {
 	add := func(name string, text []byte) {
 		switch {
 		case strings.HasSuffix(name, ".h"):
@@ -177,6 +178,9 @@ func collect(dir, plant string) (u units, err error) {
 	}
 	for _, f := range theirs {
 		if f.IsDir() || !slices.Contains([]string{".cu", ".h"}, filepath.Ext(f.Name())) {
+			continue
+		}
+		if strings.HasSuffix(f.Name(), ".cu") && len(only) > 0 && !slices.Contains(only, f.Name()) {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(dir, f.Name()))

@@ -102,7 +102,7 @@ Stream default_stream;
 int lost;
 long launches;
 bool initialized;
-void *current_context;
+thread_local void *current_context __attribute__((tls_model("initial-exec")));
 uint64_t random_state;
 int context;  // its address is the primary context
 

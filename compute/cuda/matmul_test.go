@@ -1,0 +1,160 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"testing"
+
+	"autodev/compute"
+	"autodev/compute/cuda/cublaslt"
+	"autodev/compute/cuda/cudatest"
+	"autodev/compute/ref"
+)
+
+// product computes alpha·op(A)·op(B) in float64.
+func product(p cublaslt.Product, a, b []float32, alpha float32) []float64 {
+	c := make([]float64, p.M*p.N)
+	for i := range p.M {
+		for j := range p.N {
+			var sum float64
+			for k := range p.K {
+				x, y := i*p.K+k, k*p.N+j
+				if p.TransA {
+					x = k*p.M + i
+				}
+				if p.TransB {
+					y = j*p.K + k
+				}
+				sum += float64(a[x]) * float64(b[y])
+			}
+			c[i*p.N+j] = float64(alpha) * sum
+		}
+	}
+	return c
+}
+
+func TestMatmul(t *testing.T) {
+	types := []struct {
+		in, out   cublaslt.Type
+		from, to  Store
+		tolerance float64
+	}{
+		{cublaslt.F32, cublaslt.F32, F32, F32, 2e-6}, {cublaslt.BF16, cublaslt.BF16, BF16, BF16, 0x1p-8 * 1.01},
+		{cublaslt.BF16, cublaslt.F32, BF16, F32, 2e-6}, {cublaslt.F16, cublaslt.F16, F16, F16, 0x1p-11 * 1.01},
+	}
+	cases := []struct {
+		epilogue       cublaslt.Epilogue
+		transA, transB bool
+		beta           float32
+	}{
+		{cublaslt.None, false, false, 0}, {cublaslt.None, false, true, 1}, {cublaslt.None, true, false, 1}, {cublaslt.None, true, true, 0.5},
+		{cublaslt.Bias, false, true, 0}, {cublaslt.GELU, false, true, 0}, {cublaslt.BiasGELU, false, true, 0}, {cublaslt.GELUAux, false, true, 0},
+		{cublaslt.BiasGELUAux, false, true, 0}, {cublaslt.DGELU, false, false, 0}, {cublaslt.DGELUColumnSums, false, false, 0},
+		{cublaslt.RowSumsOfA, true, false, 1}, {cublaslt.ColumnSumsOfB, true, false, 0},
+	}
+	eachSeed(t, func(t *testing.T, d *Device) {
+		for _, ty := range types {
+			for _, c := range cases {
+				p := cublaslt.Product{M: 24, N: 40, K: 56, TransA: c.transA, TransB: c.transB, In: ty.in, Out: ty.out, Epilogue: c.epilogue}
+				t.Run(fmt.Sprint(p, " beta ", c.beta), func(t *testing.T) {
+					checkMatmul(t, d, p, ty.from, ty.to, c.beta, ty.tolerance)
+				})
+			}
+		}
+	})
+}
+
+func checkMatmul(t *testing.T, d *Device, p cublaslt.Product, from, to Store, beta float32, tolerance float64) {
+	const alpha = 0.25
+	a, b, c := random(1, p.M*p.K, from), random(2, p.K*p.N, from), random(3, p.M*p.N, to)
+	vector, aux := random(4, max(p.M, p.N), to), random(5, p.M*p.N, to)
+	sum := product(p, a, b, alpha)
+	want, wantAux := make([]float32, len(sum)), make([]float32, len(sum))
+	for i, v := range sum {
+		v += float64(beta) * float64(c[i])
+		switch p.Epilogue {
+		case cublaslt.Bias, cublaslt.BiasGELU, cublaslt.BiasGELUAux:
+			v += float64(vector[i%p.N])
+		}
+		want[i], wantAux[i] = float32(v), float32(v)
+	}
+	switch p.Epilogue {
+	case cublaslt.GELU, cublaslt.BiasGELU, cublaslt.GELUAux, cublaslt.BiasGELUAux:
+		ref.Activation(want, want, compute.GELUTanh)
+	case cublaslt.DGELU, cublaslt.DGELUColumnSums:
+		ref.ActivationGrad(want, want, aux, compute.GELUTanh)
+		copy(wantAux, aux)
+	}
+	wantVector := make([]float64, max(p.M, p.N))
+	switch p.Epilogue {
+	case cublaslt.DGELUColumnSums:
+		for i, v := range want {
+			wantVector[i%p.N] += float64(v)
+		}
+	case cublaslt.RowSumsOfA: // A is stored [K,M]
+		for i, v := range a {
+			wantVector[i%p.M] += float64(v)
+		}
+	case cublaslt.ColumnSumsOfB:
+		for i, v := range b {
+			wantVector[i%p.N] += float64(v)
+		}
+	default:
+		for i, v := range vector {
+			wantVector[i] = float64(v)
+		}
+	}
+	err := d.Do(func(q *Queue) error {
+		out, extra, line := upload(t, q, encode(c, to)), upload(t, q, encode(aux, to)), upload(t, q, encode(vector, to))
+		o := cublaslt.Operands{A: upload(t, q, encode(a, from)), B: upload(t, q, encode(b, from)), D: out, Bias: line, Aux: extra, Alpha: alpha, Beta: beta}
+		if beta != 0 {
+			o.C = out
+		}
+		m, err := q.PrepareMatmul(p, o)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(m.Enqueue(q), q.Sync()); err != nil {
+			return err
+		}
+		words := to.Size() / 2
+		cudatest.Close(t, "D", decode(download[uint16](t, q, out, len(c)*words), to), want, 1e-5+tolerance*2, tolerance)
+		if p.Epilogue&128 != 0 {
+			cudatest.Close(t, "aux", decode(download[uint16](t, q, extra, len(c)*words), to), wantAux, 1e-5, tolerance)
+		}
+		got := decode(download[uint16](t, q, line, len(vector)*words), to)
+		for i, w := range wantVector {
+			if used := p.N; p.Epilogue == cublaslt.RowSumsOfA && i >= p.M || p.Epilogue != cublaslt.RowSumsOfA && i >= used {
+				break
+			}
+			if math.Abs(float64(got[i])-w) > 1e-5+tolerance*(math.Abs(w)+10) {
+				t.Errorf("vector[%d] is %v, expected %v", i, got[i], w)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMatmulRejects(t *testing.T) {
+	d, _ := onStandin(t, "", nil)
+	for _, p := range []cublaslt.Product{
+		{M: 0, N: 8, K: 8},
+		{M: 8, N: 8, K: 8, StrideA: 4},
+		{M: 8, N: 8, K: 8, Epilogue: cublaslt.RowSumsOfA},
+		{M: 8, N: 8, K: 8, TransB: true, Epilogue: cublaslt.ColumnSumsOfB},
+		{M: 8, N: 8, K: 8, Epilogue: cublaslt.Bias},
+		{M: 8, N: 8, K: 8, In: cublaslt.BF16, Out: cublaslt.F16},
+	} {
+		if err := d.Do(func(q *Queue) error {
+			x := alloc[float32](t, q, 64)
+			_, err := q.PrepareMatmul(p, cublaslt.Operands{A: x, B: x, D: x, Alpha: 1})
+			return err
+		}); err == nil {
+			t.Errorf("%v was accepted", p)
+		}
+	}
+}
