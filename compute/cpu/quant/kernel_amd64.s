@@ -38,16 +38,12 @@ group:
 
 loop:
 	VMOVDQU32     (CX), Z5
-	PREFETCHT0    4096(CX)
 	VPDPBUSD.BCST (DI), Z5, Z0
 	VMOVDQU32     64(CX), Z5
-	PREFETCHT0    4160(CX)
 	VPDPBUSD.BCST 4(DI), Z5, Z1
 	VMOVDQU32     128(CX), Z5
-	PREFETCHT0    4224(CX)
 	VPDPBUSD.BCST 8(DI), Z5, Z2
 	VMOVDQU32     192(CX), Z5
-	PREFETCHT0    4288(CX)
 	VPDPBUSD.BCST 12(DI), Z5, Z3
 	ADDQ          $0x00000100, CX
 	ADDQ          $0x10, DI
@@ -56,9 +52,9 @@ loop:
 	VCVTPH2PS     (DX), Z5
 	PREFETCHT0    512(DX)
 	ADDQ          $0x20, DX
-	VPADDD        Z1, Z0, Z0
-	VPADDD        Z3, Z2, Z2
 	VPADDD        Z2, Z0, Z0
+	VPADDD        Z3, Z1, Z1
+	VPADDD        Z1, Z0, Z0
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z5, Z0, Z0
 	VMULPS.BCST   (R9), Z0, Z0
@@ -109,19 +105,15 @@ group:
 
 loop:
 	VMOVDQU32     (CX), Z6
-	PREFETCHT0    4096(CX)
 	VPDPBUSD.BCST (R8), Z6, Z0
 	VPDPBUSD.BCST 4(R8), Z6, Z2
 	VMOVDQU32     64(CX), Z6
-	PREFETCHT0    4160(CX)
 	VPDPBUSD.BCST 8(R8), Z6, Z1
 	VPDPBUSD.BCST 12(R8), Z6, Z3
 	VMOVDQU32     128(CX), Z6
-	PREFETCHT0    4224(CX)
 	VPDPBUSD.BCST 16(R8), Z6, Z0
 	VPDPBUSD.BCST 20(R8), Z6, Z2
 	VMOVDQU32     192(CX), Z6
-	PREFETCHT0    4288(CX)
 	VPDPBUSD.BCST 24(R8), Z6, Z1
 	VPDPBUSD.BCST 28(R8), Z6, Z3
 	ADDQ          $0x00000100, CX
@@ -5475,7 +5467,7 @@ loop:
 	RET
 
 // func multiply512Int4x1x1(t *byte)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x1x1(SB), NOSPLIT, $0-8
 	MOVQ         t+0(FP), AX
 	MOVQ         (AX), CX
@@ -5485,6 +5477,8 @@ TEXT ·multiply512Int4x1x1(SB), NOSPLIT, $0-8
 	SHLQ         $0x02, SI
 	MOVL         $0x0f0f0f0f, SI
 	VPBROADCASTD SI, Z6
+	MOVL         $0xf0f0f0f0, SI
+	VPBROADCASTD SI, Z7
 	MOVQ         80(AX), SI
 
 panel:
@@ -5507,17 +5501,15 @@ group:
 	PCALIGN      $0x40
 
 loop:
-	VPANDD        (CX), Z6, Z5
-	PREFETCHT0    4096(CX)
+	VMOVDQU32     (CX), Z8
+	VPANDD        Z8, Z6, Z5
 	VPDPBUSD.BCST (DI), Z5, Z0
-	VPSRLW        $0x04, (CX), Z5
-	VPANDD        Z6, Z5, Z5
+	VPANDD        Z8, Z7, Z5
 	VPDPBUSD.BCST 4(DI), Z5, Z1
-	VPANDD        64(CX), Z6, Z5
-	PREFETCHT0    4160(CX)
+	VMOVDQU32     64(CX), Z8
+	VPANDD        Z8, Z6, Z5
 	VPDPBUSD.BCST 8(DI), Z5, Z2
-	VPSRLW        $0x04, 64(CX), Z5
-	VPANDD        Z6, Z5, Z5
+	VPANDD        Z8, Z7, Z5
 	VPDPBUSD.BCST 12(DI), Z5, Z3
 	ADDQ          $0x00000080, CX
 	ADDQ          $0x10, DI
@@ -5526,9 +5518,10 @@ loop:
 	VCVTPH2PS     (DX), Z5
 	PREFETCHT0    512(DX)
 	ADDQ          $0x20, DX
-	VPADDD        Z1, Z0, Z0
-	VPADDD        Z3, Z2, Z2
 	VPADDD        Z2, Z0, Z0
+	VPADDD        Z3, Z1, Z1
+	VPSRAD        $0x04, Z1, Z1
+	VPADDD        Z1, Z0, Z0
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z5, Z0, Z0
 	VMULPS.BCST   (R9), Z0, Z0
@@ -5550,7 +5543,7 @@ same:
 	RET
 
 // func multiply512Int4x2x1(t *byte)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·multiply512Int4x2x1(SB), NOSPLIT, $0-8
 	MOVQ         t+0(FP), AX
 	MOVQ         (AX), CX
@@ -5560,6 +5553,8 @@ TEXT ·multiply512Int4x2x1(SB), NOSPLIT, $0-8
 	SHLQ         $0x02, SI
 	MOVL         $0x0f0f0f0f, DI
 	VPBROADCASTD DI, Z7
+	MOVL         $0xf0f0f0f0, DI
+	VPBROADCASTD DI, Z8
 	MOVQ         80(AX), DI
 
 panel:
@@ -5583,20 +5578,18 @@ group:
 	PCALIGN      $0x40
 
 loop:
-	VPANDD        (CX), Z7, Z6
-	PREFETCHT0    4096(CX)
+	VMOVDQU32     (CX), Z9
+	VPANDD        Z9, Z7, Z6
 	VPDPBUSD.BCST (R8), Z6, Z0
 	VPDPBUSD.BCST 4(R8), Z6, Z2
-	VPSRLW        $0x04, (CX), Z6
-	VPANDD        Z7, Z6, Z6
+	VPANDD        Z9, Z8, Z6
 	VPDPBUSD.BCST 8(R8), Z6, Z1
 	VPDPBUSD.BCST 12(R8), Z6, Z3
-	VPANDD        64(CX), Z7, Z6
-	PREFETCHT0    4160(CX)
+	VMOVDQU32     64(CX), Z9
+	VPANDD        Z9, Z7, Z6
 	VPDPBUSD.BCST 16(R8), Z6, Z0
 	VPDPBUSD.BCST 20(R8), Z6, Z2
-	VPSRLW        $0x04, 64(CX), Z6
-	VPANDD        Z7, Z6, Z6
+	VPANDD        Z9, Z8, Z6
 	VPDPBUSD.BCST 24(R8), Z6, Z1
 	VPDPBUSD.BCST 28(R8), Z6, Z3
 	ADDQ          $0x00000080, CX
@@ -5606,11 +5599,13 @@ loop:
 	VCVTPH2PS     (DX), Z6
 	PREFETCHT0    512(DX)
 	ADDQ          $0x20, DX
+	VPSRAD        $0x04, Z1, Z1
 	VPADDD        Z1, Z0, Z0
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z6, Z0, Z0
 	VMULPS.BCST   (R10), Z0, Z0
 	VADDPS        Z0, Z4, Z4
+	VPSRAD        $0x04, Z3, Z3
 	VPADDD        Z3, Z2, Z2
 	VCVTDQ2PS     Z2, Z2
 	VMULPS        Z6, Z2, Z2

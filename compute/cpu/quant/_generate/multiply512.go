@@ -13,11 +13,13 @@ type kernel512 struct {
 	rows, panels int
 	int4         bool
 	splits       int  // integer accumulators of each row and panel, to hide latency where there are few
+	unshifted    bool // high nibbles stay where they are: the odd accumulators, theirs alone, are 16 times what they stand for
 	floats       bool // float32 accumulators in registers, else in C
 
 	codes, scales          [2]reg.GPVirtual
 	x, sums, scale, c, ldc reg.GPVirtual
-	mask                   reg.VecPhysical
+	mask, high             reg.VecPhysical   // of the low and, with unshifted, the high nibbles
+	line                   reg.VecPhysical   // of codes, with unshifted
 	w                      []reg.VecPhysical // a vector of codes for each panel
 	broadcast              []reg.VecPhysical
 }
@@ -53,9 +55,10 @@ const (
 	aheadX = 2048
 )
 
-// prefetch asks for codes. While a line's dot products take less time than memory needs to deliver the next line, the processor's own
-// prefetching keeps up with little help. With more rows it does not: these ask from further ahead, for the second-level cache, as
-// the first-level cache would not hold so much. Distances are measured, on Zen 4.
+// prefetch asks for codes. One or two rows read no slower than the processor's own prefetching runs ahead, and asking would only
+// take its place. While a line's dot products take less time than memory needs to deliver the next line, a little help is
+// enough. More rows ask from further ahead, for the second-level cache, as the first-level cache would not hold so much.
+// Distances are measured, on Zen 4.
 func (k *kernel512) prefetch(codes reg.GPVirtual, disp int) {
 	dots := k.rows
 	if k.int4 {
@@ -64,6 +67,7 @@ func (k *kernel512) prefetch(codes reg.GPVirtual, disp int) {
 	switch {
 	case k.panels == 2:
 		PREFETCHT0(at(codes, disp+ahead))
+	case k.rows <= 2:
 	case dots <= 5:
 		PREFETCHT0(at(codes, disp+4096))
 	default:
@@ -86,6 +90,9 @@ func multiply512(rows, panels int, int4 bool) {
 	k.w, free = free[:panels], free[panels:]
 	if int4 {
 		k.mask, free = free[0], free[1:]
+	}
+	if k.unshifted = int4 && k.splits > 1; k.unshifted {
+		k.high, k.line, free = free[0], free[1], free[2:]
 	}
 	k.broadcast = free[:min(2, len(free))]
 
@@ -110,6 +117,9 @@ func multiply512(rows, panels int, int4 bool) {
 	}
 	if int4 {
 		broadcast32(0x0f0f0f0f, k.mask)
+		if k.unshifted {
+			broadcast32(0xf0f0f0f0, k.high)
+		}
 	}
 	var left reg.GPVirtual
 	if panels == 1 {
@@ -173,10 +183,18 @@ func multiply512(rows, panels int, int4 bool) {
 	}
 	finish := func(i, p int) reg.VecPhysical {
 		s := k.sum(i, p, 0)
-		for step := 1; step < k.splits; step *= 2 {
-			for from := 0; from+step < k.splits; from += 2 * step {
-				VPADDD(k.sum(i, p, from+step), k.sum(i, p, from), k.sum(i, p, from))
+		// The even ones, the odd ones, and both.
+		for step := k.splits / 2; step > 1; step /= 2 {
+			for to := range step {
+				VPADDD(k.sum(i, p, to+step), k.sum(i, p, to), k.sum(i, p, to))
 			}
+		}
+		if k.splits > 1 {
+			odd := k.sum(i, p, 1)
+			if k.unshifted {
+				VPSRAD(operand.Imm(4), odd, odd)
+			}
+			VPADDD(odd, s, s)
 		}
 		VCVTDQ2PS(s, s)
 		VMULPS(k.w[p], s, s)
@@ -266,6 +284,15 @@ func (k *kernel512) lines8() {
 // lines4 adds four quads, two from a line.
 func (k *kernel512) lines4() {
 	for line := range 2 {
+		if k.unshifted {
+			VMOVDQU32(at(k.codes[0], 64*line), k.line)
+			k.prefetch(k.codes[0], 64*line)
+			VPANDD(k.line, k.mask, k.w[0])
+			k.dot(2 * line)
+			VPANDD(k.line, k.high, k.w[0])
+			k.dot(2*line + 1)
+			continue
+		}
 		for p := range k.panels {
 			VPANDD(at(k.codes[p], 64*line), k.mask, k.w[p])
 			k.prefetch(k.codes[p], 64*line)
