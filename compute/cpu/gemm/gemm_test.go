@@ -318,6 +318,11 @@ func TestParts(t *testing.T) {
 		if err := sameBits(want, p.run(k, nil, true)); err != nil {
 			t.Fatalf("%v: %v", p, err)
 		}
+		other := p
+		other.b = restored(p.b) // rows of it are wide enough to be packed in another way
+		if err := sameBits(want, other.run(k, pool, false)); err != nil {
+			t.Fatalf("%v: B stored otherwise: %v", p, err)
+		}
 		for range 20 {
 			i, j := r.IntN(s[0]), r.IntN(s[1])
 			one := product{a: p.a.rowsFrom(i, 1), b: p.b.colsFrom(j, 1), c: p.c.rowsFrom(i, 1).colsFrom(j, 1), alpha: p.alpha, o: p.o}
@@ -333,7 +338,7 @@ func TestWorkIsEnough(t *testing.T) {
 			size := rapid.OneOf(rapid.IntRange(1, 50), rapid.IntRange(1, 1<<17))
 			m, n, kk := size.Draw(t, "m"), size.Draw(t, "n"), size.Draw(t, "k")
 			m1, n1, k1 := rapid.IntRange(1, m).Draw(t, "m1"), rapid.IntRange(1, n).Draw(t, "n1"), rapid.IntRange(1, kk).Draw(t, "k1")
-			a, b := Mat{T: rapid.Bool().Draw(t, "a.T")}, Mat{T: rapid.Bool().Draw(t, "b.T")}
+			a, b := Mat{T: rapid.Bool().Draw(t, "a.T")}, Mat{T: rapid.Bool().Draw(t, "b.T"), Stride: n1}
 			s := k.shape(m1, n1, k1, a, b, rapid.Bool().Draw(t, "packed"), rapid.IntRange(1, 200).Draw(t, "threads"))
 			if got, need := WorkFloats(m, n, kk), s.aSize+s.bSize; got < need {
 				t.Fatalf("WorkFloats is %d, needed %d", got, need)
