@@ -4,7 +4,7 @@ export CGO_ENABLED = 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GO = go
 
-.PHONY: build demo test test-twins bench lint generate tiny fuzz
+.PHONY: build demo test test-twins test-gpu bench lint generate cuda-kernels tiny fuzz
 
 build: ## the binary, bin/autodev
 	$(GO) build -trimpath -o bin/autodev ./cmd/autodev
@@ -30,8 +30,14 @@ lint:
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
-generate: ## regenerate checked-in assembly
+generate: ## regenerate checked-in assembly and PTX (the PTX only where clang-22 is installed)
 	$(GO) generate ./...
+
+cuda-kernels: ## regenerate the PTX of compute/cuda/kernels; needs clang-22, nothing of NVIDIA's
+	$(GO) generate ./compute/cuda/kernels
+
+test-gpu: ## the tests of compute/cuda on this machine's GPU instead of the stand-in
+	AUTODEV_TEST_GPU=1 $(GO) test -count 1 ./compute/cuda/...
 
 fuzz: ## each fuzz target for FUZZTIME
 	./.ci/fuzz $(or $(FUZZTIME),10s)

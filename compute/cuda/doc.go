@@ -5,11 +5,12 @@
 //
 //   - cuda (this package): Device, the goroutine that owns it, memory, streams, captured graphs, and one file per kernel family
 //     with the functions that turn operands into launches (layernorm.go describes the launches of kernels/layernorm.cu);
-//   - cuda/driver: libcuda as typed Go functions, its constants, its errors, where libraries are searched;
+//   - cuda/dynlib: loads shared libraries without cgo; where NVIDIA's are searched;
+//   - cuda/driver: libcuda as typed Go functions, its constants, its errors;
 //   - cuda/cublaslt: libcublasLt likewise, and matrix products with descriptors and algorithms cached per shape;
 //   - cuda/kernels: the kernels in CUDA C++ (.cu), ad_cuda.h which they are written against, and their checked-in PTX (embedded);
 //   - cuda/standin: a libcuda and a libcublasLt for machines without a GPU, built from the same .cu files by the tests;
-//   - cuda/cudatest: what tests open devices with.
+//   - cuda/cudatest: what tests open devices with; cuda/headers: compares constants with NVIDIA's headers.
 //
 // What must not live here: models, graphs, files, anything that knows what a training step is.
 //
@@ -30,7 +31,9 @@
 //	})
 //
 // One Do is one hand-over (some microseconds), so put whole programs into it, never one launch. A Queue must not outlive its
-// function. All work goes to the queue's one stream, in order; q.Fork gives a second stream with the events that order it.
+// function. All work goes to the queue's one stream, in order; q.Fork gives a second queue, q.Join orders the first behind it. What is enqueued
+// is an Op: a Launch (q.Prepare), a Matmul (q.PrepareMatmul), or a Graph (q.Capture) of the others. Preparing allocates and may load a module,
+// so it is done when a plan is compiled; enqueueing does neither.
 //
 // # Errors
 //
@@ -46,7 +49,7 @@
 //
 //   - global memory comes by pointer, in the Store of the kernel's name (f32, bf16, f16); int32 for ids;
 //   - static shared memory: AD_SHARED(T, name, n), at most 48 KiB a block; dynamic: AD_DYNAMIC_SHARED(T, name), its bytes given by
-//     Grid.Shared (more than 48 KiB is asked of the driver by Device.Kernel's launch, up to the device's limit);
+//     Grid.Shared (more than 48 KiB is asked of the driver by Prepare, up to Properties.SharedPerBlock);
 //   - what is read must have been written: the stand-in fills allocations and shared memory with NaNs.
 //
 // Host memory that asynchronous copies read or write must be pinned (Queue.Pinned) and must stay untouched until the queue is
@@ -65,30 +68,36 @@
 //     its emulation. There is no libdevice: ad_exp, ad_tanh, ad_log, ad_rsqrt and their accuracies are in ad_cuda.h; no fast-math.
 //     Targets are sm_70 and sm_80 unless a first line says otherwise: // targets: sm_80 sm_90a
 //
-//  2. make cuda-kernels writes kernels/ptx/NAME.sm_NN.ptx (clang-22); check it in. The test compares, CI regenerates.
+//  2. make cuda-kernels writes kernels/ptx/NAME.sm_NN.ptx (clang-22); check it in. A test compares, CI regenerates; with AUTODEV_PTXAS set to
+//     NVIDIA's assembler a test also shows each kernel's registers and fails on spills.
 //
 //  3. NAME.go in this package: a function that checks shapes and returns a *Launch:
 //
-//     func (d *Device) layerNorm(y, x, gain, bias Ptr, rows, width int, epsilon float32, s Store) (*Launch, error) {
-//     return d.launch("layernorm", s, Grid{Blocks: Dim{rows}, Threads: Dim{256}}, y, x, gain, bias, int32(width), epsilon)
+//     func layerNorm(q *Queue, y, x, gain, bias Ptr, rows, width int, epsilon float32, s Store) (*Launch, error) {
+//     return q.Prepare("layernorm_"+s.String(), Grid{Blocks: Dim{rows}, Threads: Dim{256}}, y, x, gain, bias, width, epsilon)
 //     }
 //
-//     Arguments are checked, number and type, against the .param list of the PTX, and Threads against the kernel's bound.
-//     A Launch is made once (at compile time of a plan) and enqueued any number of times; it costs no allocation. What changes
-//     from step to step is read from device memory, so that a captured graph sees it too.
+//     Arguments (Ptr, int32, uint32, int64, float32, or int, which takes the parameter's type) are checked, number and type, against the
+//     .param list of the PTX, and Threads against the kernel's bound. A Launch is made once and enqueued any number of times. What
+//     changes from step to step is read from device memory, so that a captured graph sees it too.
 //
-//  4. NAME_test.go: cudatest.Seeds runs the launch on the stand-in under several schedules (on the real driver with
-//     AUTODEV_TEST_GPU=1) and compares it with compute/ref within the Store's tolerance (cudatest.Close). Shapes: one row, widths that are no
-//     multiple of 32 or of the block, more rows than blocks fit.
+//  4. NAME_test.go: eachSeed (harness_test.go) opens a device on the stand-in under five schedules (once on the GPU with AUTODEV_TEST_GPU=1:
+//     make test-gpu); upload, download, encode and decode move data in a Store; cudatest.Close compares with compute/ref within the
+//     Store's unit. Shapes: one row, widths that are no multiple of 32 or of the block, more rows than fit at once.
 //
-//  5. Planted bugs: put the barrier or offset that matters most behind AD_BUG(name, good, bad) and let the test assert with
-//     cudatest.Planted that the stand-in catches it.
+//  5. Planted bugs: put the barrier or offset that matters most behind AD_BUG(flag, good, bad); onStandin(t, "NAME.cu:flag", settings) has it
+//     planted, and the test asserts that the result differs (cudatest.Differs) or that the launch fails (layernorm_test.go shows both).
+//
+// AUTODEV_STANDIN_KERNELS="a.cu b.cu" builds the stand-in from those kernels alone, while others do not compile. Built stand-ins are kept in the
+// user's cache folder under the hash of their sources. Library.Fault says what a kernel did wrong: thread, block, address.
 //
 // Rules of package compute hold: outputs overwrite, parameter gradients accumulate; same input, same bits on the same card (no
 // atomic additions of floats where order matters: reduce in a fixed order, in one block or in two launches).
 //
 // # Matrix products
 //
-// cublaslt.Product is row-major C = alpha·op(A)·op(B) + beta·C with an epilogue; Device.matmul prepares one (descriptors, algorithm,
-// workspace) which is enqueued like a Launch. Products in float32 use full float32 unless TF32 is asked for.
+// cublaslt.Product is row-major D = alpha·op(A)·op(B) + beta·C with an epilogue; q.PrepareMatmul binds one to addresses (descriptors and algorithm
+// are kept per product, the workspace is the device's). Products in float32 use full float32 unless TF32 is asked for. Bias and aux
+// have D's type; gradients of biases (DGELUColumnSums, RowSumsOfA, ColumnSumsOfB) overwrite. Products share the workspace, so all go to one
+// queue and not to its fork.
 package cuda

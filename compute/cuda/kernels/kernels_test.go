@@ -1,0 +1,157 @@
+package kernels
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The checked-in PTX is what the compiler makes of the sources.
+func TestPTXIsThatOfTheSources(t *testing.T) {
+	sources, err := Sources(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expected := map[string]bool{}
+	for _, src := range sources {
+		targets, err := Targets(src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range targets {
+			name := OutputName(src, target)
+			expected[name] = true
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				want, err := Compile(context.Background(), src, target)
+				if errors.Is(err, ErrNoClang) {
+					t.Skipf("SKIPPED: THE PTX IS NOT COMPARED: %v", err)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := os.ReadFile(filepath.Join("ptx", name))
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("ptx/%s is not what %s makes of %s: run make cuda-kernels (%v)", name, Clang, src, err)
+				}
+			})
+		}
+	}
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		if name := m.Name + "." + m.Target.String() + ".ptx"; !expected[name] {
+			t.Errorf("ptx/%s has no source", name)
+		}
+	}
+}
+
+func TestEntries(t *testing.T) {
+	m := Module{Name: "x", PTX: []byte(`
+.visible .entry scale_f32(
+	.param .u64 .ptr .align 1 scale_f32_param_0,
+	.param .u32 scale_f32_param_1,
+	.param .b32 scale_f32_param_2,
+	.param .f32 scale_f32_param_3
+)
+.maxntid 128
+.minnctapersm 2
+{
+`)}
+	got, err := m.Entries()
+	want := []Entry{{"scale_f32", []Param{U64, U32, U32, F32}, 128}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("entries %v (%v), expected %v", got, err, want)
+	}
+	m.PTX = bytes.Replace(m.PTX, []byte(".u32"), []byte(".b8"), 1)
+	if _, err := m.Entries(); err == nil {
+		t.Error("a structure as a parameter was accepted")
+	}
+}
+
+// Every embedded kernel can be read, and no two have one name.
+func TestEmbedded(t *testing.T) {
+	for _, device := range []struct{ sm, driver int }{{70, 11000}, {80, 11040}, {86, 12000}, {90, 12000}, {90, 11080}, {120, 13000}} {
+		modules, err := For(device.sm, device.driver)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]string{}
+		for _, m := range modules {
+			if m.Target.SM > device.sm || m.Target.Specific && m.Target.SM != device.sm || m.Target.DriverVersion() > device.driver {
+				t.Errorf("%s for %v was chosen for sm_%d and driver %d", m.Name, m.Target, device.sm, device.driver)
+			}
+			entries, err := m.Entries()
+			if err != nil || len(entries) == 0 {
+				t.Errorf("%s for %v has %d kernels (%v)", m.Name, m.Target, len(entries), err)
+			}
+			for _, e := range entries {
+				if other := seen[e.Name]; other != "" {
+					t.Errorf("%s is in %s and %s", e.Name, other, m.Name)
+				}
+				seen[e.Name] = m.Name
+			}
+		}
+		if seen["layernorm_bf16"] == "" {
+			t.Errorf("sm_%d has no layernorm", device.sm)
+		}
+	}
+}
+
+var ptxasLine = regexp.MustCompile(`(?m)Compiling entry function '(\w+)'|(\d+) bytes spill stores, (\d+) bytes spill loads|Used (\d+) registers.*$`)
+
+// NVIDIA's assembler accepts every file and spills no register. AUTODEV_PTXAS is its path (it needs no GPU; the wheels nvidia-cuda-nvcc have it).
+func TestAssembles(t *testing.T) {
+	ptxas := os.Getenv("AUTODEV_PTXAS")
+	if ptxas == "" {
+		t.Skip("SKIPPED: AUTODEV_PTXAS does not name NVIDIA's ptxas")
+	}
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		archs := []string{m.Target.String()}
+		if m.Target.SM == 80 {
+			archs = append(archs, "sm_90") // what an H100 makes of it
+		}
+		for _, arch := range archs {
+			t.Run(m.Name+" for "+arch, func(t *testing.T) {
+				file := filepath.Join(t.TempDir(), "in.ptx")
+				if err := os.WriteFile(file, m.PTX, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				out, err := exec.Command(ptxas, "-v", "-arch="+arch, "-o", os.DevNull, file).CombinedOutput()
+				if err != nil && strings.Contains(string(out), "is not defined for option 'gpu-name'") {
+					t.Skipf("this ptxas does not know %s any more", arch)
+				}
+				if err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+				name, spilled := "", ""
+				for _, found := range ptxasLine.FindAllStringSubmatch(string(out), -1) {
+					switch {
+					case found[1] != "":
+						name = found[1]
+					case found[2] != "":
+						spilled = found[2] + " and " + found[3]
+						if found[2] != "0" || found[3] != "0" {
+							t.Errorf("%s spills %s bytes", name, spilled)
+						}
+					default:
+						t.Logf("%-28s %s", name, found[0])
+					}
+				}
+			})
+		}
+	}
+}
