@@ -178,8 +178,8 @@ func TestPlatformEngineer(t *testing.T) {
 		t.Errorf("losses %v, expected 30 that fall by more than 1", losses)
 	}
 	// Both kinds of fine-tuning take the same recipe.
-	full := lastLine(must(t, "train", "--config", w.recipe, "--out", filepath.Join(w.dir, "full"), "--set", "model="+base))
-	adapter := lastLine(must(t, "train", "--config", w.recipe, "--out", filepath.Join(w.dir, "lora"), "--set", "model="+base,
+	full := lastLine(must(t, "train", "--config", w.recipe, "--out", filepath.Join(w.dir, "full"), "--set", "model="+base, "--set", "train.steps=12"))
+	adapter := lastLine(must(t, "train", "--config", w.recipe, "--out", filepath.Join(w.dir, "lora"), "--set", "model="+base, "--set", "train.steps=12",
 		"--set", "lora={rank: 4, targets: [c_attn, mlp.c_proj]}", "--set", "lora.dropout=0.1"))
 	if want := filepath.Join(w.dir, "lora", "final"); adapter != want {
 		t.Errorf("the adapter is said to be in %s, expected %s", adapter, want)
