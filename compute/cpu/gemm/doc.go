@@ -45,7 +45,8 @@
 // portable kernels.
 //
 // With many rows, A and B are packed first and then multiplied in groups of tiles that stay in the second-level cache; with few,
-// a worker packs each block of a panel of B right before it passes A over it. What is left to wait for is memory: the tiles of a
+// a worker packs each block of a panel of B right before it passes A over it. Up to four rows with B packed beforehand wait for
+// memory alone: one call of assembly reads a run of panels from its first byte to its last. What is otherwise left to wait for is memory: the tiles of a
 // panel ask for the next one while they are computed, and finished pieces of C are added to and mapped (Options) while they are
 // in cache.
 package gemm
