@@ -34,6 +34,7 @@ typedef unsigned long uint64_t;
   extern __attribute__((shared, aligned(16))) unsigned char ad_dynamic_shared[]; \
   T *name = (T *)ad_dynamic_shared
 #define AD_UNROLL _Pragma("unroll")
+#define AD_ROLL _Pragma("unroll 1")
 
 struct ad_dim3 {
   int x, y, z;
@@ -196,6 +197,13 @@ AD_DEVICE f16 ad_cast<f16>(float x) {
   return f16{r};
 }
 
+// x, of which the compiler knows nothing any more: what is computed from it is computed where it stands, not ahead of the loop around
+// it, which may take more registers than there are.
+AD_DEVICE int32_t ad_opaque(int32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // Sixteen bytes that are loaded and stored at once; addresses must be multiples of 16.
 typedef uint32_t ad_u4 __attribute__((vector_size(16)));
 
@@ -203,14 +211,17 @@ typedef uint32_t ad_u4 __attribute__((vector_size(16)));
 
 // Asynchronous copies of 16 bytes from global to shared memory; without valid, zeros are written and global is not read.
 // Both addresses are multiples of 16. What was copied may be read after ad_cp_wait and a barrier.
-AD_DEVICE uint32_t ad_shared_address(const void *p) {
+// ad_shared is an address in shared memory in bytes: where many differ by constants, sums of it cost no registers.
+typedef uint32_t ad_shared;
+AD_DEVICE ad_shared ad_shared_address(const void *p) {
   uint32_t r;
   asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(r) : "l"(p));
   return r;
 }
-AD_DEVICE void ad_cp_async16(void *shared, const void *global, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ad_shared_address(shared)), "l"(global), "r"(valid ? 16 : 0) : "memory");
+AD_DEVICE void ad_cp_async16(ad_shared shared, const void *global, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0) : "memory");
 }
+AD_DEVICE void ad_cp_async16(void *shared, const void *global, bool valid) { ad_cp_async16(ad_shared_address(shared), global, valid); }
 AD_DEVICE void ad_cp_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most `pending` of the committed groups of this thread are still under way.
 template <int pending>
@@ -220,12 +231,14 @@ AD_DEVICE void ad_cp_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pendi
 // i%8 of matrix i/8 and gets of each matrix elements (i/4, 2(i%4)) and the next, or with `transposed` of its transpose.
 // With two matrices, lanes from 16 on need valid addresses too and they are not used.
 template <bool transposed>
-AD_DEVICE void ad_ldmatrix4(uint32_t r[4], const void *row) {
+AD_DEVICE void ad_ldmatrix4(uint32_t r[4], ad_shared row) {
   if constexpr (transposed)
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(ad_shared_address(row)) : "memory");
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(row) : "memory");
   else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(ad_shared_address(row)) : "memory");
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(row) : "memory");
 }
+template <bool transposed>
+AD_DEVICE void ad_ldmatrix4(uint32_t r[4], const void *row) { ad_ldmatrix4<transposed>(r, ad_shared_address(row)); }
 template <bool transposed>
 AD_DEVICE void ad_ldmatrix2(uint32_t r[2], const void *row) {
   if constexpr (transposed)

@@ -19,6 +19,7 @@
   T *const name = (T *)standin::shared(&ad_site_##name)
 #define AD_DYNAMIC_SHARED(T, name) T *const name = (T *)standin::dynamic_shared()
 #define AD_UNROLL
+#define AD_ROLL
 
 namespace standin {
 
@@ -202,10 +203,15 @@ inline uint32_t ad_pack(float lo, float hi) { return ad_cast<T>(lo).bits | (uint
 template <class T>
 inline float ad_half(uint32_t word, int high) { return ad_float(T{(uint16_t)(high ? word >> 16 : word)}); }
 
+inline int32_t ad_opaque(int32_t x) { return x; }
+
 typedef uint32_t ad_u4 __attribute__((vector_size(16)));
 
 // A copy happens as late as it may, at the wait that covers it: what is read earlier is what was there before.
+typedef uintptr_t ad_shared;
+inline ad_shared ad_shared_address(const void *p) { return (ad_shared)p; }
 inline void ad_cp_async16(void *shared, const void *global, bool valid) { standin::copy_async(shared, global, valid); }
+inline void ad_cp_async16(ad_shared shared, const void *global, bool valid) { standin::copy_async((void *)shared, global, valid); }
 inline void ad_cp_commit() { standin::copy_commit(); }
 template <int pending>
 inline void ad_cp_wait() { standin::copy_wait(pending); }
@@ -235,6 +241,8 @@ inline void ad_ldmatrix(uint32_t *r, const void *row) {
 }
 template <bool transposed>
 inline void ad_ldmatrix4(uint32_t r[4], const void *row) { ad_ldmatrix<4, transposed>(r, row); }
+template <bool transposed>
+inline void ad_ldmatrix4(uint32_t r[4], ad_shared row) { ad_ldmatrix<4, transposed>(r, (const void *)row); }
 template <bool transposed>
 inline void ad_ldmatrix2(uint32_t r[2], const void *row) { ad_ldmatrix<2, transposed>(r, row); }
 
