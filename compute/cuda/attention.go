@@ -1,0 +1,204 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+
+	"autodev/compute"
+	"autodev/compute/cudaplan"
+)
+
+// attentionCall is a call of compute.Attention or compute.AttentionGrad on n tokens, and the kernels that do it.
+type attentionCall struct {
+	compute.Attr
+	n     int
+	store Store
+	tiles attentionTiles
+	name  string // of the kernels, without what is done and the store
+	drop  string // part of the names of kernels with dropout of their own
+}
+
+// attentionTiles is how kernels cut their work; attention_tensor.h and attention_scalar.cu say the same.
+type attentionTiles struct {
+	forward, queries, gradRows int // rows of a tile of queries: of forward, of grad_queries, of grad_keys
+	keys                       int // keys of a block of grad_keys
+	columns                    int // blocks that share the columns of one key head's gradient
+	threads                    int
+	fold                       int // the most heads of a tile
+	shared                     [3]int
+}
+
+// The kernels' names and their places in attentionTiles.shared.
+const (
+	attentionForward = iota
+	attentionGradQueries
+	attentionGradKeys
+)
+
+// newAttentionCall checks the call and chooses the kernels: on tensor cores where store, head dimension and device allow it.
+func newAttentionCall(q *Queue, n int, a compute.Attr, s Store) (c attentionCall, err error) {
+	d := q.d.properties
+	switch {
+	case a.Heads < 1 || a.KVHeads < 1 || a.Heads%a.KVHeads != 0 || a.HeadDim < 1 || a.Seq < 1 || n < 1 || n%a.Seq != 0:
+		return c, fmt.Errorf("cuda: attention of %d tokens in sequences of %d, %d heads and %d key heads of %d", n, a.Seq, a.Heads, a.KVHeads, a.HeadDim)
+	case a.HeadDim > 256:
+		return c, fmt.Errorf("cuda: attention with a head dimension of %d, expected at most 256", a.HeadDim)
+	case !(a.Scale > 0) || math.IsInf(a.Scale, 0):
+		return c, fmt.Errorf("cuda: attention with scores multiplied by %v, expected a positive number", a.Scale)
+	case a.Drop < 0 || a.Drop >= 1:
+		return c, fmt.Errorf("cuda: attention with dropout %v, expected 0 to 1", a.Drop)
+	case int64(a.Seq)*int64(a.Heads+2*a.KVHeads)*int64(a.HeadDim) > math.MaxInt32:
+		return c, fmt.Errorf("cuda: attention over sequences of %d tokens of %d heads and %d key heads of %d: more than 2^31 elements each", a.Seq, a.Heads, a.KVHeads, a.HeadDim)
+	case n/a.Seq > 65535:
+		return c, fmt.Errorf("cuda: attention over %d sequences, expected at most 65535", n/a.Seq)
+	}
+	c = attentionCall{Attr: a, n: n, store: s}
+	if s != F32 && d.Capability >= 80 && a.HeadDim%8 == 0 {
+		w := 256
+		switch {
+		case a.HeadDim <= 64:
+			w = 64
+		case a.HeadDim <= 128:
+			w = 128
+		}
+		c.tiles = attentionTiles{forward: 128, queries: 128, gradRows: 64, keys: 64, columns: 1, threads: 128, fold: 1024 / w}
+		if w == 256 {
+			c.tiles.forward, c.tiles.queries, c.tiles.gradRows, c.tiles.columns = 64, 64, 32, 2
+		}
+		t := &c.tiles
+		t.shared = [3]int{2 * w * (t.forward + 2*64), 2 * w * (2*t.queries + 4*32), 2 * w * (2*64 + 4*t.gradRows)}
+		c.name = fmt.Sprint("attention", w)
+		if a.Drop > 0 {
+			c.drop = "drop_"
+		}
+		if max(t.shared[0], t.shared[1], t.shared[2])+4<<10 <= d.SharedPerBlock {
+			return c, nil
+		}
+	}
+	for r := 2; r >= 1; r-- {
+		rows, wide := 16*r, (a.HeadDim+3)/4*4
+		tile, scores := 4*rows*(wide+4), 4*rows*(rows+1)
+		c.tiles = attentionTiles{forward: rows, queries: rows, gradRows: rows, keys: rows, columns: 1, threads: 256, fold: rows,
+			shared: [3]int{2*tile + scores, 4*tile + scores, 4*tile + 2*scores}}
+		c.name, c.drop = fmt.Sprint("attention_scalar", r), ""
+		if a.HeadDim <= 256/r && c.tiles.shared[attentionGradKeys] <= d.SharedPerBlock {
+			return c, nil
+		}
+	}
+	return c, fmt.Errorf("cuda: attention with a head dimension of %d needs %d bytes of shared memory, the device has %d", a.HeadDim, c.tiles.shared[attentionGradKeys], d.SharedPerBlock)
+}
+
+// foldOf returns the exponent of the largest power of two that divides heads and is at most most.
+func foldOf(heads, most int) int {
+	fold := 0
+	for 2<<fold <= most && heads%(2<<fold) == 0 {
+		fold++
+	}
+	return fold
+}
+
+// launch prepares one of the call's kernels. between are the arguments between the sizes and the scales.
+func (c *attentionCall) launch(q *Queue, kernel, fold int, blocks Dim, pointers []Ptr, between []any, scales ...float32) (*Launch, error) {
+	args := make([]any, 0, len(pointers)+7+len(between)+len(scales))
+	for _, p := range pointers {
+		args = append(args, p)
+	}
+	args = append(args, c.Heads, c.KVHeads, c.HeadDim, c.Seq, fold, c.Salt, compute.DropThreshold(c.Drop))
+	args = append(args, between...)
+	for _, s := range scales {
+		args = append(args, s)
+	}
+	name := c.name + [3]string{"_", "_grad_queries_", "_grad_keys_"}[kernel] + c.drop + c.store.String()
+	return q.Prepare(name, Grid{Blocks: blocks, Threads: Dim{c.tiles.threads}, Shared: c.tiles.shared[kernel]}, args...)
+}
+
+// key returns the dropout key's address, none without dropout.
+func (c *attentionCall) key(p Ptr) (Ptr, error) {
+	switch {
+	case c.Drop == 0:
+		return 0, nil
+	case p == 0:
+		return 0, fmt.Errorf("cuda: attention with dropout %v without a key", c.Drop)
+	}
+	return p, nil
+}
+
+// scale is what the kernels multiply scores with, in front of powers of two.
+func (c *attentionCall) scale() float32 { return float32(c.Scale * math.Log2E) }
+
+// keep is what is left of a probability that is not dropped, upside down.
+func (c *attentionCall) keep() float32 { return float32(1 / (1 - c.Drop)) }
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }
+
+// queryBlocks is the grid of kernels whose blocks own tiles of queries.
+func (c *attentionCall) queryBlocks(rows, fold int) Dim {
+	return Dim{ceilDiv(c.Seq, rows>>fold), c.Heads >> fold, c.n / c.Seq}
+}
+
+func (c *attentionCall) forward(q *Queue, y, lse, delta, qkv, dy, docStart, key Ptr) (*Launch, error) {
+	fold := foldOf(c.Heads/c.KVHeads, c.tiles.fold)
+	return c.launch(q, attentionForward, fold, c.queryBlocks(c.tiles.forward, fold), []Ptr{y, lse, delta, qkv, dy, docStart, key}, nil, c.scale(), c.keep())
+}
+
+// attention prepares compute.Attention on n tokens, its floats kept as s: y [n,H·D] of qkv [n,(H+2·KV)·D], docStart [n] i32 and, with a.Drop,
+// key [2] i32.
+func attention(q *Queue, y, qkv, docStart, key Ptr, n int, a compute.Attr, s Store) (*Launch, error) {
+	c, err := newAttentionCall(q, n, a, s)
+	if err != nil {
+		return nil, err
+	}
+	if key, err = c.key(key); err != nil {
+		return nil, err
+	}
+	return c.forward(q, y, 0, 0, qkv, 0, docStart, key)
+}
+
+// attentionGrad prepares compute.AttentionGrad, three or four launches in order: dqkv of dy, qkv, docStart and key as in attention. work has
+// cudaplan.WorkBytes of the call. The first launch runs the forward pass again and leaves, per token and head, the logarithm of the
+// soft-max's sum and Σ dy·y; then blocks that own queries and blocks that own keys write what is theirs, so that nothing is added
+// in an order that differs from run to run. Where several query heads share keys, their gradients are added up last.
+func attentionGrad(q *Queue, dqkv, dy, qkv, docStart, key, work Ptr, n int, a compute.Attr, s Store) ([]*Launch, error) {
+	c, err := newAttentionCall(q, n, a, s)
+	if err != nil {
+		return nil, err
+	}
+	if key, err = c.key(key); err != nil {
+		return nil, err
+	}
+	lse := work
+	delta := lse + Ptr(4*n*a.Heads)
+	parts := delta + Ptr(4*n*a.Heads)
+	group := a.Heads / a.KVHeads
+	share := c.headShare(cudaplan.HeadSplits(a))
+	splits := ceilDiv(group, share)
+	if splits == 1 {
+		parts = 0
+	}
+	var launches []*Launch
+	add := func(l *Launch, e error) {
+		launches = append(launches, l)
+		if err == nil {
+			err = e
+		}
+	}
+	gain := float32(a.Scale)
+	add(c.forward(q, 0, lse, delta, qkv, dy, docStart, key))
+	fold := foldOf(group, c.tiles.fold)
+	add(c.launch(q, attentionGradQueries, fold, c.queryBlocks(c.tiles.queries, fold), []Ptr{dqkv, dy, qkv, docStart, key, lse, delta}, nil, c.scale(), gain, c.keep()))
+	add(c.launch(q, attentionGradKeys, foldOf(share, c.tiles.fold), Dim{ceilDiv(a.Seq, c.tiles.keys), a.KVHeads * splits * c.tiles.columns, n / a.Seq},
+		[]Ptr{dqkv, parts, dy, qkv, docStart, key, lse, delta}, []any{share}, c.scale(), gain, c.keep()))
+	if splits > 1 {
+		elements := int64(n) * int64(2*a.KVHeads*a.HeadDim)
+		add(q.Prepare("attention_sum_"+s.String(), Grid{Blocks: Dim{blocksFor(elements, 256, 4096)}, Threads: Dim{256}}, dqkv, parts, n, a.Heads, a.KVHeads, a.HeadDim, splits))
+	}
+	return launches, err
+}
+
+// headShare returns how many of the query heads that share a key head one block of grad_keys goes over. Sums depend on it, so it is a function of the
+// call alone: enough blocks for two to each of an H100's 132 multiprocessors, twice.
+func (c *attentionCall) headShare(most int) int {
+	const enough = 528
+	blocks := ceilDiv(c.Seq, c.tiles.keys) * c.KVHeads * c.tiles.columns * (c.n / c.Seq)
+	return ceilDiv(c.Heads/c.KVHeads, min(most, ceilDiv(enough, blocks)))
+}

@@ -1,0 +1,168 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"autodev/compute"
+	"autodev/compute/cuda/cudatest"
+	"autodev/compute/cudaplan"
+	"autodev/compute/ref"
+)
+
+// attentionProblem is a call and its operands.
+type attentionProblem struct {
+	compute.Attr
+	n        int
+	store    Store
+	qkv, dy  []float32
+	docStart []int32
+}
+
+var attentionKey = [2]int32{7, -9}
+
+func newAttentionProblem(batch, seq, heads, kv, dim int, drop float64, s Store) attentionProblem {
+	p := attentionProblem{Attr: compute.Attr{Heads: heads, KVHeads: kv, HeadDim: dim, Seq: seq, Scale: 1 / math.Sqrt(float64(dim)), Drop: drop, Salt: 5}, n: batch * seq, store: s}
+	p.qkv = random(11, p.n*(heads+2*kv)*dim, s)
+	p.dy = random(12, p.n*heads*dim, s)
+	p.docStart = make([]int32, p.n)
+	r := rand.New(rand.NewPCG(uint64(seq), 3))
+	for i := range p.docStart {
+		switch t := i % seq; {
+		case t == 0: // 0
+		case r.IntN(60) == 0:
+			p.docStart[i] = int32(t)
+		default:
+			p.docStart[i] = p.docStart[i-1]
+		}
+	}
+	return p
+}
+
+func (p attentionProblem) String() string {
+	return fmt.Sprintf("%v %d×%d tokens, %d/%d heads of %d, drop %v", p.store, p.n/p.Seq, p.Seq, p.Heads, p.KVHeads, p.HeadDim, p.Drop)
+}
+
+// run returns y and dqkv of the device.
+func (p attentionProblem) run(t testing.TB, d *Device) (y, dqkv []float32, err error) {
+	t.Helper()
+	err = d.Do(func(q *Queue) error {
+		words := func(n int) int { return n * p.store.Size() / 2 }
+		qkv, dy := upload(t, q, encode(p.qkv, p.store)), upload(t, q, encode(p.dy, p.store))
+		docStart, key := upload(t, q, p.docStart), upload(t, q, attentionKey[:])
+		out, grad := alloc[uint16](t, q, words(len(p.dy))), alloc[uint16](t, q, words(len(p.qkv)))
+		dtype := compute.BF16
+		if p.store == F32 {
+			dtype = compute.F32
+		}
+		buffer := func(d compute.DType, shape ...int) compute.Buffer {
+			return compute.Buffer{Space: compute.Arena, DType: d, Shape: shape}
+		}
+		width := (p.Heads + 2*p.KVHeads) * p.HeadDim
+		call := compute.Call{Kernel: compute.AttentionGrad, Attr: p.Attr, Out: []compute.Buffer{buffer(dtype, p.n, width)},
+			In: []compute.Buffer{buffer(dtype, p.n, p.Heads*p.HeadDim), buffer(dtype, p.n, width), buffer(compute.I32, p.n), buffer(compute.I32, 2)}}
+		if err := call.Check(); err != nil {
+			return err
+		}
+		work := alloc[uint8](t, q, int(cudaplan.WorkBytes(&call)))
+		forward, err := attention(q, out, qkv, docStart, key, p.n, p.Attr, p.store)
+		if err != nil {
+			return err
+		}
+		backward, err := attentionGrad(q, grad, dy, qkv, docStart, key, work, p.n, p.Attr, p.store)
+		if err != nil {
+			return err
+		}
+		for _, l := range append([]*Launch{forward}, backward...) {
+			if err := l.Enqueue(q); err != nil {
+				return err
+			}
+		}
+		if err := q.Sync(); err != nil {
+			return err
+		}
+		y = decode(download[uint16](t, q, out, words(len(p.dy))), p.store)
+		dqkv = decode(download[uint16](t, q, grad, words(len(p.qkv))), p.store)
+		return nil
+	})
+	return y, dqkv, err
+}
+
+// want returns y and dqkv of the yardstick.
+func (p attentionProblem) want(t testing.TB) (y, dqkv []float32) {
+	t.Helper()
+	y, dqkv = make([]float32, len(p.dy)), make([]float32, len(p.qkv))
+	if err := errors.Join(ref.Attention(y, p.qkv, p.docStart, attentionKey, p.Attr), ref.AttentionGrad(dqkv, p.dy, p.qkv, p.docStart, attentionKey, p.Attr)); err != nil {
+		t.Fatal(err)
+	}
+	return y, dqkv
+}
+
+// tolerance is that of y and of dqkv, each absolute; values are around 1 and probabilities are rounded once on their way.
+func (p attentionProblem) tolerance() (y, dqkv float64) {
+	switch p.store {
+	case BF16:
+		return 0x1p-6, 0x1p-4
+	case F16:
+		return 0x1p-9, 0x1p-7
+	}
+	return 3e-6, 2e-5
+}
+
+func (p attentionProblem) check(t *testing.T, d *Device) {
+	t.Helper()
+	y, dqkv, err := p.run(t, d)
+	if err != nil {
+		t.Fatal(p, err)
+	}
+	wantY, wantGrad := p.want(t)
+	tolY, tolGrad := p.tolerance()
+	unit := map[Store]float64{F32: 0x1p-24, BF16: 0x1p-8, F16: 0x1p-11}[p.store]
+	cudatest.Close(t, fmt.Sprint(p, ": y"), y, wantY, tolY, 2*unit)
+	cudatest.Close(t, fmt.Sprint(p, ": dqkv"), dqkv, wantGrad, tolGrad, 4*unit)
+}
+
+func TestAttention(t *testing.T) {
+	problems := []attentionProblem{
+		newAttentionProblem(2, 63, 4, 1, 64, 0, BF16),
+		newAttentionProblem(1, 200, 2, 1, 128, 0, BF16),
+	}
+	eachSeed(t, func(t *testing.T, d *Device) {
+		for _, p := range problems {
+			p.check(t, d)
+		}
+	})
+}
+
+// Every width of tiles, lengths around the tiles' ends, all ways in which heads share keys, documents that begin within tiles.
+func TestAttentionShapes(t *testing.T) {
+	d := openAny(t, 1)
+	for _, p := range []attentionProblem{
+		newAttentionProblem(2, 1, 2, 2, 64, 0, BF16),
+		newAttentionProblem(1, 17, 16, 1, 128, 0, F16),
+		newAttentionProblem(1, 65, 6, 2, 80, 0.25, BF16),
+		newAttentionProblem(1, 200, 3, 1, 32, 0, F16),
+		newAttentionProblem(2, 65, 2, 1, 64, 0.5, BF16),
+		newAttentionProblem(1, 65, 2, 1, 256, 0, BF16),
+		newAttentionProblem(1, 33, 3, 3, 144, 0.1, F16),
+		newAttentionProblem(1, 17, 12, 1, 48, 0, BF16),
+		newAttentionProblem(1, 65, 4, 2, 20, 0.25, F32),
+		newAttentionProblem(2, 33, 2, 1, 130, 0, F32),
+		newAttentionProblem(1, 40, 12, 1, 12, 0, BF16),
+	} {
+		p.check(t, d)
+	}
+}
+
+// openAny returns a device of the stand-in under a schedule, or the GPU.
+func openAny(t *testing.T, seed int64) *Device {
+	t.Helper()
+	if cudatest.GPU() {
+		return openDevice(t, Options{})
+	}
+	d, _ := onStandin(t, "", map[string]int64{"seed": seed})
+	return d
+}

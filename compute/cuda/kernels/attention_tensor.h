@@ -1,0 +1,494 @@
+// Causal soft-max attention on tensor cores, forward and backward. The scores exist a tile at a time, in registers (Dao 2023, FlashAttention-2, arXiv 2307.08691). attention64.cu, attention128.cu and attention256.cu make the kernels of one
+// width of tiles each: the head dimension, a multiple of 8, is filled up to it with zeros.
+//
+// A block is four warps. Each multiplies 16 rows (or keys) of its own with the whole tile of the other side, so that soft-max and
+// the products' second operands stay in the warp's registers.
+#pragma once
+#include "attention.h"
+
+namespace attention {
+
+constexpr int kThreads = 128;
+
+// Tiles in shared memory: rows of W elements, of whose 16-byte pieces each eight are permuted by the row, so that eight rows' pieces of
+// one column lie in different banks.
+template <int W>
+AD_DEVICE int tile_at(int row, int piece) { return row * W + ((piece ^ (row & 7)) << 3); }
+
+// What a thread copies of tiles W wide: piece `piece` of the rows row, row + step, … The rows of a tile lie at positions (tokens) that are
+// step positions apart.
+template <int W>
+struct Copier {
+  static constexpr int step = kThreads / (W / 8);
+  int row, piece;
+
+  // Begins to copy ROWS rows from positions position, position + apart, …; those from `end` on, and columns from dim on, are zeros. from is
+  // the thread's piece at position 0, stride the elements between positions.
+  template <int ROWS, class T>
+  AD_DEVICE void copy(ad_shared tile, const T *from, int stride, int position, int apart, int end, bool inside) const {
+    const int to = ad_opaque(row * 2 * W + ((piece ^ (row & 7)) << 4));
+    position = ad_opaque(position);
+    stride = ad_opaque(stride);
+    apart = ad_opaque(apart);
+    from += (int64_t)position * stride;
+    AD_UNROLL
+    for (int i = 0; i < ROWS / step; i++) {
+      ad_cp_async16(tile + i * step * 2 * W + (to ^ (i * step & 7) << 4), from, inside && position < end);
+      position += apart;
+      from += (int64_t)apart * stride;
+    }
+  }
+};
+template <int W>
+AD_DEVICE Copier<W> copier_of() { return Copier<W>{(int)threadIdx.x / (W / 8), (int)threadIdx.x % (W / 8)}; }
+
+// The bytes from a tile's beginning to what a lane addresses in ldmatrix, for columns 16·step.., with rows 0.. as first rows of a
+// fragment; wide has the tile's rows as rows of a, or transposed as those of b, and narrow as columns of b.
+template <int W>
+struct Lane {
+  int wide, narrow;
+
+  static AD_DEVICE int at(int lane, int step) { return (lane ^ (2 * step & 7) << 4) + ((2 * step & ~7) << 4); }
+};
+template <int W>
+AD_DEVICE Lane<W> here(Lane<W> l) { return Lane<W>{ad_opaque(l.wide), ad_opaque(l.narrow)}; }
+template <int W>
+AD_DEVICE Lane<W> lane_of(int lane) {
+  return Lane<W>{lane % 16 * 2 * W + ((lane / 16 ^ (lane & 7)) << 4), (lane / 16 * 8 + lane % 8) * 2 * W + ((lane / 8 % 2 ^ (lane & 7)) << 4)};
+}
+
+// The fragment a of ad_mma of rows row.. and columns 16·step.. of a tile.
+template <int W>
+AD_DEVICE void load_a(uint32_t a[4], ad_shared tile, int row, int step, Lane<W> l) {
+  ad_ldmatrix4<false>(a, tile + row * 2 * W + Lane<W>::at(l.wide, step));
+}
+// The fragments b of two products: rows row.. and row+8.. of a tile are columns of b, columns 16·step.. of the tile its rows.
+template <int W>
+AD_DEVICE void load_b(uint32_t b[4], ad_shared tile, int row, int step, Lane<W> l) {
+  ad_ldmatrix4<false>(b, tile + row * 2 * W + Lane<W>::at(l.narrow, step));
+}
+// The fragments b of two products: columns 16·step.. and 8 more of a tile are columns of b, rows row.. of the tile its rows.
+template <int W>
+AD_DEVICE void load_b_transposed(uint32_t b[4], ad_shared tile, int row, int step, Lane<W> l) {
+  ad_ldmatrix4<true>(b, tile + row * 2 * W + Lane<W>::at(l.wide, AD_BUG(attention_fragment, step, step ^ 1)));
+}
+
+// c[m][j] += rows first + 16m.. of a times rows 8j.. of b, over all W columns.
+template <class T, int W, int M, int N>
+AD_DEVICE void multiply_rows(float (&c)[M][N][4], ad_shared a, int first, ad_shared b, Lane<W> lane) {
+  AD_UNROLL
+  for (int k = 0; k < W / 16; k++) {
+    uint32_t fa[M][4];
+    AD_UNROLL
+    for (int m = 0; m < M; m++) load_a(fa[m], a, first + 16 * m, k, lane);
+    AD_UNROLL
+    for (int j = 0; j < N; j += 2) {
+      uint32_t fb[4];
+      load_b(fb, b, 8 * j, k, lane);
+      AD_UNROLL
+      for (int m = 0; m < M; m++) {
+        ad_mma<T>(c[m][j], fa[m], fb);
+        ad_mma<T>(c[m][j + 1], fa[m], fb + 2);
+      }
+    }
+  }
+}
+
+// c[m][j] += p[m], rounded to T, times columns 8j.. of the tile b, which begins at the first of them.
+template <class T, int W, int M, int K, int N>
+AD_DEVICE void multiply_columns(float (&c)[M][N][4], const float (&p)[M][K][4], ad_shared b, Lane<W> lane) {
+  AD_UNROLL
+  for (int k = 0; k < K; k += 2) {
+    uint32_t fa[M][4];
+    AD_UNROLL
+    for (int m = 0; m < M; m++) {
+      fa[m][0] = ad_pack<T>(p[m][k][0], p[m][k][1]);
+      fa[m][1] = ad_pack<T>(p[m][k][2], p[m][k][3]);
+      fa[m][2] = ad_pack<T>(p[m][k + 1][0], p[m][k + 1][1]);
+      fa[m][3] = ad_pack<T>(p[m][k + 1][2], p[m][k + 1][3]);
+    }
+    AD_UNROLL
+    for (int j = 0; j < N; j += 2) {
+      uint32_t fb[4];
+      load_b_transposed(fb, b, 8 * k, j / 2, lane);
+      AD_UNROLL
+      for (int m = 0; m < M; m++) {
+        ad_mma<T>(c[m][j], fa[m], fb);
+        ad_mma<T>(c[m][j + 1], fa[m], fb + 2);
+      }
+    }
+  }
+}
+
+template <int M, int N>
+AD_DEVICE void clear(float (&c)[M][N][4]) {
+  AD_UNROLL
+  for (int m = 0; m < M; m++)
+    AD_UNROLL
+    for (int j = 0; j < N; j++)
+      AD_UNROLL
+      for (int i = 0; i < 4; i++) c[m][j][i] = 0;
+}
+
+// Sums and maxima over the four lanes that hold a row of an accumulator.
+AD_DEVICE float quad_sum(float v) {
+  v += __shfl_xor_sync(AD_ALL, v, 1);
+  return v + __shfl_xor_sync(AD_ALL, v, 2);
+}
+AD_DEVICE float quad_max(float v) {
+  v = ad_max(v, __shfl_xor_sync(AD_ALL, v, 1));
+  return ad_max(v, __shfl_xor_sync(AD_ALL, v, 2));
+}
+
+// Sets rows first.. of dst, addressed by to(r) (null: not stored), to c times factor[m][row half], through the warp's own rows of a tile,
+// so that whole pieces are written.
+template <int W, int M, int N, class T, class F>
+AD_DEVICE void store(const float (&c)[M][N][4], const float (&factor)[M][2], T *tile, int first, int dim, int lane, F to) {
+  __syncwarp();
+  AD_UNROLL
+  for (int m = 0; m < M; m++)
+    AD_UNROLL
+    for (int j = 0; j < N; j++)
+      AD_UNROLL
+      for (int i = 0; i < 2; i++)
+        *(uint32_t *)(tile + tile_at<W>(first + 16 * m + 8 * i + lane / 4, j) + lane % 4 * 2) = ad_pack<T>(c[m][j][2 * i] * factor[m][i], c[m][j][2 * i + 1] * factor[m][i]);
+  __syncwarp();
+  AD_UNROLL
+  for (int i = 0; i < 16 * M * N / 32; i++) {
+    const int r = first + (i * 32 + lane) / N, p = (i * 32 + lane) % N;
+    T *row = to(r);
+    if (row && p * 8 < dim) *(ad_u4 *)(row + p * 8) = *(const ad_u4 *)(tile + tile_at<W>(r, p));
+  }
+}
+
+// Begins to copy a tile of queries from columns of heads of dim elements.
+template <int ROWS, class T, int W>
+AD_DEVICE void fetch_queries(ad_shared tile, const T *x, int stride, const Queries &q, int dim, Copier<W> c) {
+  const T *from = x + (int64_t)q.b * q.seq * stride + q.h(c.row) * dim + c.piece * 8;
+  c.template copy<ROWS>(tile, from, stride, q.t(c.row), c.step >> q.fold, q.seq, c.piece * 8 < dim && q.h(c.row) < q.headEnd);
+}
+
+// y = attention, lse [n,heads] = the logarithm to base 2 of the sum of 2^(scale·score), delta [n,heads] = Σ dy·y of each row. y and lse may
+// be null, and delta and dy together. scale is the soft-max's times log2 e and positive. Grid: tiles of tokens; tiles of heads
+// (each group's apart); sequences. A warp has 16·M rows; tiles have 64·M rows and N keys.
+template <class T, int W, int M, int N, bool DROP>
+AD_DEVICE void forward(T *y, float *lse, float *delta, const T *qkv, const T *dy, const Problem &p, float scale, float keep) {
+  constexpr int rows = 64 * M;
+  AD_DYNAMIC_SHARED(T, memory);
+  const ad_shared tileQ = ad_shared_address(memory), tileK = tileQ + rows * 2 * W, tileV = tileK + N * 2 * W;
+  const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 * M;
+  const Lane<W> lanes = lane_of<W>(lane);
+  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, g = blockIdx.y / folded;
+  // Late tokens see the most keys: they go first.
+  const Queries q = {(int)blockIdx.z, (int)(gridDim.x - 1 - blockIdx.x) * (rows >> p.fold), g * group + ((int)blockIdx.y % folded << p.fold), (g + 1) * group, p.fold, p.seq};
+  const int width = p.width();
+  const Copier<W> copier = copier_of<W>();
+  const bool inside = copier.piece * 8 < p.dim;
+  const T *const keys = qkv + (int64_t)q.b * p.seq * width + (p.heads + g) * p.dim + copier.piece * 8;
+  int least, most;
+  bounds<rows>(p, q, lane, least, most);
+  const int end = q.clamped(rows - 1) + 1, begin = least / N * N;
+  auto fetch = [&](ad_shared tile, int from, int u0) {
+    copier.template copy<N>(tile, keys + ad_opaque(from), width, u0 + copier.row, copier.step, p.seq, inside);
+    ad_cp_commit();
+  };
+  fetch_queries<rows>(tileQ, qkv, width, q, p.dim, copier);
+  fetch(tileK, 0, begin);
+
+  float out[M][W / 8][4], largest[M][2], sum[M][2];
+  clear(out);
+  AD_UNROLL
+  for (int m = 0; m < M; m++)
+    AD_UNROLL
+    for (int i = 0; i < 2; i++) largest[m][i] = -kInfinity, sum[m][i] = 0;
+  for (int u0 = begin; u0 < end; u0 += N) {
+    const Lane<W> at = here(lanes);
+    const int row = ad_opaque(first + lane / 4);
+    ad_cp_wait<0>();
+    __syncthreads();  // the keys are there, and all are done with the values before
+    fetch(tileV, p.kvHeads * p.dim, u0);
+    float s[M][N / 8][4];
+    clear(s);
+    multiply_rows<T>(s, tileQ, first, tileK, at);
+    ad_cp_wait<0>();
+    AD_BUG(attention_barrier, __syncthreads(), );  // the values are there, and all are done with the keys
+    if (u0 + N < end) fetch(tileK, 0, u0 + N);
+    const bool masked = u0 < most || u0 + N - 1 > q.token;
+    AD_UNROLL
+    for (int m = 0; m < M; m++)
+      AD_UNROLL
+      for (int i = 0; i < 2; i++) {
+        const int r = row + 16 * m + 8 * i, t = q.clamped(r);
+        if (masked) {
+          const int from = p.start(q.b, t);
+          AD_UNROLL
+          for (int j = 0; j < N / 8; j++)
+            AD_UNROLL
+            for (int e = 0; e < 2; e++) {
+              const int u = u0 + 8 * j + lane % 4 * 2 + e;
+              if (u < from || u > t) s[m][j][2 * i + e] = -kInfinity;
+            }
+        }
+        float top = largest[m][i];
+        AD_UNROLL
+        for (int j = 0; j < N / 8; j++) top = ad_max(top, ad_max(s[m][j][2 * i], s[m][j][2 * i + 1]));
+        top = quad_max(top);
+        const float base = top == -kInfinity ? 0.0f : top * scale;
+        const float before = ad_exp2(ad_fma(largest[m][i], scale, -base));
+        largest[m][i] = top;
+        float total = 0;
+        AD_UNROLL
+        for (int j = 0; j < N / 8; j++)
+          AD_UNROLL
+          for (int e = 2 * i; e < 2 * i + 2; e++) {
+            s[m][j][e] = ad_exp2(ad_fma(s[m][j][e], scale, -base));
+            total += s[m][j][e];
+          }
+        sum[m][i] = ad_fma(sum[m][i], before, total);
+        AD_UNROLL
+        for (int j = 0; j < W / 8; j++) {
+          out[m][j][2 * i] *= before;
+          out[m][j][2 * i + 1] *= before;
+        }
+        if constexpr (DROP) {
+          const uint32_t dropped = p.drop().template pairs<N / 8>(p.element(q.b, q.h(r), t, u0 + lane % 4 * 2));
+          AD_UNROLL
+          for (int j = 0; j < N / 8; j++)
+            AD_UNROLL
+            for (int e = 0; e < 2; e++)
+              if (dropped >> (2 * j + e) & 1) s[m][j][2 * i + e] = 0;
+        }
+      }
+    __syncwarp();  // what follows is not begun before, which would take registers
+    multiply_columns<T>(out, s, tileV, at);
+  }
+
+  float factor[M][2];
+  AD_UNROLL
+  for (int m = 0; m < M; m++)
+    AD_UNROLL
+    for (int i = 0; i < 2; i++) {
+      const int r = first + 16 * m + 8 * i + lane / 4;
+      const float total = quad_sum(sum[m][i]);
+      factor[m][i] = keep / total;
+      const int64_t element = q.at(r, p.heads, 1);
+      if (lse && lane % 4 == 0 && q.valid(r)) lse[element] = ad_fma(largest[m][i], scale, ad_log2(total));
+      if (delta) {
+        float d = 0;
+        if (q.valid(r)) {
+          const T *row = dy + element * p.dim + lane % 4 * 2;
+          AD_UNROLL
+          for (int j = 0; j < W / 8; j++)
+            if (8 * j < p.dim) d += ad_float(row[8 * j]) * out[m][j][2 * i] + ad_float(row[8 * j + 1]) * out[m][j][2 * i + 1];
+        }
+        d = quad_sum(d) * factor[m][i];
+        if (lane % 4 == 0 && q.valid(r)) delta[element] = d;
+      }
+    }
+  if (y) store<W>(out, factor, memory, first, p.dim, lane, [&](int r) { return q.valid(r) ? y + q.at(r, (int64_t)p.heads * p.dim, p.dim) : nullptr; });
+}
+
+// The queries' columns of dqkv. Grid and rows as forward. delta and lse are forward's.
+template <class T, int W, int M, int N, bool DROP>
+AD_DEVICE void grad_queries(T *dqkv, const T *dy, const T *qkv, const float *lse, const float *delta, const Problem &p, float scale, float gain, float keep) {
+  constexpr int rows = 64 * M;
+  AD_DYNAMIC_SHARED(T, memory);
+  const ad_shared tileQ = ad_shared_address(memory), tileG = tileQ + rows * 2 * W, tiles = tileG + rows * 2 * W;  // then keys and values, twice
+  const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 * M;
+  const Lane<W> lanes = lane_of<W>(lane);
+  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, g = blockIdx.y / folded;
+  const Queries q = {(int)blockIdx.z, (int)(gridDim.x - 1 - blockIdx.x) * (rows >> p.fold), g * group + ((int)blockIdx.y % folded << p.fold), (g + 1) * group, p.fold, p.seq};
+  const int width = p.width();
+  const Copier<W> copier = copier_of<W>();
+  const bool inside = copier.piece * 8 < p.dim;
+  const T *const keys = qkv + (int64_t)q.b * p.seq * width + (p.heads + g) * p.dim + copier.piece * 8;
+  int least, most;
+  bounds<rows>(p, q, lane, least, most);
+  const int end = q.clamped(rows - 1) + 1, begin = least / N * N;
+  auto fetch = [&](int stage, int u0) {
+    copier.template copy<N>(tiles + stage * 4 * N * W, keys, width, u0 + copier.row, copier.step, p.seq, inside);
+    copier.template copy<N>(tiles + stage * 4 * N * W + 2 * N * W, keys + ad_opaque(p.kvHeads * p.dim), width, u0 + copier.row, copier.step, p.seq, inside);
+    ad_cp_commit();
+  };
+  fetch_queries<rows>(tileQ, qkv, width, q, p.dim, copier);
+  fetch_queries<rows>(tileG, dy, p.heads * p.dim, q, p.dim, copier);
+  fetch(0, begin);
+
+  float dq[M][W / 8][4], sum[M][2], mean[M][2];
+  clear(dq);
+  AD_UNROLL
+  for (int m = 0; m < M; m++)
+    AD_UNROLL
+    for (int i = 0; i < 2; i++) {
+      const int r = first + 16 * m + 8 * i + lane / 4;
+      const int64_t element = q.at(r, p.heads, 1);
+      sum[m][i] = q.valid(r) ? lse[element] : kInfinity;  // probabilities of rows that do not exist are 0
+      mean[m][i] = q.valid(r) ? delta[element] : 0;
+    }
+  for (int u0 = begin, stage = 0; u0 < end; u0 += N, stage ^= 1) {
+    const Lane<W> at = here(lanes);
+    const int row = ad_opaque(first + lane / 4);
+    const ad_shared tileK = tiles + stage * 4 * N * W, tileV = tileK + 2 * N * W;
+    ad_cp_wait<0>();
+    AD_BUG(attention_grad_barrier, __syncthreads(), );  // this stage is there, and all are done with the other
+    if (u0 + N < end) fetch(stage ^ 1, u0 + N);
+    float s[M][N / 8][4], d[M][N / 8][4];
+    clear(s);
+    clear(d);
+    multiply_rows<T>(s, tileQ, first, tileK, at);
+    multiply_rows<T>(d, tileG, first, tileV, at);
+    const bool masked = u0 < most || u0 + N - 1 > q.token;
+    AD_UNROLL
+    for (int m = 0; m < M; m++)
+      AD_UNROLL
+      for (int i = 0; i < 2; i++) {
+        const int r = row + 16 * m + 8 * i, t = q.clamped(r), from = masked ? p.start(q.b, t) : 0;
+        uint32_t dropped = 0;
+        if constexpr (DROP) dropped = p.drop().template pairs<N / 8>(p.element(q.b, q.h(r), t, u0 + lane % 4 * 2));
+        AD_UNROLL
+        for (int j = 0; j < N / 8; j++)
+          AD_UNROLL
+          for (int e = 0; e < 2; e++) {
+            const int u = u0 + 8 * j + lane % 4 * 2 + e;
+            float x = ad_exp2(ad_fma(s[m][j][2 * i + e], scale, -sum[m][i]));
+            if (masked && (u < from || u > t)) x = 0;
+            float dx = d[m][j][2 * i + e];
+            if constexpr (DROP) dx = dropped >> (2 * j + e) & 1 ? 0 : dx * keep;
+            s[m][j][2 * i + e] = x * (dx - mean[m][i]);
+          }
+      }
+    __syncwarp();  // as in forward
+    multiply_columns<T>(dq, s, tileK, at);
+  }
+  float factor[M][2];
+  AD_UNROLL
+  for (int m = 0; m < M; m++) factor[m][0] = factor[m][1] = gain;
+  store<W>(dq, factor, memory, first, p.dim, lane, [&](int r) { return q.valid(r) ? dqkv + q.at(r, width, p.dim) : nullptr; });
+}
+
+// The keys' and values' columns of dqkv: a block has 64 keys and goes over the queries that see them, of `share` heads of the group in
+// turn. With parts [splits,n,2·kvHeads·dim], where splits is the shares of a group, each share's sums are written there (reduce adds
+// them), else to dqkv. Tiles have N rows of queries; WO columns of the result are computed at a time.
+// Grid: tiles of keys; W/WO times shares times key heads; sequences.
+template <class T, int W, int WO, int N, bool DROP>
+AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const float *lse, const float *delta, const Problem &p, int share, float scale, float gain, float keep) {
+  AD_DYNAMIC_SHARED(T, memory);
+  const ad_shared tileK = ad_shared_address(memory), tileV = tileK + 64 * 2 * W, tiles = tileV + 64 * 2 * W;  // then queries and gradients, twice
+  AD_SHARED(float, sums, 2 * N);
+  AD_SHARED(float, means, 2 * N);
+  AD_SHARED(int, starts, 2 * N);
+  const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
+  const Lane<W> lanes = lane_of<W>(lane);
+  const int group = p.heads / p.kvHeads, shares = (group + share - 1) / share;
+  const int column = blockIdx.y % (W / WO) * WO, split = blockIdx.y / (W / WO) % shares, g = blockIdx.y / (W / WO) / shares;
+  const int b = blockIdx.z, u0 = blockIdx.x * 64, u1 = u0 + 64 < p.seq ? u0 + 64 : p.seq;
+  const int width = p.width();
+  const Copier<W> copier = copier_of<W>();
+  const bool inside = copier.piece * 8 < p.dim;
+  const int head0 = g * group + split * share, headEnd = head0 + share < (g + 1) * group ? head0 + share : (g + 1) * group;
+  const T *const keys = qkv + (int64_t)b * p.seq * width + (p.heads + g) * p.dim + copier.piece * 8;
+
+  // The last token that sees one of the keys, then the tiles of queries, token by token in one set of heads after the other.
+  int beyond = 0;
+  for (int t = u0 + lane; t < p.seq; t += 32)
+    if (p.start(b, t) < u1) beyond = -t - 1 < beyond ? -t - 1 : beyond;
+  const int tokens = N >> p.fold, tokenTiles = (-warp_min(beyond) - u0 + tokens - 1) / tokens;
+  const int tilesN = tokenTiles * ((headEnd - head0 + (1 << p.fold) - 1) >> p.fold);
+  auto queries = [&](int i) { return Queries{b, u0 + i % tokenTiles * tokens, head0 + (i / tokenTiles << p.fold), headEnd, p.fold, p.seq}; };
+  auto fetchQueries = [&](int stage, int i) {
+    const Queries q = queries(i);
+    fetch_queries<N>(tiles + stage * 4 * N * W, qkv, width, q, p.dim, copier);
+    fetch_queries<N>(tiles + stage * 4 * N * W + 2 * N * W, dy, p.heads * p.dim, q, p.dim, copier);
+    ad_cp_commit();
+    for (int r = threadIdx.x; r < N; r += kThreads) {
+      const int64_t element = q.at(r, p.heads, 1);
+      const bool valid = q.valid(r);
+      sums[stage * N + r] = valid ? lse[element] : kInfinity;  // probabilities of rows that do not exist are 0
+      means[stage * N + r] = valid ? delta[element] : 0;
+      starts[stage * N + r] = valid ? p.start(b, q.t(r)) : 0;
+    }
+  };
+  copier.template copy<64>(tileK, keys, width, u0 + copier.row, copier.step, p.seq, inside);
+  copier.template copy<64>(tileV, keys + p.kvHeads * p.dim, width, u0 + copier.row, copier.step, p.seq, inside);
+  fetchQueries(0, 0);
+
+  float dk[1][WO / 8][4], dv[1][WO / 8][4];
+  clear(dk);
+  clear(dv);
+  for (int i = 0, stage = 0; i < tilesN; i++, stage ^= 1) {
+    const Lane<W> at = here(lanes);
+    const ad_shared tileQ = tiles + stage * 4 * N * W, tileG = tileQ + 2 * N * W;
+    ad_cp_wait<0>();
+    AD_BUG(attention_grad_keys_barrier, __syncthreads(), );  // this stage is there, and all are done with the other
+    if (i + 1 < tilesN) fetchQueries(stage ^ 1, i + 1);
+    const Queries q = queries(i);
+    float s[1][N / 8][4], d[1][N / 8][4];  // of keys by queries
+    clear(s);
+    clear(d);
+    multiply_rows<T>(s, tileK, first, tileQ, at);
+    multiply_rows<T>(d, tileV, first, tileG, at);
+    AD_UNROLL
+    for (int j = 0; j < N / 8; j++)
+      AD_UNROLL
+      for (int e = 0; e < 2; e++) {
+        const int r = 8 * j + lane % 4 * 2 + e, t = q.t(r), start = starts[stage * N + r];
+        const float sum = sums[stage * N + r], mean = means[stage * N + r];
+        AD_UNROLL
+        for (int i = 0; i < 2; i++) {
+          const int u = u0 + first + 8 * i + lane / 4;
+          float x = ad_exp2(ad_fma(s[0][j][2 * i + e], scale, -sum)), dx = d[0][j][2 * i + e];
+          if (u < start || u > t) x = 0;
+          float kept = x;
+          if constexpr (DROP) {
+            const float k = p.drop().dropped(p.element(b, q.h(r), t, u)) ? 0 : keep;
+            kept *= k;
+            dx *= k;
+          }
+          s[0][j][2 * i + e] = kept;
+          d[0][j][2 * i + e] = x * (dx - mean);
+        }
+      }
+    multiply_columns<T>(dv, s, tileG + 2 * column, at);
+    multiply_columns<T>(dk, d, tileQ + 2 * column, at);
+  }
+  if (parts) {
+    AD_UNROLL
+    for (int i = 0; i < 2; i++) {
+      const int u = u0 + first + 8 * i + lane / 4;
+      if (u >= p.seq) continue;
+      const int64_t rows = (int64_t)gridDim.z * p.seq;
+      float *row = parts + ((split * rows + (int64_t)b * p.seq + u) * 2 * p.kvHeads + g) * p.dim + column + lane % 4 * 2;
+      AD_UNROLL
+      for (int j = 0; j < WO / 8; j++)
+        if (column + 8 * j < p.dim)
+          AD_UNROLL
+          for (int e = 0; e < 2; e++) {
+            row[8 * j + e] = dk[0][j][2 * i + e] * gain;
+            row[p.kvHeads * p.dim + 8 * j + e] = dv[0][j][2 * i + e];
+          }
+    }
+    return;
+  }
+  T *const out = dqkv + (int64_t)b * p.seq * width + (p.heads + g) * p.dim + column;
+  const float gains[1][2] = {{gain, gain}}, ones[1][2] = {{1, 1}};
+  store<W>(dk, gains, memory, first, p.dim - column, lane, [&](int r) { return u0 + r < p.seq ? out + (u0 + r) * width : nullptr; });
+  store<W>(dv, ones, memory + 64 * W, first, p.dim - column, lane, [&](int r) { return u0 + r < p.seq ? out + p.kvHeads * p.dim + (u0 + r) * width : nullptr; });
+}
+
+}  // namespace attention
+
+// The kernels of tiles W wide, without and with dropout. M and N: forward's; MQ, NQ: grad_queries'; WO, NK: grad_keys'.
+#define ATTENTION_KERNELS(W, M, N, MQ, NQ, WO, NK) \
+  ATTENTION_KERNELS_OF(W, M, N, MQ, NQ, WO, NK, bf16, bf16, , false) ATTENTION_KERNELS_OF(W, M, N, MQ, NQ, WO, NK, bf16, bf16, drop_, true) \
+  ATTENTION_KERNELS_OF(W, M, N, MQ, NQ, WO, NK, f16, f16, , false) ATTENTION_KERNELS_OF(W, M, N, MQ, NQ, WO, NK, f16, f16, drop_, true)
+
+#define ATTENTION_KERNELS_OF(W, M, N, MQ, NQ, WO, NK, S, T, D, DROP)                                                                              \
+  AD_KERNEL(attention##W##_##D##S, (T * y, float *lse, float *delta, const T *qkv, const T *dy, const int32_t *docStart, const int32_t *key, ATTENTION_PROBLEM, float scale, float keep), 128) { \
+    attention::forward<T, W, M, N, DROP>(y, lse, delta, qkv, dy, ATTENTION_GIVEN, scale, keep);                                                   \
+  }                                                                                                                                               \
+  AD_KERNEL(attention##W##_grad_queries_##D##S, (T * dqkv, const T *dy, const T *qkv, const int32_t *docStart, const int32_t *key, const float *lse, const float *delta, ATTENTION_PROBLEM, float scale, float gain, float keep), 128) { \
+    attention::grad_queries<T, W, MQ, NQ, DROP>(dqkv, dy, qkv, lse, delta, ATTENTION_GIVEN, scale, gain, keep);                                   \
+  }                                                                                                                                               \
+  AD_KERNEL(attention##W##_grad_keys_##D##S, (T * dqkv, float *parts, const T *dy, const T *qkv, const int32_t *docStart, const int32_t *key, const float *lse, const float *delta, ATTENTION_PROBLEM, int32_t share, float scale, float gain, float keep), 128) { \
+    attention::grad_keys<T, W, WO, NK, DROP>(dqkv, parts, dy, qkv, lse, delta, ATTENTION_GIVEN, share, scale, gain, keep);                        \
+  }
