@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) || defined(STANDIN_UCONTEXT)
 #include <ucontext.h>
 #endif
 
@@ -46,8 +46,8 @@ char *map_guarded(size_t bytes) {
   return m + whole;  // the end
 }
 
-// Switching between stacks.
-#if defined(__x86_64__)
+// Switching between stacks. STANDIN_UCONTEXT tries the portable way on a machine that has the other.
+#if defined(__x86_64__) && !defined(STANDIN_UCONTEXT)
 struct Context {
   void *sp;
 };
