@@ -34,8 +34,8 @@ func (d *Device) compile(c *compute.Call, m *memory) (func() error, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	if err := checkOverlap(c); err != nil {
-		return nil, fmt.Errorf("%s: %v: %w", c.Name, c.Kernel, err)
+	if err := c.CheckOverlap(); err != nil {
+		return nil, err
 	}
 	hosts := func(role string, buffers []compute.Buffer) (all [4]compute.Host, err error) {
 		for i, b := range buffers {
@@ -85,52 +85,4 @@ func (p *program) Run(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// checkOverlap reports outputs or scratch that share memory with another operand where the kernel does not allow it.
-func checkOverlap(c *compute.Call) error {
-	for i, out := range c.Out {
-		for j, in := range c.In {
-			if overlap(out, in) && !mayAlias(c.Kernel, i, j, out, in) {
-				return fmt.Errorf("output %d overlaps input %d in %v at offsets %d and %d", i, j, out.Space, out.Offset, in.Offset)
-			}
-		}
-		for j, other := range c.Out[:i] {
-			if overlap(out, other) {
-				return fmt.Errorf("outputs %d and %d overlap in %v at offsets %d and %d", i, j, out.Space, out.Offset, other.Offset)
-			}
-		}
-	}
-	for _, side := range [][]compute.Buffer{c.In, c.Out} {
-		for _, b := range side {
-			if overlap(c.Work, b) {
-				return fmt.Errorf("work overlaps an operand in %v at offsets %d and %d", b.Space, c.Work.Offset, b.Offset)
-			}
-		}
-	}
-	return nil
-}
-
-func overlap(a, b compute.Buffer) bool {
-	return a.Space != compute.None && a.Space == b.Space && a.Offset < b.Offset+b.Bytes() && b.Offset < a.Offset+a.Bytes()
-}
-
-// mayAlias reports whether the kernel allows output i to be exactly the memory of input j.
-func mayAlias(k compute.Kernel, i, j int, out, in compute.Buffer) bool {
-	if out.Offset != in.Offset || out.Bytes() != in.Bytes() {
-		return false
-	}
-	switch k {
-	case compute.Add, compute.Activation, compute.ActivationGrad:
-		return true
-	case compute.Dropout:
-		return j == 0
-	case compute.LayerNormGrad:
-		return i == 0 && (j == 0 || j == 3)
-	case compute.Linear:
-		return j == 3
-	case compute.LinearGradX:
-		return j == 2
-	}
-	return false
 }
