@@ -1,5 +1,6 @@
-// Causal soft-max attention on tensor cores, forward and backward. The scores exist a tile at a time, in registers (Dao 2023, FlashAttention-2, arXiv 2307.08691). attention64.cu, attention128.cu and attention256.cu make the kernels of one
-// width of tiles each: the head dimension, a multiple of 8, is filled up to it with zeros.
+// Causal soft-max attention on tensor cores, forward and backward. The scores exist a tile at a time, in registers (Dao 2023,
+// FlashAttention-2, arXiv 2307.08691). attention64.cu, attention128.cu and attention256.cu make the kernels of one width of tiles each: the
+// head dimension, a multiple of 8, is filled up to it with zeros.
 //
 // A block is four warps. Each multiplies 16 rows (or keys) of its own with the whole tile of the other side, so that soft-max and
 // the products' second operands stay in the warp's registers.
@@ -15,11 +16,10 @@ constexpr int kThreads = 128;
 template <int W>
 AD_DEVICE int tile_at(int row, int piece) { return row * W + ((piece ^ (row & 7)) << 3); }
 
-// What a thread copies of tiles W wide: piece `piece` of the rows row, row + step, … The rows of a tile lie at positions (tokens) that are
-// step positions apart.
-template <int W>
+// What one of THREADS threads copies of tiles W wide: piece `piece` of the rows row, row + step, …
+template <int W, int THREADS = kThreads>
 struct Copier {
-  static constexpr int step = kThreads / (W / 8);
+  static constexpr int step = THREADS / (W / 8);
   int row, piece;
 
   // Begins to copy ROWS rows from positions position, position + apart, …; those from `end` on, and columns from dim on, are zeros. from is
