@@ -49,8 +49,8 @@ func layerNormGrad(q *Queue, o layerNormGrads, rows, width int, epsilon float32,
 	}
 	grid := Grid{Blocks: Dim{blocks}, Threads: Dim{threads}}
 	args := []any{o.DX, gainParts, biasParts, o.DY, o.X, o.Gain, o.Base, rows, width}
-	if teams > 1 || team == 0 {
-		grid.Shared = 2 * 4 * width
+	if team == 0 || len(sums) > 0 {
+		grid.Shared = teams * 2 * 4 * width
 	}
 	if team > 0 {
 		args = append(args, team)
@@ -73,18 +73,15 @@ func layerNormGrad(q *Queue, o layerNormGrads, rows, width int, epsilon float32,
 // variant for any width), and how many blocks a multiprocessor holds.
 func layerNormTeam(width int, s Store) (variant string, team, blocks int) {
 	vectors := width / s.vector()
-	if width%s.vector() != 0 || vectors > 4*256 {
-		return "_any", 0, 4
+	for _, v := range []struct{ k, blocks int }{{1, 2}, {2, 2}, {4, 1}} {
+		if width%s.vector() != 0 || vectors > 256*v.k || v.k == 4 && s != F32 { // a thread has no registers for 4 vectors of 8
+			continue
+		}
+		for team = 32; team*v.k < vectors; team *= 2 {
+		}
+		return fmt.Sprint(v.k), team, v.blocks
 	}
-	k := 1
-	for k*256 < vectors {
-		k *= 2
-	}
-	team = 32
-	for team*k < vectors {
-		team *= 2
-	}
-	return fmt.Sprint(k), team, map[int]int{1: 3, 2: 2, 4: 1}[k]
+	return "_any", 0, 4
 }
 
 // layerNormGainGrad prepares dgain [width] float32 += the gain's gradient from dy and x [rows,width], as s. work has

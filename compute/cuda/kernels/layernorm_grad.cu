@@ -30,19 +30,23 @@ AD_DEVICE void team_sums(float *v, float *partial, int team) {
 }
 
 // Rows whose width is a multiple of a vector and at most K vectors for each thread of a team, which are kept in registers. Teams take
-// rows in turn; the next row is under way while one is worked on.
+// rows in turn; where registers suffice, the next row is under way while one is worked on. The sums over rows are in shared memory.
 template <int K, class T>
 AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, int32_t width, int32_t team, float epsilon) {
   constexpr int N = ad_vector<T>::n;
   AD_SHARED(float, partial, 4 * 8);
-  AD_DYNAMIC_SHARED(float, columns);  // [2,width], of more than one team
+  AD_DYNAMIC_SHARED(float, columns);  // [teams,2,width], if sums are wanted
   const int lane = threadIdx.x % team, own = threadIdx.x / team, teams = blockDim.x / team;
   const int32_t step = gridDim.x * teams;
   const float share = 1.0f / width;
-  float sumGain[K * N], sumBias[K * N];
-  AD_UNROLL
-  for (int i = 0; i < K * N; i++) sumGain[i] = sumBias[i] = 0;
+  const bool summed = dgain || dbias;
+  float *mine = columns + own * 2 * width;  // a thread only touches its own columns until the end
+  if (summed)
+    for (int i = lane * N; i < width; i += team * N)
+      AD_UNROLL
+      for (int j = 0; j < N; j++) mine[i + j] = mine[width + i + j] = 0;
 
+  constexpr bool ahead = K == 1;
   ad_vector<T> vx[K], vdy[K], nextX[K], nextDY[K];
   auto load = [&](int32_t row, ad_vector<T> *tx, ad_vector<T> *tdy) {
     AD_UNROLL
@@ -56,40 +60,59 @@ AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, co
       }
     }
   };
-  load(blockIdx.x * teams + own, nextX, nextDY);
+  if constexpr (ahead) load(blockIdx.x * teams + own, nextX, nextDY);
   for (int32_t first = blockIdx.x * teams; first < rows; first += step) {
     const int32_t row = first + own;
-    AD_UNROLL
-    for (int k = 0; k < K; k++) vx[k] = nextX[k], vdy[k] = nextDY[k];
-    load(row + step, nextX, nextDY);
-    ad_vector<T> vbase[K];
-    AD_UNROLL
-    for (int k = 0; k < K; k++) {
-      const int column = (k * team + lane) * N;
-      if (base && row < rows && column < width) vbase[k] = ad_load(base + (int64_t)row * width + column);
-      else vbase[k] = __builtin_bit_cast(ad_vector<T>, ad_u4{0, 0, 0, 0});
+    if constexpr (ahead) {
+      AD_UNROLL
+      for (int k = 0; k < K; k++) vx[k] = nextX[k], vdy[k] = nextDY[k];
+      load(row + step, nextX, nextDY);
+    } else {
+      load(row, vx, vdy);
     }
+    float h[K * N], d[K * N];  // x, then x̂; dy
     float sum = 0;
     AD_UNROLL
     for (int k = 0; k < K; k++)
       AD_UNROLL
-      for (int i = 0; i < N; i++) sum += vx[k][i];
+      for (int i = 0; i < N; i++) {
+        h[k * N + i] = vx[k][i];
+        d[k * N + i] = vdy[k][i];
+        sum += h[k * N + i];
+      }
     team_sums<1>(&sum, partial, team);
     const float mean = sum * share;
     float squares = 0;
     AD_UNROLL
-    for (int k = 0; k < K; k++)
-      if ((k * team + lane) * N < width)
-        AD_UNROLL
-        for (int i = 0; i < N; i++) squares = ad_fma(vx[k][i] - mean, vx[k][i] - mean, squares);
+    for (int k = 0; k < K; k++) {
+      const bool inside = (k * team + lane) * N < width;
+      AD_UNROLL
+      for (int i = 0; i < N; i++) {
+        h[k * N + i] = inside ? h[k * N + i] - mean : 0.0f;
+        squares = ad_fma(h[k * N + i], h[k * N + i], squares);
+      }
+    }
     team_sums<1>(&squares, partial + 8, team);
     const float rstd = ad_rsqrt(squares * share + epsilon);
     AD_UNROLL
-    for (int k = 0; k < K; k++)
+    for (int i = 0; i < K * N; i++) h[i] *= rstd;
+    if (summed)
       AD_UNROLL
-      for (int i = 0; i < N; i++) {
-        sumGain[k * N + i] = ad_fma(vdy[k][i], (vx[k][i] - mean) * rstd, sumGain[k * N + i]);
-        sumBias[k * N + i] += vdy[k][i];
+      for (int k = 0; k < K; k++) {
+        const int column = (k * team + lane) * N;
+        if (column >= width) continue;
+        AD_UNROLL
+        for (int i = 0; i < N; i += 4) {
+          float *to = mine + column + i;
+          ad_vector<float> g = ad_load(to), b = ad_load(to + width);
+          AD_UNROLL
+          for (int j = 0; j < 4; j++) {
+            g.e[j] = ad_fma(d[k * N + i + j], h[k * N + i + j], g.e[j]);
+            b.e[j] += d[k * N + i + j];
+          }
+          ad_store(to, g);
+          ad_store(to + width, b);
+        }
       }
     if (!dx) continue;  // the same for all threads
     float sums[2] = {0, 0};  // of g and of g·x̂
@@ -100,9 +123,9 @@ AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, co
       const ad_vector<T> w = ad_load(gain + column);
       AD_UNROLL
       for (int i = 0; i < N; i++) {
-        const float g = vdy[k][i] * w[i];
-        sums[0] += g;
-        sums[1] = ad_fma(g, (vx[k][i] - mean) * rstd, sums[1]);
+        d[k * N + i] *= w[i];
+        sums[0] += d[k * N + i];
+        sums[1] = ad_fma(d[k * N + i], h[k * N + i], sums[1]);
       }
     }
     team_sums<2>(sums, partial + 16, team);
@@ -111,37 +134,26 @@ AD_DEVICE void layernorm_grad(T *dx, float *dgain, float *dbias, const T *dy, co
     for (int k = 0; k < K; k++) {
       const int column = (k * team + lane) * N;
       if (row >= rows || column >= width) continue;
-      const ad_vector<T> w = ad_load(gain + column);
+      const int64_t at = (int64_t)row * width + column;
+      const ad_vector<T> b = base ? ad_load(base + at) : __builtin_bit_cast(ad_vector<T>, ad_u4{0, 0, 0, 0});
       ad_vector<T> r;
       AD_UNROLL
-      for (int i = 0; i < N; i++) r.e[i] = ad_cast<T>(vbase[k][i] + rstd * (vdy[k][i] * w[i] - meanG - (vx[k][i] - mean) * rstd * meanDot));
-      ad_store(dx + (int64_t)row * width + column, r);
+      for (int i = 0; i < N; i++) r.e[i] = ad_cast<T>(b[i] + rstd * (d[k * N + i] - meanG - h[k * N + i] * meanDot));
+      ad_store(dx + at, r);
     }
   }
 
   // The teams' sums are added in their order.
-  if (!dgain && !dbias) return;
-  for (int t = 0; t < teams; t++) {
-    if (t == own)
-      AD_UNROLL
-      for (int k = 0; k < K; k++) {
-        const int column = (k * team + lane) * N;
-        if (column >= width) continue;
-        if (t > 0)
-          AD_UNROLL
-          for (int i = 0; i < N; i++) {
-            sumGain[k * N + i] += columns[column + i];
-            sumBias[k * N + i] += columns[width + column + i];
-          }
-        float *toGain = t < teams - 1 ? columns : dgain ? dgain + (int64_t)blockIdx.x * width : nullptr;
-        float *toBias = t < teams - 1 ? columns + width : dbias ? dbias + (int64_t)blockIdx.x * width : nullptr;
-        AD_UNROLL
-        for (int i = 0; i < N; i++) {
-          if (toGain) toGain[column + i] = sumGain[k * N + i];
-          if (toBias) toBias[column + i] = sumBias[k * N + i];
-        }
-      }
-    AD_BUG(layernorm_grad_teams, __syncthreads(), );
+  if (!summed) return;
+  AD_BUG(layernorm_grad_teams, __syncthreads(), );
+  for (int i = threadIdx.x; i < width; i += blockDim.x) {
+    float g = 0, b = 0;
+    for (int t = 0; t < teams; t++) {
+      g += columns[t * 2 * width + i];
+      b += columns[(t * 2 + 1) * width + i];
+    }
+    if (dgain) dgain[(int64_t)blockIdx.x * width + i] = g;
+    if (dbias) dbias[(int64_t)blockIdx.x * width + i] = b;
   }
 }
 
@@ -191,11 +203,11 @@ AD_DEVICE void layernorm_grad_any(T *dx, float *dgain, float *dbias, const T *dy
     layernorm_grad<K>(dx, dgain, dbias, dy, x, gain, base, rows, width, team, epsilon);                                                      \
   }
 #define KERNEL(S, T)                                                                                                                         \
-  VECTORS(1, S, T, 256, 3)                                                                                                                      \
-  VECTORS(2, S, T, 256, 2)                                                                                                                      \
-  VECTORS(4, S, T, 256, 1)                                                                                                                      \
+  VECTORS(1, S, T, 256, 2)                                                                                                                      \
+  VECTORS(2, S, T, 256, 1)                                                                                                                      \
   AD_KERNEL(layernorm_grad_any_##S, (T * dx, float *dgain, float *dbias, const T *dy, const T *x, const T *gain, const T *base, int32_t rows, \
       int32_t width, float epsilon), 256) {                                                                                                  \
     layernorm_grad_any(dx, dgain, dbias, dy, x, gain, base, rows, width, epsilon);                                                           \
   }
 AD_STORES(KERNEL)
+VECTORS(4, f32, float, 256, 1)
