@@ -430,42 +430,52 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
-// FuzzRestore: any state is refused, or the stream goes on without a panic.
-func FuzzRestore(f *testing.F) {
-	cfg := Config{Sentinels: sentinels, Pack: Options{Sequence: 16}, FIM: fim.Default(), Epochs: 2}
-	make := func() *Stream {
-		s, err := NewStream(context.Background(), library(5), letters{}, cfg)
-		if err != nil {
-			f.Fatal(err)
-		}
-		return s
-	}
-	s := make()
-	for range 10 {
-		state, err := s.State()
+// addStates seeds f with the states before the first n windows of w, and closes w.
+func addStates(f *testing.F, w Windows, n int) {
+	f.Helper()
+	for range n {
+		state, err := w.State()
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(state)
-		if _, err := s.Next(context.Background()); err != nil {
+		if _, err := w.Next(context.Background()); err != nil {
 			f.Fatal(err)
 		}
 	}
-	if err := s.Close(); err != nil {
+	if err := w.Close(); err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, state []byte) {
-		s := make()
-		if err := s.Restore(state); err == nil {
-			for range 5 {
-				if _, err := s.Next(context.Background()); err != nil {
-					break
-				}
+}
+
+// restoreAny gives w any state, reads on if it is accepted, and closes w.
+func restoreAny(t *testing.T, w Windows, state []byte) {
+	t.Helper()
+	if err := w.Restore(state); err == nil {
+		for range 5 {
+			if _, err := w.Next(context.Background()); err != nil {
+				break
 			}
 		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// FuzzRestore: any state is refused, or the stream goes on without a panic.
+func FuzzRestore(f *testing.F) {
+	cfg := Config{Sentinels: sentinels, Pack: Options{Sequence: 16}, FIM: fim.Default(), Epochs: 2}
+	make := func(t testing.TB) *Stream {
+		s, err := NewStream(context.Background(), library(5), letters{}, cfg)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return s
+	}
+	addStates(f, make(f), 10)
+	f.Fuzz(func(t *testing.T, state []byte) {
+		restoreAny(t, make(t), state)
 		o, err := NewOriginal(context.Background(), library(5), letters{}, OriginalConfig{Sentinels: sentinels, Sequence: 8, CharsPerToken: .01})
 		if err != nil {
 			t.Fatal(err)

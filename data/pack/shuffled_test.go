@@ -169,31 +169,6 @@ func TestShuffledRefuses(t *testing.T) {
 // FuzzShuffledRestore: any state is refused, or the windows go on without a panic.
 func FuzzShuffledRestore(f *testing.F) {
 	cfg := Config{Sentinels: sentinels, Pack: Options{Sequence: 16}, FIM: fim.Default(), Epochs: 1}
-	s := shuffled(f, library(5), cfg, 3, 1)
-	for range 7 {
-		state, err := s.State()
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(state)
-		if _, err := s.Next(context.Background()); err != nil {
-			f.Fatal(err)
-		}
-	}
-	if err := s.Close(); err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, state []byte) {
-		s := shuffled(t, library(5), cfg, 3, 1)
-		if err := s.Restore(state); err == nil {
-			for range 5 {
-				if _, err := s.Next(context.Background()); err != nil {
-					break
-				}
-			}
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	addStates(f, shuffled(f, library(5), cfg, 3, 1), 7)
+	f.Fuzz(func(t *testing.T, state []byte) { restoreAny(t, shuffled(t, library(5), cfg, 3, 1), state) })
 }
