@@ -166,3 +166,62 @@ func openAny(t *testing.T, seed int64) *Device {
 	d, _ := onStandin(t, "", map[string]int64{"seed": seed})
 	return d
 }
+
+// Planted bugs must show as wrong results under most schedules: barriers taken out, fragments loaded from wrong columns.
+func TestAttentionBugsAreCaught(t *testing.T) {
+	tensor := newAttentionProblem(1, 200, 2, 1, 64, 0, BF16)
+	scalar := newAttentionProblem(1, 65, 2, 1, 32, 0, F32)
+	c, qkv := cachedProblem(16, 1, 64, BF16, 200)
+	cached := func(t *testing.T, d *Device) bool {
+		ys, err := feed(t, d, c, qkv, []int{50})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := c.Attr
+		a.Seq = 200
+		want := make([]float32, len(ys[0]))
+		if err := ref.Attention(want, qkv[0], make([]int32, a.Seq), [2]int32{}, a); err != nil {
+			t.Fatal(err)
+		}
+		_, differs := cudatest.Differs(ys[0], want, 0x1p-5, 0x1p-6)
+		return differs
+	}
+	uncached := func(p attentionProblem) func(*testing.T, *Device) bool {
+		wantY, wantGrad := p.want(t)
+		return func(t *testing.T, d *Device) bool {
+			y, dqkv, err := p.run(t, d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tolY, tolGrad := p.tolerance()
+			_, wrongY := cudatest.Differs(y, wantY, 2*tolY, 0x1p-6)
+			_, wrongGrad := cudatest.Differs(dqkv, wantGrad, 2*tolGrad, 0x1p-6)
+			return wrongY || wrongGrad
+		}
+	}
+	for _, bug := range []struct {
+		plant  string
+		caught func(t *testing.T, d *Device) bool
+	}{
+		{"attention64.cu:attention_barrier", uncached(tensor)},
+		{"attention64.cu:attention_fragment", uncached(tensor)},
+		{"attention64.cu:attention_grad_barrier", uncached(tensor)},
+		{"attention64.cu:attention_grad_keys_barrier", uncached(tensor)},
+		{"attention_scalar.cu:attention_scalar_barrier", uncached(scalar)},
+		{"attention_cached_tensor.cu:attention_cached_barrier", cached},
+	} {
+		t.Run(bug.plant, func(t *testing.T) {
+			caught := 0
+			for seed := range int64(5) {
+				t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+					if d, _ := onStandin(t, bug.plant, map[string]int64{"seed": seed}); bug.caught(t, d) {
+						caught++
+					}
+				})
+			}
+			if caught < 4 {
+				t.Errorf("%d of 5 schedules caught it, expected at least 4", caught)
+			}
+		})
+	}
+}
