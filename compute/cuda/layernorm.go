@@ -1,11 +1,19 @@
 package cuda
 
-import "fmt"
-
-// layerNorm prepares y [rows,width] = LayerNorm(x)·gain + bias, x and y as s, gain and bias [width] float32.
+// layerNorm prepares y [rows,width] = LayerNorm(x)·gain + bias, all as s; y may be x.
 func layerNorm(q *Queue, y, x, gain, bias Ptr, rows, width int, epsilon float32, s Store) (*Launch, error) {
-	if rows < 1 || width < 1 {
-		return nil, fmt.Errorf("cuda: layernorm of %d rows of %d", rows, width)
+	if err := positive("layernorm", rows, width); err != nil {
+		return nil, err
 	}
-	return q.Prepare("layernorm_"+s.String(), Grid{Blocks: Dim{rows}, Threads: Dim{256}}, y, x, gain, bias, width, epsilon)
+	const warps, most = 8, 8 // of a block; vectors of a lane
+	vectors := width / s.vector()
+	if width%s.vector() != 0 || vectors > 32*warps*most {
+		return q.Prepare("layernorm_"+s.String(), Grid{Blocks: Dim{rows}, Threads: Dim{32 * warps}}, y, x, gain, bias, width, epsilon)
+	}
+	each := 1 // warps of a row
+	for 32*each*most < vectors {
+		each *= 2
+	}
+	grid := Grid{Blocks: Dim{(rows*each + warps - 1) / warps}, Threads: Dim{32 * warps}}
+	return q.Prepare("layernorm_rows_"+s.String(), grid, y, x, gain, bias, rows, width, each, epsilon)
 }

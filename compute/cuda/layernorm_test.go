@@ -15,12 +15,12 @@ func runLayerNorm(t testing.TB, d *Device, rows, width int, s Store) (got, want 
 	t.Helper()
 	const epsilon = 1e-5
 	x := random(uint64(rows), rows*width, s)
-	gain, bias := random(2, width, F32), random(3, width, F32)
+	gain, bias := random(2, width, s), random(3, width, s)
 	want = make([]float32, len(x))
 	ref.LayerNorm(want, x, gain, bias, epsilon)
 	err = d.Do(func(q *Queue) error {
 		y := alloc[uint16](t, q, len(x)*s.Size()/2)
-		l, err := layerNorm(q, y, upload(t, q, encode(x, s)), upload(t, q, gain), upload(t, q, bias), rows, width, epsilon, s)
+		l, err := layerNorm(q, y, upload(t, q, encode(x, s)), upload(t, q, encode(gain, s)), upload(t, q, encode(bias, s)), rows, width, epsilon, s)
 		if err != nil {
 			return err
 		}
@@ -36,7 +36,7 @@ func runLayerNorm(t testing.TB, d *Device, rows, width int, s Store) (got, want 
 func TestLayerNorm(t *testing.T) {
 	eachSeed(t, func(t *testing.T, d *Device) {
 		for _, s := range stores {
-			for _, shape := range [][2]int{{1, 8}, {3, 300}, {9, 257}, {2, 1000}} {
+			for _, shape := range [][2]int{{1, 8}, {3, 300}, {9, 257}, {2, 1000}, {19, 72}, {5, 2600}, {3, 4096}, {1, 16392}} {
 				got, want, err := runLayerNorm(t, d, shape[0], shape[1], s.store)
 				if err != nil {
 					t.Fatal(err)
@@ -49,30 +49,25 @@ func TestLayerNorm(t *testing.T) {
 
 // A barrier that is taken out must show as wrong results under at least most schedules.
 func TestLayerNormWithoutBarrierIsCaught(t *testing.T) {
-	cudatest.Library(t, "") // skips where there is no stand-in
-	caught := 0
-	for seed := range int64(5) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			d, _ := onStandin(t, "layernorm.cu:block_sum_barrier", map[string]int64{"seed": seed})
-			got, want, err := runLayerNorm(t, d, 3, 300, F32)
+	for bug, width := range map[string]int{"block_sum_barrier": 301, "layernorm_rows_barrier": 4096} {
+		planted(t, "layernorm.cu:"+bug, 4, func(b workbench) bool {
+			got, want, err := runLayerNorm(b.t, b.d, 3, width, F32)
 			if err != nil {
-				t.Fatal(err)
+				b.t.Fatal(err)
 			}
-			if at, differs := cudatest.Differs(got, want, 1e-4, 1e-4); differs {
-				caught++
-				t.Logf("element %d is %v, expected %v", at, got[at], want[at])
+			at, differs := cudatest.Differs(got, want, 1e-4, 1e-4)
+			if differs {
+				b.t.Logf("element %d is %v, expected %v", at, got[at], want[at])
 			}
+			return differs
 		})
-	}
-	if caught < 4 {
-		t.Errorf("%d of 5 schedules caught a missing barrier, expected at least 4", caught)
 	}
 }
 
 // Rows at a wrong offset must show as an illegal address, which says where and ends the device.
 func TestLayerNormAtWrongOffsetIsCaught(t *testing.T) {
 	d, l := onStandin(t, "layernorm.cu:layernorm_offset", nil)
-	_, _, err := runLayerNorm(t, d, 4, 1024, F32)
+	_, _, err := runLayerNorm(t, d, 4, 1023, F32)
 	if !errors.Is(err, driver.IllegalAddress) {
 		t.Fatalf("error %v, expected an illegal address", err)
 	}
