@@ -148,6 +148,8 @@ func TestAttentionShapes(t *testing.T) {
 		newAttentionProblem(2, 65, 2, 1, 64, 0.5, BF16),
 		newAttentionProblem(1, 65, 2, 1, 256, 0, BF16),
 		newAttentionProblem(1, 33, 3, 3, 144, 0.1, F16),
+		newAttentionProblem(2, 72, 6, 3, 256, 0.3, BF16),
+		newAttentionProblem(1, 100, 8, 1, 128, 0.5, F16),
 		newAttentionProblem(1, 17, 12, 1, 48, 0, BF16),
 		newAttentionProblem(1, 65, 4, 2, 20, 0.25, F32),
 		newAttentionProblem(2, 33, 2, 1, 130, 0, F32),

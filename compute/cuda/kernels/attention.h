@@ -34,20 +34,6 @@ struct Drop {
     const uint32_t lo = i & 1 ? w[1] : w[0], hi = i & 1 ? w[3] : w[2];
     return (i & 2 ? hi : lo) < threshold;
   }
-  // Bit 2j + e: whether element i + 8j + e is dropped, e < 2, j < N.
-  template <int N>
-  AD_DEVICE uint32_t pairs(uint64_t i) const {
-    uint32_t mask = 0;
-    AD_ROLL
-    for (int j = 0; j < N; j++, i += 8) {
-      const ad_u4 w = words(i >> 2);
-      const int at = (int)i & 3;
-      const uint32_t here = at == 0 ? w[0] : at == 1 ? w[1] : at == 2 ? w[2] : w[3];
-      const uint32_t next = at == 3 ? words((i >> 2) + 1)[0] : at == 0 ? w[1] : at == 1 ? w[2] : w[3];
-      mask |= ((uint32_t)(here < threshold) | (uint32_t)(next < threshold) << 1) << 2 * j;
-    }
-    return mask;
-  }
 };
 
 // What the kernels are told of the problem. key is null without dropout.

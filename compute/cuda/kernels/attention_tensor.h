@@ -161,6 +161,60 @@ AD_DEVICE void store(const float (&c)[M][N][4], const float (&factor)[M][2], T *
   }
 }
 
+// What is dropped of a lane's probabilities in an accumulator of rows of queries by 8·N keys: bit 4j + e of rows[i] is column 8j + e of the
+// row half i. first is the element of the lane's first column, of either half. Where sequences are a multiple of four tokens, four
+// columns are one block of random words: a lane makes those of one half for itself and its neighbour.
+template <int N>
+AD_DEVICE void dropped_columns(uint32_t (&rows)[2], const Drop &drop, const uint64_t (&first)[2], int seq, int lane) {
+  if (seq % 4 == 0) {
+    const bool odd = lane & 1;
+    uint64_t block = (odd ? first[1] - 2 : first[0]) >> 2;
+    uint32_t mine = 0;
+    AD_ROLL
+    for (int j = 0; j < N; j++, block += 2) {
+      const ad_u4 w = drop.words(block);
+      AD_UNROLL
+      for (int k = 0; k < 4; k++) mine |= (uint32_t)(w[k] < drop.threshold) << (4 * j + k);
+    }
+    const uint32_t other = ad_shuffle_xor(AD_ALL, mine, 1);
+    rows[0] = odd ? other >> 2 : mine;
+    rows[1] = odd ? mine >> 2 : other;
+    return;
+  }
+  AD_UNROLL
+  for (int i = 0; i < 2; i++) {
+    rows[i] = 0;
+    AD_ROLL
+    for (int j = 0; j < N; j++)
+      for (int e = 0; e < 2; e++) rows[i] |= (uint32_t)drop.dropped(first[i] + 8 * j + e) << (4 * j + e);
+  }
+}
+
+// The same for an accumulator of keys by 8·N rows of queries: bit 4j + lane/4%4 of sets[e + 2i] is key u + 8i and row 8j + e; element(j, e) is that of
+// key u, the lane's own, in row 8j + e of the lane's. Four keys are one block of random words, which four lanes need: each makes one of the sets.
+template <int N, class F>
+AD_DEVICE void dropped_rows(uint32_t (&sets)[4], const Drop &drop, F element, int seq, int lane) {
+  const int k = lane / 4 % 4;
+  if (seq % 4 == 0) {
+    uint32_t mine = 0;
+    AD_ROLL
+    for (int j = 0; j < N; j++) {
+      const ad_u4 w = drop.words((element(j, k & 1) + 8 * (k >> 1)) >> 2);
+      AD_UNROLL
+      for (int i = 0; i < 4; i++) mine |= (uint32_t)(w[i] < drop.threshold) << (4 * j + i);
+    }
+    AD_UNROLL
+    for (int i = 0; i < 4; i++) sets[i] = ad_shuffle(AD_ALL, mine, (lane & ~12) | i << 2);
+    return;
+  }
+  AD_UNROLL
+  for (int i = 0; i < 4; i++) {
+    sets[i] = 0;
+    AD_ROLL
+    for (int j = 0; j < N; j++) sets[i] |= (uint32_t)drop.dropped(element(j, i & 1) + 8 * (i >> 1)) << (4 * j + k);
+  }
+}
+
 // Begins to copy a tile of queries from columns of heads of dim elements.
 template <int ROWS, class T, int W>
 AD_DEVICE void fetch_queries(ad_shared tile, const T *x, int stride, const Queries &q, int dim, Copier<W> c) {
@@ -215,7 +269,17 @@ AD_DEVICE void forward(T *y, float *lse, float *delta, const T *qkv, const T *dy
     if (u0 + N < end) fetch(tileK, 0, u0 + N);
     const bool masked = u0 < most || u0 + N - 1 > q.token;
     AD_UNROLL
-    for (int m = 0; m < M; m++)
+    for (int m = 0; m < M; m++) {
+      uint32_t dropped[2] = {};
+      if constexpr (DROP) {
+        uint64_t element[2];
+        AD_UNROLL
+        for (int i = 0; i < 2; i++) {
+          const int r = row + 16 * m + 8 * i;
+          element[i] = p.element(q.b, q.h(r), q.clamped(r), u0 + lane % 4 * 2);
+        }
+        dropped_columns<N / 8>(dropped, p.drop(), element, p.seq, lane);
+      }
       AD_UNROLL
       for (int i = 0; i < 2; i++) {
         const int r = row + 16 * m + 8 * i, t = q.clamped(r);
@@ -250,15 +314,14 @@ AD_DEVICE void forward(T *y, float *lse, float *delta, const T *qkv, const T *dy
           out[m][j][2 * i] *= before;
           out[m][j][2 * i + 1] *= before;
         }
-        if constexpr (DROP) {
-          const uint32_t dropped = p.drop().template pairs<N / 8>(p.element(q.b, q.h(r), t, u0 + lane % 4 * 2));
+        if constexpr (DROP)
           AD_UNROLL
           for (int j = 0; j < N / 8; j++)
             AD_UNROLL
             for (int e = 0; e < 2; e++)
-              if (dropped >> (2 * j + e) & 1) s[m][j][2 * i + e] = 0;
-        }
+              if (dropped[i] >> (4 * j + e) & 1) s[m][j][2 * i + e] = 0;
       }
+    }
     __syncwarp();  // what follows is not begun before, which would take registers
     multiply_columns<T>(out, s, tileV, at);
   }
@@ -339,12 +402,20 @@ AD_DEVICE void grad_queries(T *dqkv, const T *dy, const T *qkv, const float *lse
     multiply_rows<T>(d, tileG, first, tileV, at);
     const bool masked = u0 < most || u0 + N - 1 > q.token;
     AD_UNROLL
-    for (int m = 0; m < M; m++)
+    for (int m = 0; m < M; m++) {
+      uint32_t dropped[2] = {};
+      if constexpr (DROP) {
+        uint64_t element[2];
+        AD_UNROLL
+        for (int i = 0; i < 2; i++) {
+          const int r = row + 16 * m + 8 * i;
+          element[i] = p.element(q.b, q.h(r), q.clamped(r), u0 + lane % 4 * 2);
+        }
+        dropped_columns<N / 8>(dropped, p.drop(), element, p.seq, lane);
+      }
       AD_UNROLL
       for (int i = 0; i < 2; i++) {
         const int r = row + 16 * m + 8 * i, t = q.clamped(r), from = masked ? p.start(q.b, t) : 0;
-        uint32_t dropped = 0;
-        if constexpr (DROP) dropped = p.drop().template pairs<N / 8>(p.element(q.b, q.h(r), t, u0 + lane % 4 * 2));
         AD_UNROLL
         for (int j = 0; j < N / 8; j++)
           AD_UNROLL
@@ -353,10 +424,11 @@ AD_DEVICE void grad_queries(T *dqkv, const T *dy, const T *qkv, const float *lse
             float x = ad_exp2(ad_fma(s[m][j][2 * i + e], scale, -sum[m][i]));
             if (masked && (u < from || u > t)) x = 0;
             float dx = d[m][j][2 * i + e];
-            if constexpr (DROP) dx = dropped >> (2 * j + e) & 1 ? 0 : dx * keep;
+            if constexpr (DROP) dx = dropped[i] >> (4 * j + e) & 1 ? 0 : dx * keep;
             s[m][j][2 * i + e] = x * (dx - mean[m][i]);
           }
       }
+    }
     __syncwarp();  // as in forward
     multiply_columns<T>(dq, s, tileK, at);
   }
@@ -427,6 +499,14 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
     clear(d);
     multiply_rows<T>(s, tileK, first, tileQ, at);
     multiply_rows<T>(d, tileV, first, tileG, at);
+    uint32_t dropped[4] = {};
+    if constexpr (DROP) {
+      auto element = [&](int j, int e) {
+        const int r = 8 * j + lane % 4 * 2 + e;
+        return p.element(b, q.h(r), q.t(r), u0 + first + lane / 4);
+      };
+      dropped_rows<N / 8>(dropped, p.drop(), element, p.seq, lane);
+    }
     AD_UNROLL
     for (int j = 0; j < N / 8; j++)
       AD_UNROLL
@@ -440,7 +520,7 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
           if (u < start || u > t) x = 0;
           float kept = x;
           if constexpr (DROP) {
-            const float k = p.drop().dropped(p.element(b, q.h(r), t, u)) ? 0 : keep;
+            const float k = dropped[e + 2 * i] >> (4 * j + lane / 4 % 4) & 1 ? 0 : keep;
             kept *= k;
             dx *= k;
           }
