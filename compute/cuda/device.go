@@ -10,6 +10,7 @@ import (
 	"autodev/compute/cuda/cublaslt"
 	"autodev/compute/cuda/driver"
 	"autodev/compute/cuda/kernels"
+	"autodev/compute/cudaplan"
 )
 
 // Ptr is an address in device memory.
@@ -20,9 +21,11 @@ type Options struct {
 	Index     int    // which device
 	CUDA      string // path of libcuda.so.1; empty: searched for (package dynlib)
 	CublasLt  string // path of libcublasLt.so; empty: searched for
-	Workspace int64  // bytes for matrix products; 0: 32 MiB
+	Workspace int64  // bytes for matrix products; 0: cudaplan.Products
 	// Fits says, for an out-of-memory error, what would fit into free bytes ("a micro-batch of 4 fits"); may be nil.
 	Fits func(free int64) string
+	// CallByCall runs programs one call at a time, waiting for each, instead of captured graphs: slower, but an error names its call.
+	CallByCall bool
 	// Poison fills the arena with NaNs instead of zeros, for tests: what is read there must have been written.
 	Poison bool
 }
@@ -80,7 +83,7 @@ var errClosed = errors.New("the device is closed")
 // New finds the libraries and takes the device into use. The error of a machine without NVIDIA's libraries lists where they were looked for.
 func New(o Options) (*Device, error) {
 	if o.Workspace == 0 {
-		o.Workspace = 32 << 20
+		o.Workspace = cudaplan.Products
 	}
 	d := &Device{options: o, work: make(chan request), closed: make(chan struct{})}
 	started := make(chan error)
@@ -154,21 +157,40 @@ func (d *Device) Name() string {
 	return fmt.Sprintf("cuda:%d (%s, sm_%d, %s)", d.options.Index, p.Name, p.Capability, size(p.Memory))
 }
 
-func (d *Device) start() error {
+// Find finds the libraries and the device and returns its figures, without taking it into use. The errors are those of New.
+func Find(o Options) (Properties, error) {
+	d := &Device{options: o}
+	_, err := d.find()
+	if err != nil {
+		err = fmt.Errorf("cuda: %w", err)
+	}
+	return d.properties, err
+}
+
+// find loads the libraries and looks at the device.
+func (d *Device) find() (*cublaslt.Library, error) {
 	var err error
 	if d.api, err = driver.Load(d.options.CUDA); err != nil {
+		return nil, err
+	}
+	if d.properties.Driver, err = d.api.Version(); err != nil {
+		return nil, err
+	}
+	if needed := (kernels.Target{SM: 70}).DriverVersion(); d.properties.Driver < needed {
+		return nil, &TooOldError{d.properties.Driver, needed}
+	}
+	if err := d.identify(); err != nil {
+		return nil, err
+	}
+	return cublaslt.Load(d.options.CublasLt)
+}
+
+func (d *Device) start() error {
+	blas, err := d.find()
+	if err != nil {
 		return err
 	}
 	a := d.api
-	if d.properties.Driver, err = a.Version(); err != nil {
-		return err
-	}
-	if needed := (kernels.Target{SM: 70}).DriverVersion(); d.properties.Driver < needed {
-		return &TooOldError{d.properties.Driver, needed}
-	}
-	if err := d.identify(); err != nil {
-		return err
-	}
 	context, err := a.RetainPrimary(d.id)
 	if err != nil {
 		return err
@@ -180,10 +202,6 @@ func (d *Device) start() error {
 		return err
 	}
 	if err := d.index(); err != nil {
-		return err
-	}
-	blas, err := cublaslt.Load(d.options.CublasLt)
-	if err != nil {
 		return err
 	}
 	if d.workspace, err = d.queue.Alloc(d.options.Workspace); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"unsafe"
 
 	"autodev/compute"
 )
@@ -14,6 +15,9 @@ type Memory struct {
 	base  [compute.NumSpaces]Ptr
 	bytes [compute.NumSpaces]int64
 	freed bool
+	// staging is pinned memory that the caller's slices are copied through, half by half.
+	staging  []byte
+	programs []*Program
 }
 
 var _ compute.Memory = (*Memory)(nil)
@@ -37,6 +41,9 @@ func (d *Device) Alloc(bytes [compute.NumSpaces]int64) (compute.Memory, error) {
 		}
 		if total > free {
 			return q.outOfMemory(total)
+		}
+		if m.staging, err = q.Pinned(stagingBytes); err != nil {
+			return err
 		}
 		for s, n := range bytes {
 			if n == 0 {
@@ -93,46 +100,84 @@ func (m *Memory) Ptr(b compute.Buffer) (Ptr, error) {
 	return m.base[b.Space] + Ptr(b.Offset), nil
 }
 
+// stagingBytes is the pinned memory of a run: two halves, one of which is copied to or from the device while the host is at the other.
+const stagingBytes = 8 << 20
+
 // Write implements compute.Memory.
 func (m *Memory) Write(b compute.Buffer, src any) error {
-	return m.move("write", b, src, func(q *Queue, p Ptr) error {
-		switch s := src.(type) {
-		case []float32:
-			return Write(q, p, s)
-		case []float64:
-			return Write(q, p, s)
-		default:
-			return Write(q, p, s.([]int32))
+	return m.move("write", b, src, func(q *Queue, p Ptr, host []byte) error {
+		half := len(m.staging) / 2
+		for i := 0; len(host) > 0; i++ {
+			if i > 0 && i%2 == 0 {
+				// Both halves are free again.
+				if err := q.Sync(); err != nil {
+					return err
+				}
+			}
+			piece := m.staging[i%2*half:][:min(half, len(host))]
+			copy(piece, host)
+			if err := Write(q, p, piece); err != nil {
+				return err
+			}
+			p, host = p+Ptr(len(piece)), host[len(piece):]
 		}
+		return q.Sync()
 	})
 }
 
 // Read implements compute.Memory.
 func (m *Memory) Read(b compute.Buffer, dst any) error {
-	return m.move("read", b, dst, func(q *Queue, p Ptr) error {
-		switch s := dst.(type) {
-		case []float32:
-			return Read(q, s, p)
-		case []float64:
-			return Read(q, s, p)
-		default:
-			return Read(q, s.([]int32), p)
+	return m.move("read", b, dst, func(q *Queue, p Ptr, host []byte) error {
+		half := len(m.staging) / 2
+		piece := func(i int) []byte { return m.staging[i%2*half:][:min(half, len(host)-i*half)] }
+		// While the host takes piece i away, piece i+1 is on its way.
+		pieces := (len(host) + half - 1) / half
+		fetch := func(i int) error {
+			if i >= pieces {
+				return nil
+			}
+			return Read(q, piece(i), p+Ptr(i*half))
 		}
+		if err := fetch(0); err != nil {
+			return err
+		}
+		for i := range pieces {
+			if err := q.Sync(); err != nil {
+				return err
+			}
+			if err := fetch(i + 1); err != nil {
+				return err
+			}
+			copy(host[i*half:], piece(i))
+		}
+		return nil
 	})
 }
 
-// move checks that the slice has b's type and length and runs f with b's address.
-func (m *Memory) move(verb string, b compute.Buffer, slice any, f func(*Queue, Ptr) error) error {
-	n, dtype := 0, compute.DType(0)
+// bytesOf returns the elements of a slice as bytes, their number and type.
+func bytesOf(slice any) (b []byte, n int, d compute.DType) {
 	switch s := slice.(type) {
 	case []float32:
-		n, dtype = len(s), compute.F32
+		return view(s), len(s), compute.F32
 	case []float64:
-		n, dtype = len(s), compute.F64
+		return view(s), len(s), compute.F64
 	case []int32:
-		n, dtype = len(s), compute.I32
-	default:
-		return fmt.Errorf("cuda: %s: a %T, expected []float32, []float64 or []int32", verb, slice)
+		return view(s), len(s), compute.I32
+	case []uint16:
+		return view(s), len(s), compute.BF16
+	}
+	return nil, 0, 0
+}
+
+func view[T Number](s []T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*int(unsafe.Sizeof(*new(T))))
+}
+
+// move checks that the slice has b's type and length and runs f with b's address and the slice.
+func (m *Memory) move(verb string, b compute.Buffer, slice any, f func(*Queue, Ptr, []byte) error) error {
+	host, n, dtype := bytesOf(slice)
+	if dtype == 0 {
+		return fmt.Errorf("cuda: %s: a %T, expected []float32, []float64, []int32 or []uint16", verb, slice)
 	}
 	if dtype != b.DType || n != b.Len() || b.Space == compute.None {
 		return fmt.Errorf("cuda: %s: %d elements of %v for %d of %v in %v", verb, n, dtype, b.Len(), b.DType, b.Space)
@@ -140,10 +185,7 @@ func (m *Memory) move(verb string, b compute.Buffer, slice any, f func(*Queue, P
 	return m.d.Do(func(q *Queue) error {
 		p, err := m.Ptr(b)
 		if err == nil {
-			err = f(q, p)
-		}
-		if err == nil {
-			err = q.Sync()
+			err = f(q, p, host)
 		}
 		if err != nil {
 			return fmt.Errorf("cuda: %s: %w", verb, err)
@@ -171,8 +213,15 @@ func (m *Memory) Zero(s compute.Space) error {
 	})
 }
 
-// Free releases the memory. A second Free does nothing.
-func (m *Memory) Free() error { return m.d.Do(m.free) }
+// Free releases the memory and the programs compiled for it. A second Free does nothing; nor does one on a lost device, whose driver
+// has freed everything.
+func (m *Memory) Free() error {
+	err := m.d.Do(m.free)
+	if lost := (*LostError)(nil); errors.As(err, &lost) {
+		return nil
+	}
+	return err
+}
 
 func (m *Memory) free(q *Queue) error {
 	if m.freed {
@@ -180,10 +229,16 @@ func (m *Memory) free(q *Queue) error {
 	}
 	m.freed = true
 	var errs []error
+	for _, p := range m.programs {
+		errs = append(errs, p.free(q))
+	}
 	for _, p := range m.base {
 		if p != 0 {
 			errs = append(errs, q.Free(p))
 		}
+	}
+	if m.staging != nil {
+		errs = append(errs, q.FreePinned(m.staging))
 	}
 	return errors.Join(errs...)
 }

@@ -13,11 +13,12 @@ func (Target) Name() string { return "cuda" }
 // WorkBytes implements compute.Target.
 func (Target) WorkBytes(c *compute.Call) int64 { return WorkBytes(c) }
 
-// Beside is the memory in bytes that a process takes on a card beside its plans: the driver's context and the kernels' code.
-const Beside = 600 << 20
+// Beside is the memory in bytes that a process takes on a card beside its plans: the driver's context, the kernels' code and the
+// workspace of products.
+const Beside = 600<<20 + Products
 
 const (
-	// Products is cuBLASLt's workspace, of the size that NVIDIA recommends from Hopper on.
+	// Products is cuBLASLt's workspace, of the size that NVIDIA recommends from Hopper on. A device has one.
 	Products = 32 << 20
 	// LogitRows is the tokens whose logits exist at a time in CrossEntropy and TokenNLL.
 	LogitRows = 1024
@@ -32,7 +33,7 @@ const (
 	rowBytes  = 16 // rows of logits begin at multiples of it
 	f32, i32  = 4, 4
 	f64       = 8
-	sortWords = 4 // sorting by id: keys and values, twice
+	sortWords = 2 // tokens in the order of their ids: ids and tokens
 )
 
 // Parts returns the pieces that column sums over n rows are made of.
@@ -64,7 +65,7 @@ func WorkBytes(c *compute.Call) int64 {
 	}
 	switch c.Kernel {
 	case compute.EmbedGrad:
-		return bytes(i32, sortWords, rows(c.In[0])) + bytes(i32, rows(c.In[0])+1)
+		return bytes(i32, sortWords, rows(c.In[0]))
 	case compute.LayerNormGrad:
 		sums := 0
 		for _, b := range c.Out[1:] {
@@ -75,8 +76,6 @@ func WorkBytes(c *compute.Call) int64 {
 		return bytes(f32, sums, Parts(rows(c.In[0])), columns(c.In[0]))
 	case compute.LayerNormGainGrad, compute.BiasGrad:
 		return bytes(f32, Parts(rows(c.In[0])), columns(c.In[0]))
-	case compute.Linear, compute.LinearGradX, compute.LinearGradW:
-		return Products
 	case compute.AttentionGrad:
 		// Per token and query head the logarithm of the soft-max's sum and the product of gradient and output; where query heads
 		// share keys, the parts of the gradients of keys and values.
@@ -89,7 +88,7 @@ func WorkBytes(c *compute.Call) int64 {
 	case compute.CrossEntropy, compute.TokenNLL:
 		n := rows(c.In[0])
 		d := c.In[0].DType
-		return Products + bytes(d.Size(), min(n, LogitRows), LogitStride(c.Attr.Vocab, d)) + bytes(f32, n)
+		return bytes(d.Size(), min(n, LogitRows), LogitStride(c.Attr.Vocab, d)) + bytes(f32, n)
 	case compute.SumSquares:
 		return bytes(f64, SumParts)
 	}

@@ -1,0 +1,43 @@
+package cuda
+
+import (
+	"autodev/compute/cuda/cublaslt"
+)
+
+// linear is a product of the Linear family on n tokens, with in and out features. X and DY are [n,in] and [n,out], W [out,in], as the
+// call's Store.
+type linear struct {
+	n, in, out int
+	alpha      float32
+	store      Store
+}
+
+// forward prepares y [n,out] = base + alpha·x·wᵀ + bias. base [n,out], which may be y, and bias [out] may be 0.
+func (l linear) forward(q *Queue, y, x, w, bias, base Ptr) (*Matmul, error) {
+	p := cublaslt.Product{M: l.n, N: l.out, K: l.in, TransB: true, In: l.store.blas(), Out: l.store.blas()}
+	if bias != 0 {
+		p.Epilogue = cublaslt.Bias
+	}
+	o := cublaslt.Operands{A: x, B: w, C: base, D: y, Bias: bias, Alpha: l.alpha, Beta: present(base)}
+	return q.PrepareMatmul(p, o)
+}
+
+// gradX prepares dx [n,in] = base + alpha·dy·w. base, which may be dx, may be 0.
+func (l linear) gradX(q *Queue, dx, dy, w, base Ptr) (*Matmul, error) {
+	p := cublaslt.Product{M: l.n, N: l.in, K: l.out, In: l.store.blas(), Out: l.store.blas()}
+	return q.PrepareMatmul(p, cublaslt.Operands{A: dy, B: w, C: base, D: dx, Alpha: l.alpha, Beta: present(base)})
+}
+
+// gradW prepares dw [out,in] float32 += alpha·dyᵀ·x.
+func (l linear) gradW(q *Queue, dw, dy, x Ptr) (*Matmul, error) {
+	p := cublaslt.Product{M: l.out, N: l.in, K: l.n, TransA: true, In: l.store.blas(), Out: cublaslt.F32}
+	return q.PrepareMatmul(p, cublaslt.Operands{A: dy, B: x, C: dw, D: dw, Alpha: l.alpha, Beta: 1})
+}
+
+// present is beta: 1 where there is something to add to.
+func present(p Ptr) float32 {
+	if p == 0 {
+		return 0
+	}
+	return 1
+}
