@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"autodev/compute"
@@ -112,7 +113,8 @@ func (p attentionProblem) tolerance() (y, dqkv float64) {
 	return 3e-6, 2e-5
 }
 
-func (p attentionProblem) check(t *testing.T, d *Device) {
+// check runs the problem, compares and returns what the device gave.
+func (p attentionProblem) check(t *testing.T, d *Device) (y, dqkv []float32) {
 	t.Helper()
 	y, dqkv, err := p.run(t, d)
 	if err != nil {
@@ -123,18 +125,67 @@ func (p attentionProblem) check(t *testing.T, d *Device) {
 	unit := map[Store]float64{F32: 0x1p-24, BF16: 0x1p-8, F16: 0x1p-11}[p.store]
 	cudatest.Close(t, fmt.Sprint(p, ": y"), y, wantY, tolY, 2*unit)
 	cudatest.Close(t, fmt.Sprint(p, ": dqkv"), dqkv, wantGrad, tolGrad, 4*unit)
+	return y, dqkv
 }
 
+// The results are near the yardstick's and have the same bits under all schedules.
 func TestAttention(t *testing.T) {
 	problems := []attentionProblem{
 		newAttentionProblem(2, 63, 4, 1, 64, 0, BF16),
 		newAttentionProblem(1, 200, 2, 1, 128, 0, BF16),
+		newAttentionProblem(1, 65, 3, 1, 32, 0.1, F32),
 	}
+	first := make([][2][]float32, len(problems))
 	eachSeed(t, func(t *testing.T, d *Device) {
-		for _, p := range problems {
-			p.check(t, d)
+		for i, p := range problems {
+			y, dqkv := p.check(t, d)
+			if first[i][0] == nil {
+				first[i] = [2][]float32{y, dqkv}
+			}
+			if !slices.Equal(y, first[i][0]) || !slices.Equal(dqkv, first[i][1]) {
+				t.Errorf("%v: other bits than under the first schedule", p)
+			}
 		}
 	})
+}
+
+// Cards without tensor cores for the store run the scalar kernels.
+func TestAttentionOnOldCards(t *testing.T) {
+	d, _ := onStandin(t, "", map[string]int64{"capability": 70})
+	newAttentionProblem(1, 65, 2, 1, 64, 0, F16).check(t, d)
+	c, qkv := cachedProblem(2, 1, 64, F16, 70)
+	ys, err := feed(t, d, c, qkv, []int{30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.checkFed(t, ys, qkv)
+}
+
+func TestAttentionRefuses(t *testing.T) {
+	d := openAny(t, 0)
+	good := compute.Attr{Heads: 4, KVHeads: 2, HeadDim: 64, Seq: 8, Scale: 1}
+	for name, change := range map[string]func(a *compute.Attr){
+		"heads":     func(a *compute.Attr) { a.Heads = 3 },
+		"dimension": func(a *compute.Attr) { a.HeadDim = 264 },
+		"scale":     func(a *compute.Attr) { a.Scale = 0 },
+		"sequence":  func(a *compute.Attr) { a.Seq = 5 },
+		"dropout":   func(a *compute.Attr) { a.Drop = 1 },
+		"key":       func(a *compute.Attr) { a.Drop = 0.5 },
+		"length":    func(a *compute.Attr) { a.Heads, a.Seq = 1<<24, 16 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := good
+			change(&a)
+			err := d.Do(func(q *Queue) error {
+				_, err := attention(q, 64, 64, 64, 0, 16, a, BF16)
+				return err
+			})
+			if err == nil {
+				t.Fatal("no error")
+			}
+			t.Log(err)
+		})
+	}
 }
 
 // Every width of tiles, lengths around the tiles' ends, all ways in which heads share keys, documents that begin within tiles.
