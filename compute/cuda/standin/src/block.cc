@@ -121,7 +121,7 @@ struct Worker {
   std::vector<Shared> sites;
   char *stacks = nullptr, *dynamic_end = nullptr;
   size_t dynamic = 0, statics = 0, block_number = 0;
-  int running = -1, live = 0, count = 0;
+  int running = -1, live = 0, count = 0, guarded = 0;  // guarded: stacks that end at an unreadable page
   uint64_t random = 0;
   int policy = 0;  // 0 ascending, 1 any, 2 newest first, 3 warp by warp in an order of its own
   int rank[kMaxThreads / 32];
@@ -245,6 +245,8 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
     f.groups.clear();
     f.thread = {{i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y}, at, l.block, l.grid, i & 31, i / 32};
     w.warps[i / 32].live |= 1u << (i & 31);
+    // Guard pages as they are needed: a process may have only so many mappings, and tests load a stand-in for each planted bug.
+    if (i >= w.guarded) mprotect(w.stacks + kStack * i, page_size(), PROT_NONE), w.guarded = i + 1;
     prepare(f.context, w.stacks + kStack * i + page_size(), kStack - page_size(), fiber_main);
     w.ready.push_back(i);
   }
@@ -328,9 +330,7 @@ void work(Worker &w, Pool &p) {
 
 void worker_main() {
   Worker *w = new Worker;
-  const size_t page = page_size();
   w->stacks = (char *)mmap(nullptr, kStack * kMaxThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  for (int i = 0; i < kMaxThreads; i++) mprotect(w->stacks + kStack * i, page, PROT_NONE);
   w->dynamic_end = map_guarded(kMaxDynamic);
   stack_t alternative = {};
   alternative.ss_size = 64 << 10;
