@@ -193,7 +193,7 @@ func TestLostDevice(t *testing.T) {
 	}
 	_, _, err := runLayerNorm(t, d, 1, 32, F32)
 	var lost *LostError
-	if !errors.As(err, &lost) || !errors.Is(err, driver.ECCUncorrectable) || !strings.Contains(err.Error(), "kernel layernorm_f32") {
+	if !errors.As(err, &lost) || !errors.Is(err, driver.ECCUncorrectable) || !strings.Contains(err.Error(), "kernel layernorm_rows_f32") {
 		t.Fatalf("error %v", err)
 	}
 	t.Log(err)

@@ -20,16 +20,18 @@ const Beside = 600<<20 + Products
 const (
 	// Products is cuBLASLt's workspace, of the size that NVIDIA recommends from Hopper on. A device has one.
 	Products = 32 << 20
-	// LogitRows is the tokens whose logits exist at a time in CrossEntropy and TokenNLL.
-	LogitRows = 1024
-	// MaxParts is the pieces of rows that column sums are made of, before they are added in order.
-	MaxParts = 64
+	// LogitRows is the tokens whose logits exist at a time in CrossEntropy and TokenNLL. The head's float32 gradient is read and
+	// written once for each such piece: with fewer tokens that takes longer than the products.
+	LogitRows = 2048
+	// MaxParts is the pieces of rows that column sums are made of, before they are added in order: two blocks for each of an H100's
+	// multiprocessors.
+	MaxParts = 264
 	// MaxHeadSplits is the groups of query heads whose gradients of one key head are computed apart, before they are added in order.
 	MaxHeadSplits = 8
 	// SumParts is the pieces of a sum over a whole space.
 	SumParts = 1024
 
-	partRows  = 32 // the fewest rows worth a piece
+	partRows  = 8  // the fewest rows worth a piece
 	rowBytes  = 16 // rows of logits begin at multiples of it
 	f32, i32  = 4, 4
 	f64       = 8
