@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"autodev/compute"
 	"autodev/compute/devices"
@@ -364,6 +365,30 @@ func (p *planner) advise(own planKey, fits int, bytes int64) ([]Step, error) {
 		}
 	}
 	return steps, nil
+}
+
+// whatFits says in a line which changes of a recipe make its plans fit into the free bytes of a device.
+func whatFits(ctx context.Context, r configs.Recipe, c model.Config, sequence int, k devices.Kind, free int64) string {
+	target, done := devices.Target(k, r.Threads)
+	defer done()
+	p := planner{ctx: ctx, recipe: r, config: c, kind: k, target: target, made: map[planKey]planned{}}
+	own := p.own(sequence)
+	n, err := p.largest(own, r.Train.GradientCheckpointing, free)
+	if err != nil {
+		return ""
+	}
+	steps, err := p.advise(own, n, free)
+	if err != nil {
+		return ""
+	}
+	if len(steps) == 0 {
+		return "no smaller micro-batch or sequence would fit"
+	}
+	ways := make([]string, len(steps))
+	for i, s := range steps {
+		ways[i] = fmt.Sprintf("%s (%s)", setsText(s.Sets), bytesText(s.Total))
+	}
+	return "what would fit: " + strings.Join(ways, " or ")
 }
 
 // smallRank is the rank of adapters that advice proposes.

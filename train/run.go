@@ -100,7 +100,7 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 	if r.Out == "" {
 		return nil, errors.New("out: found nothing, expected the folder for the results")
 	}
-	spec, err := settle(ctx, &r)
+	spec, err := settle(&r, o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -157,15 +157,20 @@ func start(ctx context.Context, r configs.Recipe, o *Options, spec devices.Spec)
 
 // settle replaces what a recipe leaves to the machine, the kind of device and the precision, by what they are in this run: its
 // bits depend on them, so the checkpoints record them.
-func settle(ctx context.Context, r *configs.Recipe) (devices.Spec, error) {
+func settle(r *configs.Recipe, log *slog.Logger) (devices.Spec, error) {
 	spec, err := devices.Parse(r.Device)
 	if err != nil {
 		return spec, fmt.Errorf("device: %w", err)
 	}
-	if spec, err = devices.Resolve(ctx, spec); err != nil {
+	if spec, err = devices.Resolve(spec, log); err != nil {
 		return spec, err
 	}
-	r.Device, r.Precision = string(spec.Kind), string(precision(r.Precision, spec.Kind))
+	p := precision(r.Precision, spec.Kind)
+	if p == graph.BF16 && r.Precision != string(p) && !devices.HasBF16(spec) {
+		p = graph.Float32
+		log.Info("the card has no bfloat16 products: training in float32", "device", spec)
+	}
+	r.Device, r.Precision = string(spec.Kind), string(p)
 	return spec, nil
 }
 

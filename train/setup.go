@@ -437,7 +437,8 @@ func (j *job) plan(ctx context.Context, spec devices.Spec, base model.Source, id
 		adapters = adaptersOf(j.adapter.Modules, j.adapter.Dropout)
 	}
 	cfg := planConfig(&j.recipe, j.config, j.sequence, adapters, spec.Kind)
-	if j.device, err = devices.Open(ctx, spec, devices.Options{Threads: j.recipe.Threads}); err != nil {
+	fits := func(free int64) string { return whatFits(ctx, j.recipe, j.config, j.sequence, spec.Kind, free) }
+	if j.device, err = devices.Open(spec, devices.Options{Threads: j.recipe.Threads, Fits: fits}); err != nil {
 		return err
 	}
 	if spec.Kind == devices.CPU && cfg.Precision == graph.BF16 && !cpu.HasBF16() {

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -10,14 +10,18 @@ import (
 
 // deviceFlag chooses where a model computes.
 func deviceFlag() cli.Flag {
-	return &cli.StringFlag{Name: "device", Usage: "`DEVICE` to compute on: " + devices.Expected, Value: string(devices.Auto)}
+	return &cli.StringFlag{Name: "device", Usage: "`DEVICE` to compute on: " + devices.Expected + "; inference has the cpu only", Value: string(devices.Auto)}
 }
 
-// openDevice settles what deviceFlag says on this machine. A device that is not there is an error.
-func openDevice(ctx context.Context, text string) (devices.Spec, error) {
+// inferenceDevice checks what deviceFlag says of a command that runs models, which is done on the processor: package infer has no kernels
+// for cards. What is not possible must not be done elsewhere in silence.
+func inferenceDevice(text string) error {
 	s, err := devices.Parse(text)
 	if err != nil {
-		return s, usageError("--device %s: expected %s", text, devices.Expected)
+		return usageError("--device %s: expected %s", text, devices.Expected)
 	}
-	return devices.Resolve(ctx, s)
+	if s.Kind == devices.CUDA {
+		return fmt.Errorf("device %s: models are trained on cards, but run on the processor only: expected --device auto or cpu", s)
+	}
+	return nil
 }

@@ -56,7 +56,7 @@ func perplexityCommand() *cli.Command {
 			if c.Args().Present() {
 				return usageError("unexpected argument %q; documents are given with --data", c.Args().First())
 			}
-			if _, err := openDevice(c.Context, c.String("device")); err != nil {
+			if err := inferenceDevice(c.String("device")); err != nil {
 				return err
 			}
 			return perplexity(c.Context, perplexityFlags{

@@ -161,7 +161,7 @@ func inferenceOf(c *cli.Context) (f inference, err error) {
 	if f.hugePages, err = infer.ParseHugePages(c.String("huge-pages")); err != nil {
 		return f, usageError("--huge-pages %s: expected auto, on or off", c.String("huge-pages"))
 	}
-	if _, err = openDevice(c.Context, c.String("device")); err != nil {
+	if err = inferenceDevice(c.String("device")); err != nil {
 		return f, err
 	}
 	f.weights, err = parseWeights(c.String("weights"))

@@ -1,15 +1,42 @@
 package devices
 
 import (
-	"context"
 	"errors"
+	"os"
+
+	"autodev/compute/cuda"
+	"autodev/compute/cuda/dynlib"
 )
 
-// ErrNoCUDA reports that a card was asked for where none can be used.
-var ErrNoCUDA = errors.New("device cuda: this build computes on the CPU only, expected device auto or cpu")
+// GraphsEnv is the environment variable that, set to 0, has CUDA's programs run call by call, so that an error names its call.
+const GraphsEnv = "AUTODEV_CUDA_GRAPHS"
 
 // findCUDA reports why card number index cannot be used, nil if it can.
-func findCUDA(context.Context, int) error { return ErrNoCUDA }
+func findCUDA(index int) error {
+	_, err := cuda.Find(cuda.Options{Index: index})
+	return err
+}
 
 // openCUDA opens the card that s says.
-func openCUDA(ctx context.Context, s Spec) (*Device, error) { return nil, findCUDA(ctx, s.Index) }
+func openCUDA(s Spec, o Options) (*Device, error) {
+	d, err := cuda.New(cuda.Options{Index: s.Index, Fits: o.Fits, CallByCall: os.Getenv(GraphsEnv) == "0"})
+	if err != nil {
+		return nil, err
+	}
+	return &Device{Device: d, Spec: s, close: d.Close}, nil
+}
+
+// whyNot says in a few words why there is no card: where libraries were looked for is left out.
+func whyNot(err error) string {
+	var missing *dynlib.NotFoundError
+	if errors.As(err, &missing) {
+		return missing.Spec.Names[0] + " was not found"
+	}
+	return err.Error()
+}
+
+// hasBF16 reports whether card number index multiplies in bfloat16.
+func hasBF16(index int) bool {
+	p, err := cuda.Find(cuda.Options{Index: index})
+	return err == nil && p.Capability >= 80
+}

@@ -1,12 +1,17 @@
 package devices
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
 	"autodev/compute"
+	"autodev/compute/cuda/cudatest"
+	"autodev/compute/cuda/dynlib"
 )
 
 func TestParse(t *testing.T) {
@@ -26,20 +31,75 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestOpen(t *testing.T) {
-	for _, k := range []Kind{Auto, CPU} {
-		d, err := Open(t.Context(), Spec{Kind: k}, Options{Threads: 1})
+// without makes this a machine without an NVIDIA driver.
+func without(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "libcuda.so.1")
+	t.Setenv("AUTODEV_LIBCUDA", path)
+	return path
+}
+
+// on makes the stand-in the machine's driver.
+func on(t *testing.T) {
+	t.Helper()
+	l := cudatest.Library(t, "")
+	t.Setenv("AUTODEV_LIBCUDA", l.CUDA)
+	t.Setenv("AUTODEV_LIBCUBLASLT", l.CublasLt)
+}
+
+func TestOpenWithoutDriver(t *testing.T) {
+	path := without(t)
+	var said bytes.Buffer
+	s, err := Resolve(Spec{Kind: Auto}, slog.New(slog.NewTextHandler(&said, nil)))
+	if err != nil || s.Kind != CPU {
+		t.Fatalf("auto is %v, %v", s, err)
+	}
+	if text := said.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "computing on the CPU") {
+		t.Errorf("said: %s", text)
+	}
+	d, err := Open(s, Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Spec.Kind != CPU || d.Name() == "" {
+		t.Errorf("opened %v, %s", d.Spec, d.Name())
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	_, err = Resolve(Spec{Kind: CUDA}, slog.Default())
+	if err == nil || !errors.Is(err, dynlib.ErrUnsupported) && (!strings.Contains(err.Error(), "looked in") || !strings.Contains(err.Error(), path)) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := Open(Spec{Kind: Auto}, Options{}); err == nil {
+		t.Error("auto was opened")
+	}
+}
+
+func TestOpenCUDA(t *testing.T) {
+	on(t)
+	for spec, want := range map[Spec]Spec{{Kind: Auto}: {Kind: CUDA}, {Kind: CUDA}: {Kind: CUDA}} {
+		s, err := Resolve(spec, slog.Default())
+		if err != nil || s != want || !HasBF16(s) {
+			t.Fatalf("%v is %v, %v", spec, s, err)
+		}
+		d, err := Open(s, Options{Fits: func(free int64) string { return "half of it fits" }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if k == CPU && d.Spec.Kind != CPU || d.Spec.Kind == Auto || d.Name() == "" {
-			t.Errorf("%s: opened %v, %s", k, d.Spec, d.Name())
+		if !strings.HasPrefix(d.Name(), "cuda:0 (") {
+			t.Errorf("opened %s", d.Name())
+		}
+		var bytes [compute.NumSpaces]int64
+		bytes[compute.Arena] = 1 << 40
+		if _, err := d.Alloc(bytes); err == nil || !strings.HasSuffix(err.Error(), "half of it fits") {
+			t.Errorf("error %v", err)
 		}
 		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, err := Open(t.Context(), Spec{Kind: CUDA, Index: 200}, Options{}); !errors.Is(err, ErrNoCUDA) {
+	if _, err := Resolve(Spec{Kind: CUDA, Index: 200}, slog.Default()); err == nil || !strings.Contains(err.Error(), "there is no device 200, expected 0 to 0 (0 is AutoDev stand-in)") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -1,7 +1,8 @@
 package devices
 
 import (
-	"context"
+	"fmt"
+	"log/slog"
 
 	"autodev/compute"
 	"autodev/compute/cpu"
@@ -20,31 +21,37 @@ func (d *Device) Close() error { return d.close() }
 // Options are what opening a device needs beside its Spec.
 type Options struct {
 	Threads int // of the CPU; 0 takes all
+	// Fits says, when a card's memory is too small, what would fit into its free bytes; may be nil.
+	Fits func(free int64) string
 }
 
-// Resolve settles what Auto means on this machine and reports a device that is not there.
-func Resolve(ctx context.Context, s Spec) (Spec, error) {
+// Resolve settles what Auto means on this machine and reports a device that is not there. Where Auto is the CPU, log is told why.
+func Resolve(s Spec, log *slog.Logger) (Spec, error) {
 	switch s.Kind {
 	case Auto:
-		if findCUDA(ctx, 0) == nil {
+		err := findCUDA(0)
+		if err == nil {
 			return Spec{Kind: CUDA}, nil
 		}
+		log.Info("no CUDA device: computing on the CPU", "reason", whyNot(err))
 		return Spec{Kind: CPU}, nil
 	case CUDA:
-		return s, findCUDA(ctx, s.Index)
+		return s, findCUDA(s.Index)
 	}
 	return s, nil
 }
 
-// Open opens the device that s says, which Resolve has settled or settles now.
-func Open(ctx context.Context, s Spec, o Options) (*Device, error) {
-	s, err := Resolve(ctx, s)
-	if err != nil {
-		return nil, err
+// Open opens the device that s says, which Resolve has settled.
+func Open(s Spec, o Options) (*Device, error) {
+	switch s.Kind {
+	case CUDA:
+		return openCUDA(s, o)
+	case CPU:
+		d := cpu.New(cpu.Options{Threads: o.Threads})
+		return &Device{Device: d, Spec: s, close: func() error { d.Close(); return nil }}, nil
 	}
-	if s.Kind == CUDA {
-		return openCUDA(ctx, s)
-	}
-	d := cpu.New(cpu.Options{Threads: o.Threads})
-	return &Device{Device: d, Spec: s, close: func() error { d.Close(); return nil }}, nil
+	return nil, fmt.Errorf("device %s is not settled yet", s)
 }
+
+// HasBF16 reports whether the device that s says multiplies in bfloat16 at all; processors emulate what they lack.
+func HasBF16(s Spec) bool { return s.Kind != CUDA || hasBF16(s.Index) }

@@ -39,12 +39,11 @@ type Attempt struct {
 }
 
 func (e *NotFoundError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s was not found: %s, or set %s to its path; looked in:", e.Spec.Names[0], e.Spec.Hint, e.Spec.Env)
-	for _, t := range e.Tried {
-		fmt.Fprintf(&b, "\n  %s: %v", t.Place, t.Err)
+	places := make([]string, len(e.Tried))
+	for i, t := range e.Tried {
+		places[i] = fmt.Sprintf("%s: %v", t.Place, t.Err)
 	}
-	return b.String()
+	return fmt.Sprintf("%s was not found: %s, or set %s to its path; looked in: %s", e.Spec.Names[0], e.Spec.Hint, e.Spec.Env, strings.Join(places, "; "))
 }
 
 // Open loads the library from path, or, when path is empty, from the first place that has it: the override of the environment and nothing
