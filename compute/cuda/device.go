@@ -24,6 +24,9 @@ type Options struct {
 	Workspace int64  // bytes for matrix products; 0: cudaplan.Products
 	// Fits says, for an out-of-memory error, what would fit into free bytes ("a micro-batch of 4 fits"); may be nil.
 	Fits func(free int64) string
+	// Algorithms is how many of cuBLASLt's algorithms are timed for each product, when it is first prepared, to keep the fastest. 0 takes the
+	// library's first choice without timing: the choice by time may differ from run to run, and the last bits of results with it.
+	Algorithms int
 	// CallByCall runs programs one call at a time, waiting for each, instead of captured graphs: slower, but an error names its call.
 	CallByCall bool
 	// Poison fills the arena with NaNs instead of zeros, for tests: what is read there must have been written.

@@ -11,6 +11,11 @@ type Matmul struct{ matmul *cublaslt.Matmul }
 
 // PrepareMatmul returns the product of the operands, ready to be enqueued.
 func (q *Queue) PrepareMatmul(p cublaslt.Product, o cublaslt.Operands) (*Matmul, error) {
+	if n := q.d.options.Algorithms; n > 1 && !q.d.blas.Known(p) {
+		if err := q.fastest(p, n); err != nil {
+			return nil, err
+		}
+	}
 	m, err := q.d.blas.Bind(p, o)
 	if err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)

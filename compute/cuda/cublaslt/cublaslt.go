@@ -262,15 +262,19 @@ func (h *Handle) build(q *plan, p Product) (err error) {
 	if err != nil {
 		return err
 	}
-	return h.choose(q, p)
+	best, err := h.heuristics(q, p, 1)
+	if err == nil {
+		q.result = &best[0]
+	}
+	return err
 }
 
-// choose asks for the algorithm that the library thinks best.
-func (h *Handle) choose(q *plan, p Product) (err error) {
+// heuristics asks for up to n algorithms, those that the library thinks fastest first. There is at least one where there is no error.
+func (h *Handle) heuristics(q *plan, p Product, n int) (results []heuristicResult, err error) {
 	l := h.lib
 	preference := new(uintptr)
 	if err := l.check("cublasLtMatmulPreferenceCreate", dynlib.Call(l.prefCreate, uintptr(unsafe.Pointer(preference)))); err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
 		err = errors.Join(err, l.check("cublasLtMatmulPreferenceDestroy", dynlib.Call(l.prefDestroy, *preference)))
@@ -281,15 +285,87 @@ func (h *Handle) choose(q *plan, p Product) (err error) {
 		set(prefAlignA+i, int32(p.Alignment))
 	}
 	if err != nil {
+		return nil, err
+	}
+	results = make([]heuristicResult, n)
+	found := new(int32)
+	r := dynlib.Call(l.heuristic, h.handle, q.desc, q.a, q.b, q.d, q.d, *preference, uintptr(n), uintptr(unsafe.Pointer(unsafe.SliceData(results))), uintptr(unsafe.Pointer(found)))
+	if int32(r) != 0 && int32(r) != statusNotSupported {
+		return nil, l.check("cublasLtMatmulAlgoGetHeuristic", r)
+	}
+	usable := results[:0]
+	for _, x := range results[:min(int(*found), n)] {
+		if x.state == 0 {
+			usable = append(usable, x)
+		}
+	}
+	if len(usable) == 0 {
+		return nil, ErrNoAlgorithm
+	}
+	return usable, nil
+}
+
+// Algorithm is one of the library's ways to compute a product.
+type Algorithm struct{ result heuristicResult }
+
+// Workspace returns the bytes that the algorithm uses of the handle's workspace.
+func (a Algorithm) Workspace() int64 { return int64(a.result.workspace) }
+
+// Algorithms returns up to n ways to compute the product, those that the library thinks fastest first. Bind takes the first.
+func (h *Handle) Algorithms(p Product, n int) ([]Algorithm, error) {
+	p, err := p.fill()
+	if err != nil {
+		return nil, err
+	}
+	q, err := h.plan(p)
+	if err != nil {
+		return nil, err
+	}
+	results, err := h.heuristics(q, p, max(1, n))
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", p, err)
+	}
+	algorithms := make([]Algorithm, len(results))
+	for i, r := range results {
+		algorithms[i] = Algorithm{r}
+	}
+	return algorithms, nil
+}
+
+// Use has later Binds of the product take a, which Algorithms returned for it. Products that are bound already keep what they have.
+func (h *Handle) Use(p Product, a Algorithm) error {
+	p, err := p.fill()
+	if err != nil {
 		return err
 	}
-	q.result = new(heuristicResult)
-	found := new(int32)
-	r := dynlib.Call(l.heuristic, h.handle, q.desc, q.a, q.b, q.d, q.d, *preference, 1, uintptr(unsafe.Pointer(q.result)), uintptr(unsafe.Pointer(found)))
-	if int32(r) == statusNotSupported || int32(r) == 0 && (*found == 0 || q.result.state != 0) {
-		return ErrNoAlgorithm
+	q, err := h.plan(p)
+	if err != nil {
+		return err
 	}
-	return l.check("cublasLtMatmulAlgoGetHeuristic", r)
+	q.result = &a.result
+	return nil
+}
+
+// Known reports whether the product has an algorithm already.
+func (h *Handle) Known(p Product) bool {
+	p, err := p.fill()
+	return err == nil && h.plans[p] != nil
+}
+
+// Extents returns the elements of a product's operands in memory: A, B, D (and C), and the auxiliary matrix.
+func (p Product) Extents() (a, b, d, aux int, err error) {
+	if p, err = p.fill(); err != nil {
+		return
+	}
+	rowsA, rowsB := p.M, p.K
+	if p.TransA {
+		rowsA = p.K
+	}
+	if p.TransB {
+		rowsB = p.N
+	}
+	last := p.Batch - 1
+	return last*p.BatchA + rowsA*p.StrideA, last*p.BatchB + rowsB*p.StrideB, last*p.BatchD + p.M*p.StrideD, p.M * p.AuxStride, nil
 }
 
 func (p Product) aux() bool { return p.Epilogue&128 != 0 }
@@ -307,6 +383,7 @@ type Operands struct {
 type Matmul struct {
 	handle  *Handle
 	plan    *plan
+	result  *heuristicResult // held for args, which the collector does not see through
 	product Product
 	scales  *[2]float32
 	bias    uint64
@@ -335,7 +412,7 @@ func (h *Handle) Bind(p Product, o Operands) (*Matmul, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Matmul{handle: h, plan: q, product: p, scales: &[2]float32{o.Alpha, o.Beta}, bias: uint64(o.Bias), aux: uint64(o.Aux)}
+	m := &Matmul{handle: h, plan: q, result: q.result, product: p, scales: &[2]float32{o.Alpha, o.Beta}, bias: uint64(o.Bias), aux: uint64(o.Aux)}
 	m.args = [16]uintptr{h.handle, q.desc, uintptr(unsafe.Pointer(&m.scales[0])), uintptr(o.B), q.a, uintptr(o.A), q.b, uintptr(unsafe.Pointer(&m.scales[1])),
 		uintptr(o.C), q.d, uintptr(o.D), q.d, uintptr(unsafe.Pointer(q.result)), uintptr(h.workspace), uintptr(q.result.workspace), 0}
 	return m, nil

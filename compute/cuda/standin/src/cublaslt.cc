@@ -257,6 +257,11 @@ API(cublasLtMatmulAlgoGetHeuristic(void *, void *desc, void *a, void *b, void *c
   for (uint32_t x : p.alignment) r.algo.alignment = std::max<uint64_t>(r.algo.alignment, x);
   results[0] = r;
   *found = 1;
+  if (wanted > 1) { // another algorithm, without workspace
+    r.workspace = r.algo.workspace = 0;
+    results[1] = r;
+    *found = 2;
+  }
   return kOK;
 }
 API(cublasLtMatmul(void *handle, void *desc, const float *alpha, const void *A, void *la, const void *B, void *lb, const float *beta, const void *C, void *lc, void *D, void *ld, const Algo *algo, void *workspace, size_t workspace_size, void *stream)) {
