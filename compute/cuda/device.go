@@ -43,6 +43,8 @@ type Properties struct {
 	Memory          int64
 	Bandwidth       float64 // of memory, bytes a second; 0 where the driver does not say
 	Driver          int     // CUDA version of the driver, 1000·major + 10·minor
+
+	LibCUDA, LibCublasLt string // what the libraries were loaded by: a path, or a name on the loader's
 }
 
 // Device is one GPU. Its methods may be called from any goroutine.
@@ -185,7 +187,12 @@ func (d *Device) find() (*cublaslt.Library, error) {
 	if err := d.identify(); err != nil {
 		return nil, err
 	}
-	return cublaslt.Load(d.options.CublasLt)
+	blas, err := cublaslt.Load(d.options.CublasLt)
+	if err != nil {
+		return nil, err
+	}
+	d.properties.LibCUDA, d.properties.LibCublasLt = d.api.Path, blas.Path
+	return blas, nil
 }
 
 func (d *Device) start() error {

@@ -1,0 +1,492 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"autodev/compute"
+	"autodev/compute/cpu"
+	"autodev/compute/cuda"
+	"autodev/compute/devices"
+	"autodev/lora"
+	"autodev/model"
+	"autodev/train/graph"
+)
+
+// options are the flags of step. peer.py has those that both sides need under the same names.
+type options struct {
+	model, tokens, device, precision, adapter string
+	sequences, micro, length, rank            int
+	steps, evaluations, algorithms            int
+	rate                                      float64
+	checkpointing, profile                    bool
+}
+
+// result is what step prints; peer.py prints the same fields.
+type result struct {
+	Software     string    `json:"software"`
+	Precision    string    `json:"precision"`
+	Parameters   int64     `json:"parameters"`
+	Trained      int64     `json:"trained"`
+	MicroBatch   int       `json:"micro_batch"`
+	Sequences    int       `json:"sequences"`
+	Length       int       `json:"length"`
+	Seconds      []float64 `json:"step_seconds"` // all but the first three
+	TokensPerSec float64   `json:"tokens_per_second"`
+	FLOPPerToken float64   `json:"flop_per_token"` // 6·parameters (4 with adapters: frozen weights have no gradients) + causal attention
+	TFLOPPerSec  float64   `json:"tflop_per_second"`
+	Losses       []float64 `json:"losses"`
+	Planned      int64     `json:"planned_bytes,omitempty"`
+	Used         int64     `json:"device_used_bytes,omitempty"` // of the card, by everybody, at the end of the run
+	EvalRate     float64   `json:"eval_tokens_per_second,omitempty"`
+	EvalNLL      float64   `json:"eval_nll,omitempty"`
+	Profile      []group   `json:"profile,omitempty"`
+	LoadSeconds  float64   `json:"load_seconds"`
+}
+
+func (o *options) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("step", flag.ContinueOnError)
+	f.StringVar(&o.model, "model", "", "model folder")
+	f.StringVar(&o.tokens, "tokens-file", "", "token ids, 16-bit little-endian: windows are cut from it in order, again from its beginning at its end")
+	f.StringVar(&o.device, "device", "cuda", devices.Expected)
+	f.StringVar(&o.precision, "precision", "bf16", "float32 or bf16")
+	f.IntVar(&o.sequences, "sequences", 16, "a step")
+	f.IntVar(&o.micro, "micro-batch", 0, "sequences at a time; 0: as many as fit into the card's memory")
+	f.IntVar(&o.length, "length", 2048, "tokens of a sequence")
+	f.IntVar(&o.rank, "rank", 0, "of LoRA adapters at all linear modules; 0: train everything")
+	f.StringVar(&o.adapter, "adapter", "", "folder to write the untrained adapters to, for the peer to begin with the same")
+	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing")
+	f.IntVar(&o.steps, "steps", 10, "")
+	f.Float64Var(&o.rate, "rate", 1e-4, "learning rate")
+	f.IntVar(&o.evaluations, "evaluations", 0, "micro-batches to score, to time evaluation")
+	f.IntVar(&o.algorithms, "algorithms", 0, "of cuBLASLt to time for each product; 0: its first choice")
+	f.BoolVar(&o.profile, "profile", false, "time every call of the step")
+	return f
+}
+
+// unmeasured is how many steps come before those that count: libraries load kernels, graphs are captured.
+const unmeasured = 3
+
+// spy is a device that keeps the programs it compiles, to look at their calls.
+type spy struct {
+	compute.Device
+	programs []compute.Program
+}
+
+func (s *spy) Compile(p *compute.Plan, m compute.Memory) (compute.Program, error) {
+	program, err := s.Device.Compile(p, m)
+	s.programs = append(s.programs, program)
+	return program, err
+}
+
+func step(ctx context.Context, args []string) (_ any, err error) {
+	var o options
+	if err := parse(o.flags(), args); err != nil {
+		return nil, err
+	}
+	spec, err := devices.Parse(o.device)
+	if err != nil {
+		return nil, err
+	}
+	device := &spy{}
+	var card *cuda.Device
+	free := int64(math.MaxInt64)
+	if spec.Kind == devices.CUDA {
+		if card, err = cuda.New(cuda.Options{Index: spec.Index, Algorithms: o.algorithms}); err != nil {
+			return nil, err
+		}
+		defer func() { err = join(err, card.Close()) }()
+		if free, _, err = memory(card); err != nil {
+			return nil, err
+		}
+		device.Device = card
+	} else {
+		d := cpu.New(cpu.Options{Threads: runtime.GOMAXPROCS(0)})
+		defer d.Close()
+		device.Device = d
+	}
+	begun := time.Now()
+	folder, err := model.Open(o.model)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = join(err, folder.Close()) }()
+	windows, err := readWindows(o.tokens, o.length, folder.Config.Vocab)
+	if err != nil {
+		return nil, err
+	}
+	var adapter *lora.Adapter
+	if o.rank > 0 {
+		if adapter, err = lora.New(folder.Config, lora.Spec{Rank: o.rank, Alpha: float64(2 * o.rank), Targets: []string{lora.AllLinear}}, 1); err != nil {
+			return nil, err
+		}
+		if o.adapter != "" {
+			if err := adapter.Save(o.adapter); err != nil {
+				return nil, err
+			}
+		}
+	}
+	t, err := o.build(folder.Config, adapter, device, spec.Kind, free)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = join(err, t.Free()) }()
+	if err := load(t, folder, adapter); err != nil {
+		return nil, err
+	}
+	r := &result{Software: "autodev " + device.Name(), Precision: o.precision, MicroBatch: t.Config().Batch, Sequences: o.sequences, Length: o.length,
+		Planned: t.Usage().Total(), LoadSeconds: time.Since(begun).Seconds()}
+	for _, p := range t.Params() {
+		r.Parameters += int64(p.Weight.Len())
+		if p.Trained {
+			r.Trained += int64(p.Weight.Len())
+		}
+	}
+	if err := o.train(ctx, t, windows, r); err != nil {
+		return nil, err
+	}
+	factor := 6.0
+	if o.rank > 0 {
+		factor = 4
+	}
+	c := folder.Config
+	r.FLOPPerToken = factor*float64(r.Parameters) + 6*float64(c.Layers)*float64(c.Embed)*float64(o.length)
+	r.TFLOPPerSec = r.FLOPPerToken * r.TokensPerSec / 1e12
+	if card != nil {
+		left, total, err := memory(card)
+		if err != nil {
+			return nil, err
+		}
+		r.Used = total - left
+	}
+	if err := o.evaluate(ctx, t, windows, r); err != nil {
+		return nil, err
+	}
+	if o.profile {
+		r.Profile, err = profile(ctx, t, device.programs)
+	}
+	return r, err
+}
+
+func memory(d *cuda.Device) (free, total int64, err error) {
+	err = d.Do(func(q *cuda.Queue) (err error) {
+		free, total, err = q.MemInfo()
+		return err
+	})
+	return free, total, err
+}
+
+// build plans the training with the most sequences at a time that fit, and allocates its memory.
+func (o *options) build(c model.Config, adapter *lora.Adapter, device compute.Device, kind devices.Kind, free int64) (*graph.Training, error) {
+	cfg := graph.Config{Model: c, Seq: o.length, Checkpointing: o.checkpointing, Precision: graph.Precision(o.precision)}
+	cfg.Storage = devices.Storage(kind, cfg.Precision == graph.BF16)
+	if adapter != nil {
+		for _, m := range adapter.Modules {
+			cfg.Adapters = append(cfg.Adapters, graph.Adapter{Module: m.Name, Rank: m.Rank, Scale: m.Scale})
+		}
+	}
+	micros := []int{o.micro}
+	if o.micro == 0 {
+		micros = nil
+		for m := o.sequences; m >= 1; m-- {
+			if o.sequences%m == 0 {
+				micros = append(micros, m)
+			}
+		}
+	} else if o.sequences%o.micro != 0 {
+		return nil, fmt.Errorf("micro-batches of %d sequences in steps of %d", o.micro, o.sequences)
+	}
+	var needed int64
+	for _, m := range micros {
+		cfg.Batch, cfg.Once = m, m == o.sequences
+		t, err := graph.Build(cfg, device)
+		if err != nil {
+			return nil, err
+		}
+		if needed = t.Usage().Total(); needed <= free {
+			return t, t.Alloc()
+		}
+	}
+	return nil, fmt.Errorf("a micro-batch of %d sequences needs %d bytes, %d are free", micros[len(micros)-1], needed, free)
+}
+
+// load puts the initial weights into the plans' memory.
+func load(t *graph.Training, weights model.Source, adapter *lora.Adapter) error {
+	for _, p := range t.Params() {
+		var data []float32
+		if adapter != nil {
+			data = adapter.Data(p.Name)
+		}
+		if data == nil {
+			w, err := weights.Read(p.Name)
+			if err != nil {
+				return err
+			}
+			data = w.Data
+		}
+		if err := t.SetParam(p.Name, data); err != nil {
+			return err
+		}
+	}
+	debug.FreeOSMemory() // as package train does
+	return nil
+}
+
+// windows are pieces of length+1 tokens.
+type windows struct {
+	ids    []int32
+	length int
+}
+
+func readWindows(file string, length, vocab int) (*windows, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	w := &windows{length: length}
+	for i := 0; i+2 <= len(b); i += 2 {
+		id := int32(binary.LittleEndian.Uint16(b[i:]))
+		if int(id) >= vocab {
+			return nil, fmt.Errorf("%s: token %d is %d, expected less than %d", file, i/2, id, vocab)
+		}
+		w.ids = append(w.ids, id)
+	}
+	if len(w.ids) < length+1 {
+		return nil, fmt.Errorf("%s: %d tokens, expected at least %d", file, len(w.ids), length+1)
+	}
+	return w, nil
+}
+
+// batch returns windows first to first+n−1.
+func (w *windows) batch(first, n int) graph.Batch {
+	count := (len(w.ids) - 1) / w.length
+	var b graph.Batch
+	for i := first; i < first+n; i++ {
+		at := i % count * w.length
+		b.IDs = append(b.IDs, w.ids[at:at+w.length]...)
+		b.Targets = append(b.Targets, w.ids[at+1:at+w.length+1]...)
+	}
+	return b
+}
+
+// train takes the steps: gradients of all micro-batches, clipped to norm 1, AdamW.
+func (o *options) train(ctx context.Context, t *graph.Training, w *windows, r *result) error {
+	micro := t.Config().Batch
+	scale := float32(1 / float64(o.sequences*o.length))
+	hyper := slices.Repeat([]graph.Hyper{{LearningRate: o.rate, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.1}}, len(t.Buffers().Hyper))
+	for n := range o.steps {
+		start := time.Now()
+		if err := t.ZeroGrads(); err != nil {
+			return err
+		}
+		loss := 0.0
+		for m := 0; m < o.sequences; m += micro {
+			l, err := t.MicroStep(ctx, w.batch(n*o.sequences+m, micro), scale, [2]int32{})
+			if err != nil {
+				return fmt.Errorf("step %d: %w", n+1, err)
+			}
+			loss += l
+		}
+		norm, err := t.GradNorm(ctx)
+		if err == nil {
+			err = t.Update(ctx, n+1, min(1, 1/(norm+1e-6)), hyper...)
+		}
+		if err != nil {
+			return fmt.Errorf("step %d: %w", n+1, err)
+		}
+		r.Losses = append(r.Losses, loss)
+		if n >= unmeasured {
+			r.Seconds = append(r.Seconds, time.Since(start).Seconds())
+		}
+	}
+	if len(r.Seconds) > 0 {
+		r.TokensPerSec = float64(o.sequences*o.length) / median(r.Seconds)
+	}
+	return nil
+}
+
+// evaluate scores micro-batches, the first not counted.
+func (o *options) evaluate(ctx context.Context, t *graph.Training, w *windows, r *result) error {
+	if o.evaluations == 0 {
+		return nil
+	}
+	n := t.Config().Batch
+	var seconds []float64
+	for i := range o.evaluations + 2 {
+		start := time.Now()
+		nll, err := t.NLL(ctx, w.batch(i*n, n))
+		if err != nil {
+			return err
+		}
+		if i < 2 { // one call by call, one that captures graphs
+			continue
+		}
+		seconds = append(seconds, time.Since(start).Seconds())
+		for _, v := range nll {
+			r.EvalNLL += float64(v)
+		}
+	}
+	r.EvalRate = float64(n*o.length) / median(seconds)
+	r.EvalNLL /= float64(n * o.length * o.evaluations)
+	return nil
+}
+
+func median(x []float64) float64 {
+	s := slices.Sorted(slices.Values(x))
+	return s[len(s)/2]
+}
+
+// group is calls of the step with the same kernel and shapes.
+type group struct {
+	Kernel  string  `json:"kernel"`
+	Shape   string  `json:"shape"`
+	Calls   int     `json:"calls"`
+	Seconds float64 `json:"seconds"`
+	Share   float64 `json:"share"`            // of the time of all calls
+	TFLOPS  float64 `json:"tflops,omitempty"` // of kernels that multiply matrices
+	Bytes   float64 `json:"bytes_per_second"` // of operands, each read and written once
+}
+
+// profile times each call of the step, the gradient norm and the update, three times, and takes the fastest.
+func profile(ctx context.Context, t *graph.Training, programs []compute.Program) ([]group, error) {
+	var groups []group
+	at := map[string]int{}
+	var all float64
+	for i, plan := range t.Plans() {
+		if plan.Name == "eval" {
+			continue
+		}
+		program, ok := programs[i].(*cuda.Program)
+		if !ok {
+			return nil, errors.New("only calls on a card can be timed one by one")
+		}
+		best := make([]time.Duration, len(plan.Plan.Calls))
+		for round := range 3 {
+			times, err := program.Profile(ctx)
+			if err != nil {
+				return nil, err
+			}
+			for j, x := range times {
+				if round == 0 || x.Took < best[j] {
+					best[j] = x.Took
+				}
+			}
+		}
+		for j := range plan.Plan.Calls {
+			c := &plan.Plan.Calls[j]
+			shape := describe(c)
+			key := c.Kernel.String() + shape
+			k, seen := at[key]
+			if !seen {
+				k, at[key] = len(groups), len(groups)
+				groups = append(groups, group{Kernel: c.Kernel.String(), Shape: shape})
+			}
+			g := &groups[k]
+			g.Calls++
+			g.Seconds += best[j].Seconds()
+			g.TFLOPS += operations(c) / 1e12
+			g.Bytes += float64(traffic(c))
+			all += best[j].Seconds()
+		}
+	}
+	for i := range groups {
+		g := &groups[i]
+		s := max(g.Seconds, 1e-9)
+		g.Share, g.TFLOPS, g.Bytes = g.Seconds/max(all, 1e-9), g.TFLOPS/s, g.Bytes/s
+	}
+	slices.SortStableFunc(groups, func(a, b group) int {
+		switch {
+		case a.Seconds > b.Seconds:
+			return -1
+		case a.Seconds < b.Seconds:
+			return 1
+		}
+		return 0
+	})
+	return groups, nil
+}
+
+// describe names a call's shapes in short.
+func describe(c *compute.Call) string {
+	switch c.Kernel {
+	case compute.Linear, compute.LinearGradX:
+		return fmt.Sprintf("%dx%d w %dx%d", c.In[0].Shape[0], c.In[0].Shape[1], c.In[1].Shape[0], c.In[1].Shape[1])
+	case compute.LinearGradW:
+		return fmt.Sprintf("%d tokens, w %dx%d", c.In[0].Shape[0], c.Out[0].Shape[0], c.Out[0].Shape[1])
+	case compute.Attention, compute.AttentionGrad:
+		return fmt.Sprintf("%dx%d, %d/%d heads of %d", c.In[0].Shape[0]/c.Attr.Seq, c.Attr.Seq, c.Attr.Heads, c.Attr.KVHeads, c.Attr.HeadDim)
+	case compute.CrossEntropy:
+		return fmt.Sprintf("%dx%d, vocabulary %d", c.In[0].Shape[0], c.In[0].Shape[1], c.In[1].Shape[0])
+	case compute.AdamW, compute.Zero, compute.SumSquares:
+		return "" // of all parameters together
+	}
+	return fmt.Sprint(c.In[0].Shape)
+}
+
+// operations is what a call that multiplies matrices must do; causal attention half of a full one's.
+func operations(c *compute.Call) float64 {
+	size := func(b compute.Buffer) float64 { return float64(b.Len()) }
+	a := &c.Attr
+	attention := func() float64 {
+		return 2 * float64(c.In[0].Shape[0]) * float64(a.Seq) * float64(a.Heads*a.HeadDim)
+	}
+	switch c.Kernel {
+	case compute.Linear, compute.LinearGradX:
+		return 2 * float64(c.In[0].Shape[0]) * size(c.In[1])
+	case compute.LinearGradW:
+		return 2 * float64(c.In[0].Shape[0]) * size(c.Out[0])
+	case compute.Attention:
+		return attention()
+	case compute.AttentionGrad:
+		return 2.5 * attention()
+	case compute.CrossEntropy:
+		products := 2.0
+		if c.Out[2].Space != compute.None {
+			products = 3
+		}
+		return products * 2 * float64(c.In[0].Shape[0]) * size(c.In[1])
+	}
+	return 0
+}
+
+// traffic is the bytes that a call must move: operands that it reads, those that it writes, and again those that it adds to.
+func traffic(c *compute.Call) int64 {
+	var n int64
+	for _, b := range c.In {
+		n += b.Bytes()
+	}
+	for i, b := range c.Out {
+		times := int64(1)
+		if updated(c.Kernel, i) {
+			times = 2
+		}
+		n += times * b.Bytes()
+	}
+	return n
+}
+
+// updated says whether a kernel reads what it writes as its output i.
+func updated(k compute.Kernel, i int) bool {
+	switch k {
+	case compute.AdamW:
+		return i < 3
+	case compute.EmbedGrad, compute.LinearGradW, compute.BiasGrad, compute.LayerNormGainGrad:
+		return true
+	case compute.LayerNormGrad:
+		return i > 0
+	case compute.CrossEntropy:
+		return i == 2
+	}
+	return false
+}
