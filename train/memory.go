@@ -145,8 +145,14 @@ type planner struct {
 	made   map[planKey]planned
 }
 
-// planKey is what is varied: micro-batch, sequence, and the adapters' rank (0: full training).
-type planKey struct{ batch, sequence, rank int }
+// planKey is what is varied: micro-batch and how many of them make a step, sequence, and the adapters' rank (0: full training).
+type planKey struct{ batch, accumulation, sequence, rank int }
+
+// of returns the key with micro-batches of n sequences, so many to a step.
+func (k planKey) of(n, accumulation int) planKey {
+	k.batch, k.accumulation = n, accumulation
+	return k
+}
 
 // planned is what is kept of a plan.
 type planned struct {
@@ -168,6 +174,7 @@ func (p planned) arena(checkpointing bool) graph.ArenaUsage {
 }
 
 func (p *planner) plan(k planKey) (planned, error) {
+	k.accumulation = min(k.accumulation, 2) // more change no plan
 	if made, ok := p.made[k]; ok {
 		return made, nil
 	}
@@ -175,7 +182,7 @@ func (p *planner) plan(k planKey) (planned, error) {
 		return planned{}, err
 	}
 	r := p.recipe
-	r.Train.MicroBatch = k.batch
+	r.Train.MicroBatch, r.Train.Accumulation = k.batch, k.accumulation
 	var adapters []graph.Adapter
 	if k.rank > 0 {
 		l := configs.LoRA{Rank: k.rank, Alpha: 1, Targets: []string{lora.AllLinear}}
@@ -209,7 +216,7 @@ func (p *planner) plan(k planKey) (planned, error) {
 
 // own is the recipe's own plan.
 func (p *planner) own(sequence int) planKey {
-	k := planKey{batch: p.recipe.Train.MicroBatch, sequence: sequence}
+	k := planKey{batch: p.recipe.Train.MicroBatch, accumulation: p.recipe.Train.Accumulation, sequence: sequence}
 	if p.recipe.LoRA != nil {
 		k.rank = p.recipe.LoRA.Rank
 	}
@@ -315,22 +322,28 @@ func (p *planner) advise(own planKey, fits int, bytes int64) ([]Step, error) {
 		steps = append(steps, Step{sets, made.total(checkpointing)})
 		return true, nil
 	}
+	windows := own.batch * own.accumulation
 	batches := func(n int) []string {
-		sets := []string{fmt.Sprintf("train.micro_batch=%d", n)}
-		if windows := own.batch * p.recipe.Train.Accumulation; windows%n == 0 {
-			sets = append(sets, fmt.Sprintf("train.accumulation=%d", windows/n))
-		}
-		return sets
+		return []string{fmt.Sprintf("train.micro_batch=%d", n), fmt.Sprintf("train.accumulation=%d", windows/n)}
 	}
 	checkpointing := p.recipe.Train.GradientCheckpointing
 	if fits > 0 {
+		// The largest that makes the same steps of more micro-batches; where none fits, shorter steps.
+		for n := fits; n > 0; n-- {
+			if windows%n != 0 {
+				continue
+			}
+			if ok, err := try(own.of(n, windows/n), checkpointing, batches(n)...); ok || err != nil {
+				return steps, err
+			}
+		}
 		own.batch = fits
-		_, err := try(own, checkpointing, batches(fits)...)
+		_, err := try(own, checkpointing, fmt.Sprintf("train.micro_batch=%d", fits))
 		return steps, err
 	}
 	one, sets := own, []string(nil)
 	if own.batch > 1 {
-		one.batch, sets = 1, batches(1)
+		one, sets = own.of(1, windows), batches(1)
 	}
 	// with returns sets and more.
 	with := func(more ...string) []string { return slices.Concat(sets, more) }
