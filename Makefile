@@ -4,10 +4,13 @@ export CGO_ENABLED = 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GO = go
 
-.PHONY: build demo test test-twins test-gpu bench lint generate cuda-kernels tiny fuzz
+.PHONY: build static demo test test-twins test-gpu bench lint generate cuda-kernels tiny fuzz
 
-build: ## the binary, bin/autodev
+build: ## the binary, bin/autodev; on Linux it needs glibc's loader, for NVIDIA's libraries
 	$(GO) build -trimpath -o bin/autodev ./cmd/autodev
+
+static: ## the binary without CUDA, bin/autodev-static: it needs nothing of the system
+	$(GO) build -trimpath -tags nocuda -o bin/autodev-static ./cmd/autodev
 
 demo: build ## teach the embedded model a new language on this machine: at most ten minutes on two cores
 	bin/autodev demo
@@ -19,7 +22,11 @@ test: ## everything that must hold, under ten minutes on two cores
 
 test-twins: ## the portable twins of the assembly kernels, the other architecture, every benchmark once
 	$(GO) test -tags noasm ./compute/...
+	$(GO) test -tags nocuda ./compute/cuda/... ./compute/devices
 	GOARCH=arm64 $(GO) build ./...
+	GOARCH=arm64 $(GO) vet -tags noasm ./compute/...
+	GOOS=windows $(GO) build ./cmd/autodev
+	GOOS=darwin GOARCH=arm64 $(GO) build ./cmd/autodev
 	$(GO) test -run '^$$' -bench . -benchtime 1x ./...
 
 bench: ## our speed; bench/ has the comparisons with other software
@@ -36,8 +43,9 @@ generate: ## regenerate checked-in assembly and PTX (the PTX only where clang-22
 cuda-kernels: ## regenerate the PTX of compute/cuda/kernels; needs clang-22, nothing of NVIDIA's
 	$(GO) generate ./compute/cuda/kernels
 
-test-gpu: ## the tests of compute/cuda on this machine's GPU instead of the stand-in
+test-gpu: ## the tests of compute/cuda and of training plans on this machine's GPU instead of the stand-in
 	AUTODEV_TEST_GPU=1 $(GO) test -count 1 ./compute/cuda/...
+	AUTODEV_TEST_GPU=1 $(GO) test -count 1 -run CUDA ./train/graph
 
 fuzz: ## each fuzz target for FUZZTIME
 	./.ci/fuzz $(or $(FUZZTIME),10s)
