@@ -9,19 +9,19 @@ func (c *Call) CheckOverlap() error {
 	}
 	for i, out := range c.Out {
 		for j, in := range c.In {
-			if overlap(out, in) && !mayAlias(c.Kernel, i, j, out, in) {
+			if out.Overlaps(in) && !mayAlias(c.Kernel, i, j, out, in) {
 				return fail("output %d overlaps input %d in %v at offsets %d and %d", i, j, out.Space, out.Offset, in.Offset)
 			}
 		}
 		for j, other := range c.Out[:i] {
-			if overlap(out, other) {
+			if out.Overlaps(other) {
 				return fail("outputs %d and %d overlap in %v at offsets %d and %d", i, j, out.Space, out.Offset, other.Offset)
 			}
 		}
 	}
 	for _, side := range [][]Buffer{c.In, c.Out} {
 		for _, b := range side {
-			if overlap(c.Work, b) {
+			if c.Work.Overlaps(b) {
 				return fail("work overlaps an operand in %v at offsets %d and %d", b.Space, c.Work.Offset, b.Offset)
 			}
 		}
@@ -29,8 +29,14 @@ func (c *Call) CheckOverlap() error {
 	return nil
 }
 
-func overlap(a, b Buffer) bool {
-	return a.Space != None && a.Space == b.Space && a.Offset < b.Offset+b.Bytes() && b.Offset < a.Offset+a.Bytes()
+// Overlaps reports whether two buffers share memory.
+func (b Buffer) Overlaps(o Buffer) bool {
+	return b.Space != None && b.Space == o.Space && b.Offset < o.Offset+o.Bytes() && o.Offset < b.Offset+b.Bytes()
+}
+
+// Same reports whether two buffers are the same elements of the same memory, whatever their shapes.
+func (b Buffer) Same(o Buffer) bool {
+	return b.Space == o.Space && b.Offset == o.Offset && b.DType == o.DType && b.Len() == o.Len()
 }
 
 // mayAlias reports whether the kernel allows output i to be exactly the memory of input j.

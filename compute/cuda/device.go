@@ -29,6 +29,8 @@ type Options struct {
 	Algorithms int
 	// CallByCall runs programs one call at a time, waiting for each, instead of captured graphs: slower, but an error names its call.
 	CallByCall bool
+	// Unfused keeps products and the activations that follow them apart, to see what fusing them is worth.
+	Unfused bool
 	// Poison fills the arena with NaNs instead of zeros, for tests: what is read there must have been written.
 	Poison bool
 }

@@ -30,7 +30,7 @@ type Program struct {
 
 var _ compute.Program = (*Program)(nil)
 
-// step is a call and the operations that do it.
+// step is a call, or a fusion of two, and the operations that do it.
 type step struct {
 	name string // of the call and its kernel, for people
 	ops  Sequence
@@ -67,20 +67,46 @@ func (d *Device) Compile(p *compute.Plan, mem compute.Memory) (compute.Program, 
 }
 
 func (p *Program) prepare(q *Queue, plan *compute.Plan) (err error) {
+	bounds := make([]bound, len(plan.Calls))
 	for i := range plan.Calls {
 		call := plan.Calls[i]
-		b, err := p.d.resolve(&call, p.mem)
-		if err != nil {
+		if bounds[i], err = p.d.resolve(&call, p.mem); err != nil {
 			return fmt.Errorf("cuda: call %d: %w", i, err)
+		}
+		for _, c := range bounds[i].indexes() {
+			p.checks.add(c)
+		}
+	}
+	var fused map[int]fusion
+	if !p.d.options.Unfused {
+		fused = fusions(plan.Calls)
+	}
+	done := map[int]bool{} // activations that are part of a product
+	for i := range bounds {
+		b := &bounds[i]
+		if done[i] {
+			continue
+		}
+		fail := func(err error) error {
+			return fmt.Errorf("cuda: call %d: %s: %v: %w", i, b.Name, b.Kernel, err)
+		}
+		if f, ok := fused[i]; ok {
+			a := &bounds[f.activation]
+			ops, ok, err := b.prepareFused(q, a)
+			if err != nil {
+				return fail(err)
+			}
+			if ok {
+				p.steps = append(p.steps, step{fmt.Sprintf("%s: %v with %v", b.Name, b.Kernel, a.Kernel), ops})
+				done[f.activation] = true
+				continue
+			}
 		}
 		ops, err := b.prepare(q)
 		if err != nil {
-			return fmt.Errorf("cuda: call %d: %s: %v: %w", i, call.Name, call.Kernel, err)
+			return fail(err)
 		}
-		p.steps = append(p.steps, step{fmt.Sprintf("%s: %v", call.Name, call.Kernel), ops})
-		for _, c := range b.indexes() {
-			p.checks.add(c)
-		}
+		p.steps = append(p.steps, step{fmt.Sprintf("%s: %v", b.Name, b.Kernel), ops})
 	}
 	for rest := p.steps; len(rest) > 0; {
 		n := min(chunkCalls, len(rest))

@@ -171,13 +171,18 @@ func (t *Training) GradNorm(ctx context.Context) (float64, error) {
 	if err := t.run.norm.Run(ctx); err != nil {
 		return 0, fmt.Errorf("graph: gradient norm: %w", err)
 	}
+	// They lie side by side: one copy brings them all.
+	all := t.io.SumSquares[0]
+	size := int64(all.DType.Size())
+	end := t.io.SumSquares[len(t.io.SumSquares)-1].Offset + size
+	all.Shape = []int{int((end - all.Offset) / size)}
+	sums := make([]float64, all.Len())
+	if err := t.run.mem.Read(all, sums); err != nil {
+		return 0, fmt.Errorf("graph: gradient norm: %w", err)
+	}
 	total := 0.0
 	for _, b := range t.io.SumSquares {
-		var sum [1]float64
-		if err := t.run.mem.Read(b, sum[:]); err != nil {
-			return 0, fmt.Errorf("graph: gradient norm: %w", err)
-		}
-		total += sum[0]
+		total += sums[(b.Offset-all.Offset)/size]
 	}
 	return math.Sqrt(total), nil
 }

@@ -1,0 +1,210 @@
+package cuda
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"autodev/compute"
+	"autodev/compute/ref"
+)
+
+// mlp is a plan of a product, GELU, a product's gradient and GELU's, in bfloat16 or float32. What is where is named.
+type mlp struct {
+	plan                  compute.Plan
+	x, w, bias, z, y      compute.Buffer
+	dout, v, dy           compute.Buffer // dy becomes dz in its place
+	n, in, inner, outward int
+}
+
+func newMLP(d compute.DType, inPlace bool) *mlp {
+	m := &mlp{n: 19, in: 16, inner: 24, outward: 8}
+	place := func(rows, columns int) compute.Buffer {
+		b := compute.Buffer{Space: compute.Arena, Offset: m.plan.Bytes[compute.Arena], DType: d, Shape: []int{rows, columns}}
+		m.plan.Bytes[compute.Arena] += (b.Bytes() + 127) / 64 * 64
+		return b
+	}
+	m.x, m.w, m.bias, m.z, m.y = place(m.n, m.in), place(m.inner, m.in), place(1, m.inner), place(m.n, m.inner), place(m.n, m.inner)
+	m.bias.Shape = []int{m.inner}
+	m.dout, m.v, m.dy = place(m.n, m.outward), place(m.outward, m.inner), place(m.n, m.inner)
+	if inPlace {
+		m.y = m.z
+	}
+	b := func(buffers ...compute.Buffer) []compute.Buffer { return buffers }
+	one, gelu := compute.Attr{Alpha: 0.5}, compute.Attr{Act: compute.GELUTanh}
+	m.plan.Calls = []compute.Call{
+		{Name: "up", Kernel: compute.Linear, Attr: one, In: b(m.x, m.w, m.bias), Out: b(m.z)},
+		{Name: "gelu", Kernel: compute.Activation, Attr: gelu, In: b(m.z), Out: b(m.y)},
+		{Name: "down", Kernel: compute.LinearGradX, Attr: one, In: b(m.dout, m.v), Out: b(m.dy)},
+		{Name: "other", Kernel: compute.Add, In: b(m.x, m.x), Out: b(m.x)},
+		{Name: "gelu", Kernel: compute.ActivationGrad, Attr: gelu, In: b(m.dy, m.z), Out: b(m.dy)},
+	}
+	return m
+}
+
+// TestFusions: fused and unfused programs give what the reference gives, in place and beside, and fused ones have fewer steps.
+func TestFusions(t *testing.T) {
+	_, l := onStandin(t, "", nil)
+	for _, s := range []Store{F32, BF16} {
+		for _, inPlace := range []bool{false, true} {
+			for _, unfused := range []bool{false, true} {
+				dtype, unit := compute.F32, 0x1p-20
+				if s == BF16 {
+					dtype, unit = compute.BF16, 0x1p-6
+				}
+				d := openDevice(t, Options{CUDA: l.CUDA, CublasLt: l.CublasLt, Unfused: unfused, Poison: true})
+				m := newMLP(dtype, inPlace)
+				mem, err := d.Alloc(m.plan.Bytes)
+				if err != nil {
+					t.Fatal(err)
+				}
+				values := map[int64][]float32{}
+				r := rand.New(rand.NewPCG(3, 4))
+				for _, b := range []compute.Buffer{m.x, m.w, m.bias, m.dout, m.v} {
+					v := make([]float32, b.Len())
+					for i := range v {
+						v[i] = round(float32(r.NormFloat64()), s)
+					}
+					values[b.Offset] = v
+					if err := mem.Write(b, kept(v, dtype)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				program, err := d.Compile(&m.plan, mem)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if steps := len(program.(*Program).steps); steps != map[bool]int{true: 5, false: 3}[unfused] {
+					t.Errorf("unfused %v: %d steps", unfused, steps)
+				}
+				if err := program.Run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				z, y := make([]float32, m.n*m.inner), make([]float32, m.n*m.inner)
+				ref.Linear(z, values[m.x.Offset], values[m.w.Offset], values[m.bias.Offset], nil, m.n, m.in, m.inner, 0.5)
+				ref.Activation(y, z, compute.GELUTanh)
+				compareKept(t, fmt.Sprint(s, inPlace, unfused, " y"), mem, m.y, y, unit)
+				if inPlace {
+					z = y // what is there when the gradient is taken: nothing of a model, but the same for all
+				} else {
+					compareKept(t, fmt.Sprint(s, inPlace, unfused, " z"), mem, m.z, z, unit)
+				}
+				dy, dz := make([]float32, m.n*m.inner), make([]float32, m.n*m.inner)
+				ref.LinearGradX(dy, values[m.dout.Offset], values[m.v.Offset], nil, m.n, m.inner, m.outward, 0.5)
+				ref.ActivationGrad(dz, dy, z, compute.GELUTanh)
+				compareKept(t, fmt.Sprint(s, inPlace, unfused, " dz"), mem, m.dy, dz, unit)
+				if err := mem.Free(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// kept returns values as m.Write takes them for a type.
+func kept(v []float32, d compute.DType) any {
+	if d == compute.BF16 {
+		return compute.ToBF16(v)
+	}
+	return v
+}
+
+func compareKept(t *testing.T, what string, mem compute.Memory, b compute.Buffer, want []float32, unit float64) {
+	t.Helper()
+	got := make([]float32, len(want))
+	var err error
+	if b.DType == compute.BF16 {
+		bits := make([]uint16, len(want))
+		err = mem.Read(b, bits)
+		got = compute.FromBF16(bits)
+	} else {
+		err = mem.Read(b, got)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, w := range want {
+		if distance(float64(got[i]), float64(w), 4*unit, 2*unit) > 1 {
+			t.Errorf("%s: element %d is %v, expected %v", what, i, got[i], w)
+			return
+		}
+	}
+}
+
+// TestNoFusion: what else uses what lies between, or lies where it would be written early, keeps calls apart.
+func TestNoFusion(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(m *mlp)
+		want   []int // products that are fused
+	}{
+		"as it is":            {func(m *mlp) {}, []int{0, 2}},
+		"another activation":  {func(m *mlp) { m.plan.Calls[1].Attr.Act, m.plan.Calls[4].Attr.Act = compute.ReLU, compute.GELUErf }, nil},
+		"gelu over the input": {func(m *mlp) { m.plan.Calls[1].Out[0].Offset = m.x.Offset }, []int{2}},
+		"something between": {func(m *mlp) {
+			m.plan.Calls[0], m.plan.Calls[3] = m.plan.Calls[3], m.plan.Calls[0]
+			m.plan.Calls[1], m.plan.Calls[2] = m.plan.Calls[2], m.plan.Calls[1]
+		}, nil},
+		"the gradient is read": {func(m *mlp) {
+			m.plan.Calls[3].In = []compute.Buffer{m.dy, m.dy}
+			m.plan.Calls[3].Out = []compute.Buffer{m.y}
+		}, []int{0}},
+		"gelu's input is computed between": {func(m *mlp) {
+			m.plan.Calls[3].In, m.plan.Calls[3].Out = []compute.Buffer{m.y, m.y}, []compute.Buffer{m.z}
+		}, []int{0}},
+		"its scratch is gelu's input": {func(m *mlp) { m.plan.Calls[3].Work = m.z }, []int{0}},
+		"the gradient goes elsewhere": {func(m *mlp) { m.plan.Calls[4].Out[0] = m.y }, []int{0}},
+		"a base": {func(m *mlp) {
+			m.plan.Calls[0].In = append(m.plan.Calls[0].In, m.z)
+			m.plan.Calls[2].In = append(m.plan.Calls[2].In, m.dy)
+		}, nil},
+		"rows of 20": {func(m *mlp) {
+			for i := range m.plan.Calls {
+				for _, side := range [][]compute.Buffer{m.plan.Calls[i].In, m.plan.Calls[i].Out} {
+					for j, b := range side {
+						side[j].Shape = slices.Clone(b.Shape)
+						for k, n := range b.Shape {
+							if n == m.inner {
+								side[j].Shape[k] = 20
+							}
+						}
+					}
+				}
+			}
+		}, nil},
+	} {
+		m := newMLP(compute.BF16, false)
+		c.change(m)
+		var got []int
+		for i := range m.plan.Calls {
+			if _, ok := fusions(m.plan.Calls)[i]; ok {
+				got = append(got, i)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: products %v are fused, expected %v", name, got, c.want)
+		}
+	}
+}
+
+// TestFusedNames: errors and profiles name both calls.
+func TestFusedNames(t *testing.T) {
+	d, _ := onStandin(t, "", nil)
+	m := newMLP(compute.F32, false)
+	mem, err := d.Alloc(m.plan.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := d.Compile(&m.plan, mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	times, err := p.(*Program).Profile(t.Context())
+	if err != nil || len(times) != 3 || times[0].Name != "up: Linear with Activation" || !strings.HasPrefix(times[1].Name, "down: LinearGradX with ActivationGrad") {
+		t.Errorf("%v, %v", times, err)
+	}
+	if err := mem.Free(); err != nil {
+		t.Error(err)
+	}
+}
