@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"errors"
+	"slices"
 
 	"autodev/compute"
 	"autodev/compute/cuda/cublaslt"
@@ -15,9 +16,13 @@ type fusion struct{ activation int } // index of the activation's call
 const auxColumns = 8
 
 // fusions finds them, by the index of the product's call. A plan stays what it is for all other calls: between the product and the
-// activation nothing may touch what is written earlier or no longer.
+// activation nothing may touch what is written earlier or no longer. Where there are gradients, activations are computed again from
+// products that were kept, rounded: there they are not fused the first time either, so that they have the same bits.
 func fusions(calls []compute.Call) map[int]fusion {
 	found := map[int]fusion{}
+	gradients := slices.ContainsFunc(calls, func(c compute.Call) bool {
+		return c.Kernel == compute.LinearGradX || c.Kernel == compute.LinearGradW || c.Kernel == compute.ActivationGrad
+	})
 	for i := range calls {
 		c := &calls[i]
 		if c.Check() != nil || c.Kernel != compute.Linear && c.Kernel != compute.LinearGradX || c.Out[0].Shape[1]%auxColumns != 0 {
@@ -28,10 +33,11 @@ func fusions(calls []compute.Call) map[int]fusion {
 			continue
 		}
 		j, ok := 0, false
-		if c.Kernel == compute.Linear {
-			j, ok = i+1, i+1 < len(calls) && activates(c, &calls[i+1])
-		} else {
+		switch {
+		case c.Kernel == compute.LinearGradX:
 			j, ok = gradientAfter(calls, i)
+		case !gradients:
+			j, ok = i+1, i+1 < len(calls) && activates(c, &calls[i+1])
 		}
 		if ok {
 			found[i] = fusion{j}

@@ -4,16 +4,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	"autodev/compute"
 	"autodev/compute/ref"
 )
 
-// mlp is a plan of a product, GELU, a product's gradient and GELU's, in bfloat16 or float32. What is where is named.
+// mlp is two plans: a product and GELU; a product's gradient, something else and GELU's gradient. In bfloat16 or float32. What is where
+// is named.
 type mlp struct {
-	plan                  compute.Plan
+	bytes                 [compute.NumSpaces]int64
+	up, down              []compute.Call
 	x, w, bias, z, y      compute.Buffer
 	dout, v, dy           compute.Buffer // dy becomes dz in its place
 	n, in, inner, outward int
@@ -22,8 +23,8 @@ type mlp struct {
 func newMLP(d compute.DType, inPlace bool) *mlp {
 	m := &mlp{n: 19, in: 16, inner: 24, outward: 8}
 	place := func(rows, columns int) compute.Buffer {
-		b := compute.Buffer{Space: compute.Arena, Offset: m.plan.Bytes[compute.Arena], DType: d, Shape: []int{rows, columns}}
-		m.plan.Bytes[compute.Arena] += (b.Bytes() + 127) / 64 * 64
+		b := compute.Buffer{Space: compute.Arena, Offset: m.bytes[compute.Arena], DType: d, Shape: []int{rows, columns}}
+		m.bytes[compute.Arena] += (b.Bytes() + 127) / 64 * 64
 		return b
 	}
 	m.x, m.w, m.bias, m.z, m.y = place(m.n, m.in), place(m.inner, m.in), place(1, m.inner), place(m.n, m.inner), place(m.n, m.inner)
@@ -34,9 +35,11 @@ func newMLP(d compute.DType, inPlace bool) *mlp {
 	}
 	b := func(buffers ...compute.Buffer) []compute.Buffer { return buffers }
 	one, gelu := compute.Attr{Alpha: 0.5}, compute.Attr{Act: compute.GELUTanh}
-	m.plan.Calls = []compute.Call{
+	m.up = []compute.Call{
 		{Name: "up", Kernel: compute.Linear, Attr: one, In: b(m.x, m.w, m.bias), Out: b(m.z)},
 		{Name: "gelu", Kernel: compute.Activation, Attr: gelu, In: b(m.z), Out: b(m.y)},
+	}
+	m.down = []compute.Call{
 		{Name: "down", Kernel: compute.LinearGradX, Attr: one, In: b(m.dout, m.v), Out: b(m.dy)},
 		{Name: "other", Kernel: compute.Add, In: b(m.x, m.x), Out: b(m.x)},
 		{Name: "gelu", Kernel: compute.ActivationGrad, Attr: gelu, In: b(m.dy, m.z), Out: b(m.dy)},
@@ -56,7 +59,7 @@ func TestFusions(t *testing.T) {
 				}
 				d := openDevice(t, Options{CUDA: l.CUDA, CublasLt: l.CublasLt, Unfused: unfused, Poison: true})
 				m := newMLP(dtype, inPlace)
-				mem, err := d.Alloc(m.plan.Bytes)
+				mem, err := d.Alloc(m.bytes)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -72,15 +75,19 @@ func TestFusions(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				program, err := d.Compile(&m.plan, mem)
-				if err != nil {
-					t.Fatal(err)
+				steps := 0
+				for _, calls := range [][]compute.Call{m.up, m.down} {
+					program, err := d.Compile(&compute.Plan{Calls: calls}, mem)
+					if err != nil {
+						t.Fatal(err)
+					}
+					steps += len(program.(*Program).steps)
+					if err := program.Run(t.Context()); err != nil {
+						t.Fatal(err)
+					}
 				}
-				if steps := len(program.(*Program).steps); steps != map[bool]int{true: 5, false: 3}[unfused] {
+				if steps != map[bool]int{true: 5, false: 3}[unfused] {
 					t.Errorf("unfused %v: %d steps", unfused, steps)
-				}
-				if err := program.Run(t.Context()); err != nil {
-					t.Fatal(err)
 				}
 				z, y := make([]float32, m.n*m.inner), make([]float32, m.n*m.inner)
 				ref.Linear(z, values[m.x.Offset], values[m.w.Offset], values[m.bias.Offset], nil, m.n, m.in, m.inner, 0.5)
@@ -136,54 +143,42 @@ func compareKept(t *testing.T, what string, mem compute.Memory, b compute.Buffer
 // TestNoFusion: what else uses what lies between, or lies where it would be written early, keeps calls apart.
 func TestNoFusion(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(m *mlp)
-		want   []int // products that are fused
+		change   func(m *mlp)
+		up, down bool
 	}{
-		"as it is":            {func(m *mlp) {}, []int{0, 2}},
-		"another activation":  {func(m *mlp) { m.plan.Calls[1].Attr.Act, m.plan.Calls[4].Attr.Act = compute.ReLU, compute.GELUErf }, nil},
-		"gelu over the input": {func(m *mlp) { m.plan.Calls[1].Out[0].Offset = m.x.Offset }, []int{2}},
-		"something between": {func(m *mlp) {
-			m.plan.Calls[0], m.plan.Calls[3] = m.plan.Calls[3], m.plan.Calls[0]
-			m.plan.Calls[1], m.plan.Calls[2] = m.plan.Calls[2], m.plan.Calls[1]
-		}, nil},
+		"as it is":            {func(m *mlp) {}, true, true},
+		"another activation":  {func(m *mlp) { m.up[1].Attr.Act, m.down[2].Attr.Act = compute.ReLU, compute.GELUErf }, false, false},
+		"gelu over the input": {func(m *mlp) { m.up[1].Out[0].Offset = m.x.Offset }, false, true},
+		"something between":   {func(m *mlp) { m.up = []compute.Call{m.up[0], m.down[1], m.up[1]} }, false, true},
+		"gradients":           {func(m *mlp) { m.up = append(m.up, m.down[2]) }, false, true},
 		"the gradient is read": {func(m *mlp) {
-			m.plan.Calls[3].In = []compute.Buffer{m.dy, m.dy}
-			m.plan.Calls[3].Out = []compute.Buffer{m.y}
-		}, []int{0}},
-		"gelu's input is computed between": {func(m *mlp) {
-			m.plan.Calls[3].In, m.plan.Calls[3].Out = []compute.Buffer{m.y, m.y}, []compute.Buffer{m.z}
-		}, []int{0}},
-		"its scratch is gelu's input": {func(m *mlp) { m.plan.Calls[3].Work = m.z }, []int{0}},
-		"the gradient goes elsewhere": {func(m *mlp) { m.plan.Calls[4].Out[0] = m.y }, []int{0}},
-		"a base": {func(m *mlp) {
-			m.plan.Calls[0].In = append(m.plan.Calls[0].In, m.z)
-			m.plan.Calls[2].In = append(m.plan.Calls[2].In, m.dy)
-		}, nil},
+			m.down[1].In, m.down[1].Out = []compute.Buffer{m.dy, m.dy}, []compute.Buffer{m.y}
+		}, true, false},
+		"gelu's input is computed between": {func(m *mlp) { m.down[1].In, m.down[1].Out = []compute.Buffer{m.y, m.y}, []compute.Buffer{m.z} }, true, false},
+		"scratch is gelu's input":          {func(m *mlp) { m.down[1].Work = m.z }, true, false},
+		"the gradient goes elsewhere":      {func(m *mlp) { m.down[2].Out[0] = m.y }, true, false},
+		"a base":                           {func(m *mlp) { m.up[0].In, m.down[0].In = append(m.up[0].In, m.z), append(m.down[0].In, m.dy) }, false, false},
 		"rows of 20": {func(m *mlp) {
-			for i := range m.plan.Calls {
-				for _, side := range [][]compute.Buffer{m.plan.Calls[i].In, m.plan.Calls[i].Out} {
-					for j, b := range side {
-						side[j].Shape = slices.Clone(b.Shape)
-						for k, n := range b.Shape {
-							if n == m.inner {
-								side[j].Shape[k] = 20
+			for _, calls := range [][]compute.Call{m.up, m.down} {
+				for i := range calls {
+					for _, side := range [][]compute.Buffer{calls[i].In, calls[i].Out} {
+						for j, b := range side {
+							side[j].Shape = slices.Clone(b.Shape)
+							for k, n := range b.Shape {
+								if n == m.inner {
+									side[j].Shape[k] = 20
+								}
 							}
 						}
 					}
 				}
 			}
-		}, nil},
+		}, false, false},
 	} {
 		m := newMLP(compute.BF16, false)
 		c.change(m)
-		var got []int
-		for i := range m.plan.Calls {
-			if _, ok := fusions(m.plan.Calls)[i]; ok {
-				got = append(got, i)
-			}
-		}
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%s: products %v are fused, expected %v", name, got, c.want)
+		if up, down := len(fusions(m.up)) > 0, len(fusions(m.down)) > 0; up != c.up || down != c.down {
+			t.Errorf("%s: the product is fused: %v, its gradient: %v, expected %v and %v", name, up, down, c.up, c.down)
 		}
 	}
 }
@@ -192,17 +187,19 @@ func TestNoFusion(t *testing.T) {
 func TestFusedNames(t *testing.T) {
 	d, _ := onStandin(t, "", nil)
 	m := newMLP(compute.F32, false)
-	mem, err := d.Alloc(m.plan.Bytes)
+	mem, err := d.Alloc(m.bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := d.Compile(&m.plan, mem)
-	if err != nil {
-		t.Fatal(err)
-	}
-	times, err := p.(*Program).Profile(t.Context())
-	if err != nil || len(times) != 3 || times[0].Name != "up: Linear with Activation" || !strings.HasPrefix(times[1].Name, "down: LinearGradX with ActivationGrad") {
-		t.Errorf("%v, %v", times, err)
+	for want, calls := range map[string][]compute.Call{"up: Linear with Activation": m.up, "down: LinearGradX with ActivationGrad": m.down} {
+		p, err := d.Compile(&compute.Plan{Calls: calls}, mem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		times, err := p.(*Program).Profile(t.Context())
+		if err != nil || len(times) != len(calls)-1 || times[0].Name != want {
+			t.Errorf("%v, %v", times, err)
+		}
 	}
 	if err := mem.Free(); err != nil {
 		t.Error(err)

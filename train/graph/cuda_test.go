@@ -337,3 +337,32 @@ func TestCUDAStops(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCUDAFuses: in training the gradients of products take GELU's gradient with them, in evaluation products GELU.
+func TestCUDAFuses(t *testing.T) {
+	l := cudatest.Library(t, "")
+	d := openCUDA(t, l.CUDA, l.CublasLt)
+	v := cudaVariants()[0]
+	net := v.network(t)
+	for _, checkpointing := range []bool{false, true} {
+		cfg := mixed(v.cfg)
+		cfg.Checkpointing = checkpointing
+		tr := start(t, cfg, net, d, randomParams(net, 1))
+		learn(t, tr, 1) // there are tokens
+		for program, want := range map[compute.Program]string{tr.run.step: "LinearGradX with ActivationGrad", tr.run.eval: "Linear with Activation"} {
+			times, err := program.(*cuda.Program).Profile(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, c := range times {
+				if strings.HasSuffix(c.Name, ": "+want) {
+					n++
+				}
+			}
+			if n != cfg.Model.Layers {
+				t.Errorf("checkpointing %v: %d times %s, expected one a layer", checkpointing, n, want)
+			}
+		}
+	}
+}
