@@ -15,6 +15,7 @@ type bound struct {
 	store   Store // of the floats that may be short
 	in, out [4]Ptr
 	work    Ptr
+	fresh   bool // what it adds to counts as zero
 }
 
 // storeOf returns how the call's activations and parameters lie in memory, F32 for calls without.
@@ -110,7 +111,7 @@ func (b *bound) prepare(q *Queue) (Sequence, error) {
 		return sequence(l.gradX(q, out[0], in[0], in[1], in[2]))
 	case compute.LinearGradW:
 		l := linear{n: b.rows(0), in: b.columns(1), out: b.columns(0), alpha: float32(a.Alpha), store: s}
-		return sequence(l.gradW(q, out[0], in[0], in[1]))
+		return sequence(l.gradW(q, out[0], in[0], in[1], b.fresh))
 	case compute.BiasGrad:
 		return biasGrad(q, out[0], in[0], work, b.rows(0), b.columns(0), s)
 	case compute.Attention:

@@ -35,6 +35,19 @@
 // is an Op: a Launch (q.Prepare), a Matmul (q.PrepareMatmul), or a Graph (q.Capture) of the others. Preparing allocates and may load a module,
 // so it is done when a plan is compiled; enqueueing does neither.
 //
+// # Programs
+//
+// Device is a compute.Device: Compile checks every call of a plan (bind.go) and turns it into launches and products, prepared once. Run gives
+// them to the device in one Do, in chunks between which it looks at its context: the first time call by call, which lets libraries load
+// what they need, afterwards as one captured graph a chunk. It returns when the device is done. Ids, positions and targets are
+// checked on the device (range.go); the kernels keep inside their memory whatever those are.
+//
+// A call's own work space is what cudaplan.WorkBytes says; the products' workspace is the device's. Plans keep floats as
+// compute.Uniform(F32) or compute.Mixed(BF16); Attr.BF16 on float32 operands is refused. Some calls become one (fuse.go): GELU's
+// gradient is the epilogue of the product before it, GELU too where there are no gradients; a weight's gradient that follows the clearing of its
+// memory overwrites it. Options.Unfused and Options.CallByCall (AUTODEV_CUDA_GRAPHS=0) take these apart; Program.Profile
+// times every call.
+//
 // # Errors
 //
 // A failing call is a *driver.Error: the call, the driver's name and text. OutOfMemory is what was asked, what is free and, from

@@ -103,8 +103,13 @@ func (b *bound) prepareFused(q *Queue, a *bound) (ops Sequence, ok bool, err err
 		l := linear{n: b.rows(0), in: b.columns(1), out: b.columns(0), alpha: float32(b.Attr.Alpha), store: b.store}
 		m, err = l.gradXGELU(q, a.out[0], b.in[0], b.in[1], a.in[1])
 	}
-	if errors.Is(err, cublaslt.ErrNoAlgorithm) {
+	if unsupported := (*cublaslt.Error)(nil); errors.Is(err, cublaslt.ErrNoAlgorithm) || errors.As(err, &unsupported) {
 		return nil, false, nil
 	}
 	return Sequence{m}, true, err
+}
+
+// overwrites reports whether a call adds a product to what the call before it has cleared: then the product alone is enough.
+func overwrites(zero, c *compute.Call) bool {
+	return zero.Kernel == compute.Zero && c.Kernel == compute.LinearGradW && zero.Out[0].Same(c.Out[0])
 }

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -203,5 +204,63 @@ func TestFusedNames(t *testing.T) {
 	}
 	if err := mem.Free(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOverwrites: a gradient that is cleared just before a product is added to it is overwritten by the product, whatever it held.
+func TestOverwrites(t *testing.T) {
+	d, _ := onStandin(t, "", nil)
+	place := func(at int64, dims ...int) compute.Buffer {
+		return compute.Buffer{Space: compute.Arena, Offset: at, DType: compute.F32, Shape: dims}
+	}
+	dy, x, dw := place(0, 4, 3), place(64, 4, 2), place(128, 3, 2)
+	product := compute.Call{Name: "product", Kernel: compute.LinearGradW, Attr: compute.Attr{Alpha: 1}, In: []compute.Buffer{dy, x}, Out: []compute.Buffer{dw}}
+	clear := compute.Call{Name: "clear", Kernel: compute.Zero, Out: []compute.Buffer{place(128, 6)}}
+	want := make([]float32, 6)
+	values := [][]float32{random(1, 12, F32), random(2, 8, F32)}
+	ref.LinearGradW(want, values[0], values[1], 4, 2, 3, 1)
+	for _, c := range []struct {
+		calls  []compute.Call
+		steps  int
+		factor float32
+	}{
+		{[]compute.Call{clear, product}, 1, 1},
+		{[]compute.Call{clear, product, product}, 2, 2},
+		{[]compute.Call{clear, product, clear, product}, 2, 1},
+	} {
+		p := &compute.Plan{Calls: c.calls}
+		p.Bytes[compute.Arena] = 192
+		mem, err := d.Alloc(p.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nan := float32(math.NaN())
+		for i, v := range [][]float32{values[0], values[1], {nan, nan, nan, nan, nan, nan}} {
+			if err := mem.Write([]compute.Buffer{dy, x, dw}[i], v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		program, err := d.Compile(p, mem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(program.(*Program).steps); n != c.steps {
+			t.Errorf("%d calls: %d steps, expected %d", len(c.calls), n, c.steps)
+		}
+		if err := program.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]float32, 6)
+		if err := mem.Read(dw, got); err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range want {
+			if distance(float64(got[i]), float64(c.factor*w), 1e-6, 1e-6) > 1 {
+				t.Errorf("%d calls: element %d is %v, expected %v", len(c.calls), i, got[i], c.factor*w)
+			}
+		}
+		if err := mem.Free(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -28,10 +28,14 @@ func (l linear) gradX(q *Queue, dx, dy, w, base Ptr) (*Matmul, error) {
 	return q.PrepareMatmul(p, cublaslt.Operands{A: dy, B: w, C: base, D: dx, Alpha: l.alpha, Beta: present(base)})
 }
 
-// gradW prepares dw [out,in] float32 += alpha·dyᵀ·x.
-func (l linear) gradW(q *Queue, dw, dy, x Ptr) (*Matmul, error) {
+// gradW prepares dw [out,in] float32 += alpha·dyᵀ·x, or, with fresh, = alpha·dyᵀ·x.
+func (l linear) gradW(q *Queue, dw, dy, x Ptr, fresh bool) (*Matmul, error) {
 	p := cublaslt.Product{M: l.out, N: l.in, K: l.n, TransA: true, In: l.store.blas(), Out: cublaslt.F32}
-	return q.PrepareMatmul(p, cublaslt.Operands{A: dy, B: x, C: dw, D: dw, Alpha: l.alpha, Beta: 1})
+	beta := float32(1)
+	if fresh {
+		beta = 0
+	}
+	return q.PrepareMatmul(p, cublaslt.Operands{A: dy, B: x, C: dw, D: dw, Alpha: l.alpha, Beta: beta})
 }
 
 // present is beta: 1 where there is something to add to.

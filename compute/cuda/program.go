@@ -87,6 +87,10 @@ func (p *Program) prepare(q *Queue, plan *compute.Plan) (err error) {
 		if done[i] {
 			continue
 		}
+		if i+1 < len(bounds) && overwrites(b.Call, bounds[i+1].Call) && !p.d.options.Unfused {
+			bounds[i+1].fresh = true
+			continue
+		}
 		fail := func(err error) error {
 			return fmt.Errorf("cuda: call %d: %s: %v: %w", i, b.Name, b.Kernel, err)
 		}
