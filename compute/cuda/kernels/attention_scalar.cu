@@ -1,3 +1,4 @@
+// targets: sm_70
 #include "attention.h"
 
 // Attention without tensor cores: for float32, for cards that have no suitable ones and for head dimensions that tiles of theirs do not

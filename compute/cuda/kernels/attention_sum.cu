@@ -1,3 +1,4 @@
+// targets: sm_70
 #include "ad_cuda.h"
 
 // The keys' and values' columns of dqkv [n,(heads+2·kvHeads)·dim] = the sum of parts [splits,n,2·kvHeads·dim] in order.
