@@ -1,0 +1,135 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"autodev/compute/cuda/cudatest"
+)
+
+// gemvProblem is a product of few rows and what it should be.
+type gemvProblem struct {
+	n, in, out       int
+	bias, base, gelu bool
+	store, to        Store
+}
+
+func (p gemvProblem) operands() (x, w, bias, base []float32) {
+	scale := float32(1 / math.Sqrt(float64(p.in)))
+	w = random(2, p.out*p.in, F32)
+	for i, v := range w {
+		w[i] = round(v*scale, p.store)
+	}
+	return random(1, p.n*p.in, p.store), w, random(3, p.out, p.store), random(4, p.n*p.out, p.to)
+}
+
+func (p gemvProblem) run(b workbench, x, w, bias, base []float32) []float32 {
+	y := b.empty(p.n * p.out * p.to.Size())
+	var atBias, atBase Ptr
+	if p.bias {
+		atBias = b.floats(bias, p.store)
+	}
+	if p.base {
+		atBase = b.floats(base, p.to)
+	}
+	atX, atW := b.floats(x, p.store), b.floats(w, p.store)
+	b.run(func(q *Queue) (Op, error) {
+		return gemv(q, y, atX, atW, atBias, atBase, p.n, p.in, p.out, p.gelu, p.store, p.to)
+	})
+	return b.read(y, p.n*p.out, p.to)
+}
+
+func (p gemvProblem) want(x, w, bias, base []float32) []float32 {
+	want := make([]float32, p.n*p.out)
+	for r := range p.n {
+		for o := range p.out {
+			var v float64
+			for i := range p.in {
+				v += float64(x[r*p.in+i]) * float64(w[o*p.in+i])
+			}
+			if p.bias {
+				v += float64(bias[o])
+			}
+			if p.gelu {
+				v = 0.5 * v * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+0.044715*v*v*v)))
+			}
+			if p.base {
+				v += float64(base[r*p.out+o])
+			}
+			want[r*p.out+o] = float32(v)
+		}
+	}
+	return want
+}
+
+func (p gemvProblem) tolerance() (absolute, relative float64) {
+	if p.to == BF16 {
+		return 1e-5, 0x1p-8
+	}
+	return 2e-5, 1e-6
+}
+
+var gemvProblems = []gemvProblem{
+	{n: 1, in: 64, out: 4, store: BF16, to: BF16},
+	{n: 3, in: 2056, out: 6, bias: true, gelu: true, store: BF16, to: BF16}, // a third turn for one vector
+	{n: 8, in: 1032, out: 9, bias: true, base: true, store: BF16, to: BF16},
+	{n: 2, in: 40, out: 5, store: BF16, to: F32},
+	{n: 1, in: 520, out: 1, bias: true, base: true, store: F32, to: F32},
+	{n: 7, in: 260, out: 10, gelu: true, store: F32, to: F32},
+	{n: 2, in: 30, out: 3, bias: true, base: true, store: F32, to: F32},
+	{n: 5, in: 131, out: 7, bias: true, store: BF16, to: BF16},
+	{n: 1, in: 3, out: 2, store: BF16, to: F32},
+}
+
+func TestGEMV(t *testing.T) {
+	onBench(t, func(b workbench) {
+		for _, p := range gemvProblems {
+			x, w, bias, base := p.operands()
+			absolute, relative := p.tolerance()
+			cudatest.Close(b.t.(*testing.T), fmt.Sprintf("%+v", p), p.run(b, x, w, bias, base), p.want(x, w, bias, base), absolute, relative)
+		}
+	})
+}
+
+// A row has the same bits whichever others are beside it.
+func TestGEMVRows(t *testing.T) {
+	onBench(t, func(b workbench) {
+		for _, p := range []gemvProblem{
+			{in: 136, out: 6, bias: true, base: true, gelu: true, store: BF16, to: BF16}, {in: 72, out: 5, store: BF16, to: F32}, {in: 52, out: 5, store: F32, to: F32}, {in: 21, out: 5, store: F32, to: F32},
+		} {
+			p.n = gemvRows
+			x, w, bias, base := p.operands()
+			all := p.run(b, x, w, bias, base)
+			for n := 1; n < gemvRows; n++ {
+				p.n = n
+				from := gemvRows - n
+				got := p.run(b, x[from*p.in:], w, bias, base[from*p.out:])
+				sameBits(b.t, fmt.Sprintf("%+v", p), got, all[from*p.out:])
+			}
+		}
+	})
+}
+
+func TestGEMVPlantedBug(t *testing.T) {
+	p := gemvProblem{n: 4, in: 1024, out: 8, store: BF16, to: F32}
+	x, w, bias, base := p.operands()
+	want := p.want(x, w, bias, base)
+	planted(t, "gemv.cu:gemv_barrier", 3, func(b workbench) bool {
+		_, differs := cudatest.Differs(p.run(b, x, w, bias, base), want, 2e-5, 1e-6)
+		return differs
+	})
+}
+
+func TestGEMVRefuses(t *testing.T) {
+	d := openAny(t, 1)
+	for _, p := range []gemvProblem{{n: 0, in: 8, out: 8, store: F32, to: F32}, {n: 9, in: 8, out: 8, store: F32, to: F32}, {n: 1, in: 8, out: 8, store: F16, to: F16}, {n: 1, in: 8, out: 8, store: F32, to: BF16}} {
+		err := d.Do(func(q *Queue) error {
+			_, err := gemv(q, 256, 256, 256, 0, 0, p.n, p.in, p.out, false, p.store, p.to)
+			return err
+		})
+		if err == nil {
+			t.Errorf("%+v was prepared", p)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package cuda
+
+import (
+	"autodev/compute"
+	"autodev/compute/cuda/cublaslt"
+	"autodev/compute/cudaplan"
+)
+
+// Inference prepares the operations that models are run with, on weights and activations in one Store (F32 or BF16). Matrices are
+// row-major, weights [out,in]. What is prepared reads its operands when it is enqueued.
+//
+// The bits of a row depend on the row, what it attends to and the kernels alone; which kernels those are depends on the number of
+// rows: up to FewRows of them (decoding, with or without guessed tokens) get the same.
+type Inference struct {
+	q *Queue
+	s Store
+}
+
+// FewRows is up to how many rows an operation's bits do not depend on their number.
+const FewRows = gemvRows
+
+// Inference returns the operations on a Store.
+func (q *Queue) Inference(s Store) Inference { return Inference{q, s} }
+
+// Embed prepares y [n,width] = table[ids] + places[positions], of tables of rows and placeRows; ids and positions [n] int32.
+func (k Inference) Embed(y, table, places, ids, positions Ptr, n, rows, placeRows, width int) (Sequence, error) {
+	return sequence(embed(k.q, y, table, places, ids, positions, n, rows, placeRows, width, k.s))
+}
+
+// LayerNorm prepares y [rows,width] of x; y may be x.
+func (k Inference) LayerNorm(y, x, gain, bias Ptr, rows, width int, epsilon float64) (Sequence, error) {
+	return sequence(layerNorm(k.q, y, x, gain, bias, rows, width, float32(epsilon), k.s))
+}
+
+// Activation prepares y [n] = act(x); y may be x.
+func (k Inference) Activation(y, x Ptr, n int, act compute.Act) (Sequence, error) {
+	return sequence(activation(k.q, y, x, int64(n), act, k.s))
+}
+
+// Add prepares y [n] = a + b; y may be either.
+func (k Inference) Add(y, a, b Ptr, n int) (Sequence, error) {
+	return sequence(add(k.q, y, a, b, int64(n), k.s))
+}
+
+// Product is Y [N,Out] = act(X·Wᵀ + Bias) + Base: X [N,In], W [Out,In], Bias [Out] and Base [N,Out], which may be Y. Bias and Base may
+// be 0. Without Activate there is no act; with it no Base.
+type Product struct {
+	Y, X, W, Bias, Base Ptr
+	N, In, Out          int
+	Activate            bool
+	Act                 compute.Act
+}
+
+// Linear prepares p.
+func (k Inference) Linear(p Product) (Sequence, error) {
+	gelu := p.Activate && p.Act == compute.GELUTanh
+	var product Op
+	var err error
+	if p.N <= gemvRows {
+		product, err = gemv(k.q, p.Y, p.X, p.W, p.Bias, p.Base, p.N, p.In, p.Out, gelu, k.s, k.s)
+	} else {
+		c := cublaslt.Product{M: p.N, N: p.Out, K: p.In, TransB: true, In: k.s.blas(), Out: k.s.blas()}
+		switch {
+		case gelu && p.Bias != 0:
+			c.Epilogue = cublaslt.BiasGELU
+		case gelu:
+			c.Epilogue = cublaslt.GELU
+		case p.Bias != 0:
+			c.Epilogue = cublaslt.Bias
+		}
+		product, err = k.q.PrepareMatmul(c, cublaslt.Operands{A: p.X, B: p.W, C: p.Base, D: p.Y, Bias: p.Bias, Alpha: 1, Beta: present(p.Base)})
+	}
+	if err != nil {
+		return nil, err
+	}
+	seq := Sequence{product}
+	if p.Activate && !gelu {
+		act, err := activation(k.q, p.Y, p.Y, int64(p.N*p.Out), p.Act, k.s)
+		if err != nil {
+			return nil, err
+		}
+		seq = append(seq, act)
+	}
+	return seq, nil
+}
+
+// Logits prepares y [n,rows] float32 = x·wᵀ: x [n,width], w [rows,width].
+func (k Inference) Logits(y, x, w Ptr, n, width, rows int) (Sequence, error) {
+	if n <= gemvRows {
+		return sequence(gemv(k.q, y, x, w, 0, 0, n, width, rows, false, k.s, F32))
+	}
+	return sequence(k.logits(y, x, w, n, width, rows, rows))
+}
+
+// logits prepares y [n,stride] float32, of which the first `rows` columns are products.
+func (k Inference) logits(y, x, w Ptr, n, width, rows, stride int) (*Matmul, error) {
+	return k.q.PrepareMatmul(cublaslt.Product{
+		M: n, N: rows, K: width, TransB: true, In: k.s.blas(), Out: cublaslt.F32, StrideD: stride, Alignment: alignment(width*k.s.Size(), x),
+	}, cublaslt.Operands{A: x, B: w, D: y, Alpha: 1})
+}
+
+// NLLWork returns the scratch in bytes of NLL for n tokens.
+func NLLWork(n, vocab int) int64 {
+	return 4 * int64(n) * int64(cudaplan.LogitStride(vocab, compute.F32))
+}
+
+// NLL prepares nll [n] float32 = −ln p(targets), 0 where a target is negative, of the soft-max over the first vocab rows of x·wᵀ, which is float32:
+// x [n,width], w [vocab or more,width], targets [n] int32, work of NLLWork.
+func (k Inference) NLL(nll, x, w, targets, work Ptr, n, width, vocab int) (Sequence, error) {
+	stride := cudaplan.LogitStride(vocab, compute.F32)
+	product, err := k.logits(work, x, w, n, width, vocab, stride)
+	if err != nil {
+		return nil, err
+	}
+	score, err := k.q.Prepare("token_nll_f32", Grid{Blocks: Dim{n}, Threads: Dim{softMaxThreads(vocab, F32)}}, nll, work, targets, vocab, stride)
+	if err != nil {
+		return nil, err
+	}
+	return Sequence{product, score}, nil
+}
+
+// Attention prepares causal attention of n tokens that are a whole sequence: y [n,H·D] of qkv [n,(H+2·KV)·D]. zeros are n int32.
+func (k Inference) Attention(y, qkv, zeros Ptr, n int, a compute.Attr) (Sequence, error) {
+	a.Seq = n
+	return sequence(attention(k.q, y, qkv, zeros, 0, n, a, k.s))
+}
+
+// PageTokens is how many tokens' keys and values a page has.
+const PageTokens = cachePage
+
+// Paged is attention of at most New tokens over keys and values in at most Pages pages, which those of the new tokens are put into. Heads,
+// KVHeads, HeadDim and Scale of Attr are read.
+type Paged struct {
+	compute.Attr
+	New, Pages int
+}
+
+// PagedOperands say where a layer's pages are and, in Table [Pages] int32, which of them a sequence has. First [2] int32 is 0 and the number of new
+// tokens, Length [1] int32 the tokens of the sequence with them. Work has WorkBytes.
+type PagedOperands struct{ Cache, Table, First, Length, Work Ptr }
+
+func (k Inference) paged(p Paged, o PagedOperands) (cachedCall, cachedOperands) {
+	return cachedCall{Attr: p.Attr, store: k.s, sequences: 1, most: p.New, pages: p.Pages}, cachedOperands{pages: o.Cache, table: o.Table, first: o.First, length: o.Length, work: o.Work}
+}
+
+// PageBytes returns the size of a page of one layer.
+func (p Paged) PageBytes(s Store) int64 { return (&cachedCall{Attr: p.Attr, store: s}).pageBytes() }
+
+// WorkBytes returns the scratch of Attend.
+func (p Paged) WorkBytes() int64 {
+	return (&cachedCall{Attr: p.Attr, sequences: 1, most: p.New, pages: p.Pages}).workBytes()
+}
+
+// Append prepares putting the keys and values of the new tokens' qkv into their pages.
+func (k Inference) Append(qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
+	c, operands := k.paged(p, o)
+	return sequence(appendCache(k.q, qkv, c, operands))
+}
+
+// Attend prepares y [New,H·D], the attention of the new tokens, which have been put into their pages.
+func (k Inference) Attend(y, qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
+	c, operands := k.paged(p, o)
+	launches, err := attendCached(k.q, y, qkv, c, operands)
+	if err != nil {
+		return nil, err
+	}
+	seq := make(Sequence, len(launches))
+	for i, l := range launches {
+		seq[i] = l
+	}
+	return seq, nil
+}
