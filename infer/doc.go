@@ -6,7 +6,8 @@
 //	pack.go      packed folders (package model/packed): written, with calibration in pack_calibrated.go; loaded
 //	hugepages.go mapped weights moved into huge pages, while they are used
 //	program.go   the traced program: model.Builder recorded as steps over scratch registers
-//	step.go      one step of the program run for some tokens of a session
+//	processor.go a session's part on the processor: keys and values, the program run step by step
+//	card.go      the same on a CUDA device: weights, pages of keys and values, passes as captured graphs
 //	session.go   one sequence and its key/value cache: Append, Truncate
 //	chunk.go     how long the parts are that a prompt is evaluated in
 //	score.go     log-probabilities of given tokens, without generating

@@ -58,6 +58,9 @@ func NewEngine(m *Model, o EngineOptions) *Engine {
 	case o.CacheBytes < 0:
 		o.CacheBytes = 0
 	}
+	if m.card != nil {
+		o.CacheBytes = m.card.keep(o.CacheBytes, o.Concurrency)
+	}
 	return &Engine{m: m, o: o, cache: newPrefixes(m, o.CacheBytes), slots: make(chan struct{}, o.Concurrency)}
 }
 
@@ -124,7 +127,10 @@ func (e *Engine) complete(ctx context.Context, j *job, more bool, emit func(Chun
 	if j.PromptLogprobs {
 		prompt = nil // all of it is evaluated, to be scored
 	}
-	entry := e.cache.take(prompt, min(len(j.prompt.ids)+j.prompt.maxNew, e.m.Context()))
+	entry, err := e.cache.take(prompt, min(len(j.prompt.ids)+j.prompt.maxNew, e.m.Context()))
+	if err != nil {
+		return Result{PromptIDs: j.prompt.ids, FinishReason: FinishCancel}, err
+	}
 	defer func() { e.cache.put(entry, more) }()
 	j.recent, j.prompted = e.cache.texts(), func() { e.cache.settle(entry) }
 	j.prefill = e.o.CacheBytes > 0

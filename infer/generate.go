@@ -173,7 +173,9 @@ func (m *Model) run(ctx context.Context, j *job, s *Session, emit func(Chunk) er
 		}
 	}()
 	began := time.Now()
-	s.reserve(min(len(j.prompt.ids)+j.prompt.maxNew, m.Context()))
+	if err := s.reserve(min(len(j.prompt.ids)+j.prompt.maxNew, m.Context())); err != nil {
+		return res, err
+	}
 	var logits []float32
 	switch {
 	case j.PromptLogprobs:
@@ -250,7 +252,7 @@ func (m *Model) decode(ctx context.Context, j *job, s *Session, logits []float32
 				guess.push(id)
 			}
 			// The pass gives one choice more than it has guesses.
-			draft = guess.draft(j.prompt.maxNew - i - 2)
+			draft = guess.draft(min(j.prompt.maxNew-i-2, m.pass-1))
 			copy(pass[1:], draft)
 		}
 		before := time.Now()

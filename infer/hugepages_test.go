@@ -203,7 +203,7 @@ func TestCacheAuto(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := m.Info().Cache; got != c.want || m.NewSession().kv[0].Format().String() != string(c.want) {
+		if got := m.Info().Cache; got != c.want || m.NewSession().kv.(*processor).kv[0].Format().String() != string(c.want) {
 			t.Errorf("%q weights, %q: %s", c.weights, c.cache, got)
 		}
 		m.Close()

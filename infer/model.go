@@ -12,6 +12,8 @@ import (
 	"autodev/compute/cpu"
 	"autodev/compute/cpu/par"
 	"autodev/compute/cpu/quant"
+	"autodev/compute/cuda"
+	"autodev/compute/devices"
 	"autodev/model"
 	"autodev/model/packed"
 	"autodev/tokenizer"
@@ -19,8 +21,10 @@ import (
 
 // Options of a Model.
 type Options struct {
+	// Device is what the model runs on: the CPU when empty. It must not be devices.Auto.
+	Device  devices.Spec
 	Threads int     // 0 is all processors; changes no result
-	Weights Weights // how matrices are kept: Float32 when empty
+	Weights Weights // how matrices are kept: when empty Float32, on CUDA BFloat16 where the card multiplies in it
 	Cache   Cache   // how keys and values are kept: CacheAuto when empty
 	// HugePages says whether the weights of a packed folder are used where their file is mapped: HugePagesAuto when empty.
 	// Changes no result.
@@ -36,6 +40,7 @@ type Info struct {
 	Weights    Weights
 	Bytes      int64 // of the matrices in memory
 	Cache      Cache // never CacheAuto
+	Device     string
 }
 
 // Model is a checkpoint made ready for inference: immutable, safe for use by any number of goroutines.
@@ -43,12 +48,14 @@ type Model struct {
 	config  model.Config
 	tok     *tokenizer.Tokenizer // nil: token ids only
 	program *program
+	card    *card // what runs the program; nil: the processor
 	pool    *par.Pool
 	kernels cpu.Kernels
 	weights Weights
 	cache   cpu.CacheFormat
 	rows    int     // of the head's weight
 	chunk   int     // longest part of a prompt that is evaluated at once, in tokens
+	pass    int     // most tokens of a speculative pass
 	vocab   int     // rows that are tokens
 	stops   []int32 // end a completion: end of text, fill-in-the-middle and separator tokens
 	masked  []int32 // never generated: control tokens that do not end a text, ids without a token
@@ -57,7 +64,7 @@ type Model struct {
 
 	mu     sync.Mutex
 	idle   []*workspace
-	users  int            // workspaces given out
+	users  int            // workspaces given out, and what else uses the model
 	folder *packed.Folder // where the weights are, when they are mapped
 	mover  *mover         // copies them; nil when that is not wanted
 	closed bool
@@ -78,11 +85,23 @@ func New(ckpt *model.Checkpoint, tok *tokenizer.Tokenizer, o Options) (*Model, e
 // Load is New for parameters that are read one at a time, such as a *model.Folder's: beside the packed weights one matrix is
 // in memory. name stands for the model in errors.
 func Load(ctx context.Context, name string, c model.Config, src model.Source, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
+	if o.Device.Kind == devices.CUDA {
+		var err error
+		if o, err = cardOptions(o); err != nil {
+			return nil, err
+		}
+	}
 	w, err := ParseWeights(string(o.Weights))
 	if err != nil {
 		return nil, err
 	}
-	m, err := build(name, c, w, tok, o, func(p *par.Pool) weightSource { return newPacker(ctx, p, c, src, w) })
+	m, err := build(ctx, name, c, w, tok, o, func(p *par.Pool) weightSource {
+		all := newPacker(ctx, p, c, src, w)
+		if o.Device.Kind == devices.CUDA {
+			return dimensions{all}
+		}
+		return all
+	}, elements(ctx, src, c))
 	// Whatever was being read then: loading was interrupted.
 	if stop := context.Cause(ctx); err != nil && stop != nil && errors.Is(err, stop) {
 		return nil, fmt.Errorf("load %s: %w", name, stop)
@@ -90,8 +109,8 @@ func Load(ctx context.Context, name string, c model.Config, src model.Source, to
 	return m, err
 }
 
-// build traces the model whose weights source gives.
-func build(name string, c model.Config, w Weights, tok *tokenizer.Tokenizer, o Options, source func(*par.Pool) weightSource) (*Model, error) {
+// build traces the model whose weights source gives. data returns the elements of a matrix, for cards.
+func build(ctx context.Context, name string, c model.Config, w Weights, tok *tokenizer.Tokenizer, o Options, source func(*par.Pool) weightSource, data func(*matrix) ([]float32, error)) (*Model, error) {
 	if o.Threads < 0 {
 		return nil, &OptionError{"threads", fmt.Sprintf("found %d, expected 0 or more", o.Threads)}
 	}
@@ -116,12 +135,19 @@ func build(name string, c model.Config, w Weights, tok *tokenizer.Tokenizer, o O
 		m.pool.Close()
 		return nil, fmt.Errorf("model %s: %w", name, err)
 	}
-	m.chunk = m.program.chunkTokens()
+	m.chunk, m.pass = m.program.chunkTokens(), headTokens
 	m.controls()
+	if o.Device.Kind == devices.CUDA {
+		if m.card, err = newCard(ctx, o.Device, m, data); err != nil {
+			m.pool.Close()
+			return nil, fmt.Errorf("model %s: %w", name, err)
+		}
+		m.chunk, m.pass = m.card.chunk, cuda.FewRows
+	}
 	return m, nil
 }
 
-// Close ends the model's threads, and unmaps its weights when nothing runs any more. What runs completes; what begins later
+// Close ends the model's threads, and gives its weights back when nothing runs any more. What runs completes; what begins later
 // fails.
 func (m *Model) Close() {
 	m.mu.Lock()
@@ -132,15 +158,21 @@ func (m *Model) Close() {
 	m.unmap()
 }
 
-// unmap gives back the weights of a packed folder once the model is closed and not in use.
+// unmap gives back the weights of a packed folder, or the card, once the model is closed and not in use.
 func (m *Model) unmap() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed && m.users == 0 && m.folder != nil {
+	if !m.closed || m.users > 0 {
+		return
+	}
+	if m.folder != nil {
 		if err := m.folder.Close(); err != nil {
 			slog.Warn("the weights stay in memory", "error", err)
 		}
 		m.folder = nil
+	}
+	if err := m.card.close(); err != nil {
+		slog.Warn("the device was not given back", "error", err)
 	}
 }
 
@@ -186,7 +218,10 @@ func (m *Model) Context() int { return m.config.Positions }
 
 // Info describes the model.
 func (m *Model) Info() Info {
-	i := Info{Context: m.config.Positions, Vocab: m.vocab, Parameters: m.config.NumParams(), Weights: m.weights, Bytes: m.program.bytes(), Cache: Cache(m.cache.String())}
+	i := Info{Context: m.config.Positions, Vocab: m.vocab, Parameters: m.config.NumParams(), Weights: m.weights, Bytes: m.program.bytes(), Cache: Cache(m.cache.String()), Device: "cpu"}
+	if m.card != nil {
+		i.Bytes, i.Device = m.card.bytes, m.card.d.Name()
+	}
 	if m.tok != nil {
 		_, i.FIM = m.tok.FIM()
 	}
@@ -206,14 +241,31 @@ type workspace struct {
 // errClosed says that a closed model was used.
 var errClosed = errors.New("the model is closed")
 
-// workspace lends scratch memory, which release takes back. While it is out the weights stay where they are.
-func (m *Model) workspace() (*workspace, error) {
+// begin notes a use of the model, for which the weights stay where they are until end.
+func (m *Model) begin() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return nil, errClosed
+		return errClosed
 	}
 	m.users++
+	return nil
+}
+
+func (m *Model) end() {
+	m.mu.Lock()
+	m.users--
+	m.mu.Unlock()
+	m.unmap()
+}
+
+// workspace lends scratch memory, which release takes back.
+func (m *Model) workspace() (*workspace, error) {
+	if err := m.begin(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if n := len(m.idle); n > 0 {
 		w := m.idle[n-1]
 		m.idle = m.idle[:n-1]
@@ -228,9 +280,8 @@ func (m *Model) release(w *workspace) {
 	if len(m.idle) < maxIdle {
 		m.idle = append(m.idle, w)
 	}
-	m.users--
 	m.mu.Unlock()
-	m.unmap()
+	m.end()
 }
 
 // grow makes room for n tokens: a few, as one token with its draft needs, or a chunk. What is not written to takes no memory.

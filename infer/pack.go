@@ -12,6 +12,7 @@ import (
 	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/par"
 	"autodev/compute/cpu/quant"
+	"autodev/compute/devices"
 	"autodev/model"
 	"autodev/model/packed"
 	"autodev/tokenizer"
@@ -241,7 +242,14 @@ func LoadPacked(ctx context.Context, f *packed.Folder, tok *tokenizer.Tokenizer,
 		if _, err := ParseHugePages(string(o.HugePages)); err != nil {
 			return nil, err
 		}
-		return build(f.Dir, f.Config, w, tok, o, func(*par.Pool) weightSource { return source })
+		o.Weights = w
+		if o.Device.Kind == devices.CUDA {
+			var err error
+			if o, err = cardOptions(o); err != nil {
+				return nil, err
+			}
+		}
+		return build(ctx, f.Dir, f.Config, w, tok, o, func(*par.Pool) weightSource { return source }, unpacked(ctx))
 	}()
 	if err != nil {
 		// The folder is of no use, whatever closing it says.
@@ -249,6 +257,9 @@ func LoadPacked(ctx context.Context, f *packed.Folder, tok *tokenizer.Tokenizer,
 		return nil, err
 	}
 	m.folder = f
+	if m.card != nil {
+		return m, nil
+	}
 	if err := m.move(ctx, source, o.HugePages); err != nil {
 		m.Close()
 		if stop := context.Cause(ctx); stop != nil && errors.Is(err, stop) {

@@ -22,7 +22,8 @@ func (w *packWriter) calibrated(ctx context.Context, src model.Source) error {
 	}
 	m := &Model{config: w.config, program: p, pool: w.pool, kernels: cpu.NewKernels(w.pool), rows: w.config.VocabSize, vocab: w.config.Vocab}
 	s := m.NewSession()
-	if s.work, err = m.workspace(); err != nil {
+	run := s.kv.(*processor)
+	if err := run.scratch(1); err != nil {
 		return err
 	}
 	total, longest := 0, 0
@@ -65,7 +66,7 @@ func (w *packWriter) calibrated(ctx context.Context, src model.Source) error {
 			// Rows quantised for another document are of no use.
 			alone := *st
 			alone.same = false
-			if err := s.step(&alone, part(st.out), part(st.x), part(st.y), ids); err != nil {
+			if err := run.step(&alone, part(st.out), part(st.x), part(st.y), ids, 0); err != nil {
 				return err
 			}
 			first += len(ids)

@@ -39,9 +39,10 @@ const (
 func newPrefixes(m *Model, limit int64) *prefixes {
 	p := &prefixes{m: m, limit: limit, block: 1}
 	s := m.NewSession()
-	s.reserve(1)
-	for _, c := range s.kv {
-		p.block = max(p.block, c.Capacity())
+	defer s.Close()
+	// Where there is no room for a token, nothing will ever be shared.
+	if s.reserve(1) == nil {
+		p.block = s.kv.capacity()
 	}
 	return p
 }
@@ -51,6 +52,9 @@ func newPrefixes(m *Model, limit int64) *prefixes {
 // 32 MiB; and never more than eight contexts or a gigabyte.
 func defaultCacheBytes(m *Model) int64 {
 	context := m.cacheBytes(m.Context())
+	if m.card != nil {
+		return m.card.pageBytes * int64(m.card.pages)
+	}
 	least := max(context+context/32, min(8*context, 32<<20))
 	other := otherBytes + int64(m.chunk*m.program.tokenBytes())
 	return min(max(m.program.bytes()*15/100-other, least), 8*context, 1<<30)
@@ -72,8 +76,8 @@ func common(a, b []int32) int {
 
 // take returns a session that holds the longest known beginning of prompt, though not the whole: at least one token has to be
 // evaluated to know what follows. It has room for total tokens. The caller gives it back with put. A session most of which would
-// be lost is copied, not cut.
-func (p *prefixes) take(prompt []int32, total int) *entry {
+// be lost is copied, not cut. When there is no memory for it, nothing is taken.
+func (p *prefixes) take(prompt []int32, total int) (*entry, error) {
 	p.mu.Lock()
 	var best *entry
 	shared := 0
@@ -90,9 +94,12 @@ func (p *prefixes) take(prompt []int32, total int) *entry {
 		best.busy, best.stable = true, nil
 		p.mu.Unlock()
 		best.session.Truncate(shared)
-		best.session.reserve(total)
+		if err := best.session.reserve(total); err != nil {
+			p.put(best, false)
+			return nil, err
+		}
 		p.settle(best)
-		return best
+		return best, nil
 	}
 	e := p.room(best, p.m.cacheBytes(total))
 	p.entries = append(p.entries, e)
@@ -102,15 +109,21 @@ func (p *prefixes) take(prompt []int32, total int) *entry {
 		prefix = best.stable[:shared]
 	}
 	p.mu.Unlock()
-	e.session.reserve(total)
+	err := e.session.reserve(total)
 	if best != nil {
-		e.session.copyPrefix(best.session, prefix)
+		if err == nil {
+			err = e.session.copyPrefix(best.session, prefix)
+		}
 		p.mu.Lock()
 		best.readers--
 		p.mu.Unlock()
 	}
+	if err != nil {
+		p.put(e, false)
+		return nil, err
+	}
 	p.settle(e)
-	return e
+	return e, nil
 }
 
 // room returns a new entry that will take the given bytes. What has to go for it goes first, the least recently used; and its
@@ -129,6 +142,8 @@ func (p *prefixes) room(best *entry, bytes int64) *entry {
 		if e.session == nil {
 			e.session = x.session
 			e.session.Truncate(0)
+		} else {
+			x.session.Close()
 		}
 		return true
 	})
@@ -161,10 +176,11 @@ func (p *prefixes) put(e *entry, keep bool) {
 		held += x.bytes
 	}
 	p.entries = slices.DeleteFunc(p.entries, func(x *entry) bool {
-		if x.busy || keep && x == e || held <= p.limit && len(x.stable) > 0 {
+		if x.busy || x.readers > 0 || keep && x == e || held <= p.limit && len(x.stable) > 0 {
 			return false
 		}
 		held -= x.bytes
+		x.session.Close()
 		return true
 	})
 }

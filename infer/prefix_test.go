@@ -68,7 +68,7 @@ func TestPrefixBitEqual(t *testing.T) {
 			reused += got.Cached
 			var held int64
 			for _, x := range e.cache.entries {
-				if x.busy || x.readers != 0 || x.session.work != nil {
+				if x.busy || x.readers != 0 || x.session.kv.(*processor).work != nil {
 					t.Fatal("a session was not given back")
 				}
 				held += x.session.bytes()

@@ -46,6 +46,9 @@ type program struct {
 	kv     int   // floats per token and layer of K (and of V)
 }
 
+// head returns the matrix of the last step.
+func (p *program) head() *matrix { return p.steps[len(p.steps)-1].weight }
+
 // bytes returns the memory of the matrices.
 func (p *program) bytes() (n int64) {
 	var seen []*matrix

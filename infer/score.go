@@ -20,12 +20,9 @@ func (m *Model) NLL(ctx context.Context, ids []int32, from int) ([]float64, erro
 	s := m.NewSession()
 	defer s.Close()
 	nll := make([]float64, len(ids)-from)
-	err := s.extend(ctx, ids[:len(ids)-1], from-1, func(first, n int, logits []float32) error {
-		m.pool.Run(n, func(i int) {
-			row := logits[i*m.rows:][:m.vocab]
-			nll[first+1-from+i] = logSumExp(row) - float64(row[ids[first+1+i]])
-		})
-		return nil
+	err := s.chunks(ids[:len(ids)-1], func(begin, end int) error {
+		first := min(max(begin, from-1), end) // whose successor is scored
+		return s.kv.score(ctx, ids[begin:end], s.Len(), first-begin, ids[first+1:end+1], nll[max(0, first+1-from):max(0, end+1-from)])
 	})
 	if err != nil {
 		return nil, err

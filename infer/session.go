@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-
-	"autodev/compute/cpu"
 )
 
 // headTokens is how many tokens' logits are computed at a time.
@@ -18,36 +16,53 @@ func (e *ContextError) Error() string {
 	return fmt.Sprintf("sequence: found %d tokens, expected at most the model's %d positions", e.Tokens, e.Limit)
 }
 
-// Session is one sequence of tokens with its keys and values. It is for one goroutine at a time; Close gives its scratch
-// memory back to the model.
+// Session is one sequence of tokens with its keys and values. It is for one goroutine at a time; Close gives its memory back to
+// the model.
 type Session struct {
-	m    *Model
-	kv   []*cpu.Cache // by layer
-	ids  []int32      // its tokens
-	work *workspace   // nil between park and the next use
+	m   *Model
+	kv  sequence
+	ids []int32 // its tokens
+}
+
+// sequence is the device's part of a Session: the keys and values of its tokens, and what evaluates more of them. The processor
+// has one (processor.go), a card another (card.go).
+type sequence interface {
+	// reserve makes room for n tokens in all.
+	reserve(n int) error
+	// capacity returns the tokens there is room for.
+	capacity() int
+	// forward evaluates ids, which are at least one and at most Model.chunk, as the tokens at positions at, at+1, … and puts their keys
+	// and values behind those of the at tokens before. It returns the logits [n, Model.rows] after ids[from:from+n]; n may be 0. They are
+	// valid, and may be changed, until the next call.
+	forward(ctx context.Context, ids []int32, at, from, n int) ([]float32, error)
+	// extend is forward, and calls visit, in order, with the logits after ids[first:first+n], at most headTokens of them at a time, from
+	// ids[from] on.
+	extend(ctx context.Context, ids []int32, at, from int, visit func(first, n int, logits []float32) error) error
+	// score is forward, and sets nll[i] to −ln p(targets[i]) after ids[from+i], to the end of ids.
+	score(ctx context.Context, ids []int32, at, from int, targets []int32, nll []float64) error
+	// copyPrefix copies the keys and values of the first n tokens of another sequence of the same model.
+	copyPrefix(from sequence, n int) error
+	// bytes returns the memory of keys and values that are reserved.
+	bytes() int64
+	// park gives back what is needed only from one forward to the next.
+	park()
+	// free gives back everything.
+	free()
 }
 
 // NewSession returns an empty sequence.
 func (m *Model) NewSession() *Session {
-	s := &Session{m: m, kv: make([]*cpu.Cache, m.program.layers)}
-	for i := range m.program.steps {
-		if st := &m.program.steps[i]; st.op == opAttention {
-			s.kv[st.layer] = cpu.NewCache(m.cache, st.spec.KVHeads, st.spec.HeadDim)
-		}
+	if m.card != nil {
+		return &Session{m: m, kv: m.card.sequence(m)}
 	}
-	return s
+	return &Session{m: m, kv: newProcessor(m)}
 }
 
 // Close ends the session, which must not be used afterwards.
-func (s *Session) Close() { s.park() }
+func (s *Session) Close() { s.kv.free() }
 
 // park gives the scratch memory back; the tokens and their keys and values stay.
-func (s *Session) park() {
-	if s.work != nil {
-		s.m.release(s.work)
-		s.work = nil
-	}
-}
+func (s *Session) park() { s.kv.park() }
 
 // Len returns the number of tokens in the sequence.
 func (s *Session) Len() int { return len(s.ids) }
@@ -59,30 +74,26 @@ func (s *Session) Truncate(n int) {
 
 // copyPrefix makes s, which is empty, the sequence ids, which from begins with, by copying their keys and values. Of from it
 // reads nothing else, so that from may meanwhile be appended to within what it has reserved.
-func (s *Session) copyPrefix(from *Session, ids []int32) {
-	s.reserve(len(ids))
-	for i := range s.kv {
-		s.kv[i].CopyPrefix(from.kv[i], len(ids))
+func (s *Session) copyPrefix(from *Session, ids []int32) error {
+	if err := s.reserve(len(ids)); err != nil {
+		return err
+	}
+	if err := s.kv.copyPrefix(from.kv, len(ids)); err != nil {
+		return err
 	}
 	s.commit(ids)
+	return nil
 }
 
 // bytes returns the memory that the session holds.
-func (s *Session) bytes() int64 {
-	n := 4 * int64(cap(s.ids))
-	for _, c := range s.kv {
-		n += int64(c.Bytes())
-	}
-	return n
-}
+func (s *Session) bytes() int64 { return 4*int64(cap(s.ids)) + s.kv.bytes() }
 
 // cacheBytes returns the memory of the keys and values of n tokens.
 func (m *Model) cacheBytes(n int) int64 {
-	perToken := 0
-	for _, c := range m.NewSession().kv {
-		perToken += c.BytesPerToken()
+	if m.card != nil {
+		return int64(n) * m.card.tokenBytes
 	}
-	return int64(n) * int64(perToken)
+	return int64(n) * newProcessor(m).tokenBytes()
 }
 
 // Append adds ids to the sequence and returns the logits [vocabulary] after the last of them, which are valid until the next
@@ -104,20 +115,16 @@ func (s *Session) appendRows(ctx context.Context, ids []int32, from int) ([]floa
 	}
 	for len(ids) > s.m.chunk {
 		n := firstChunk(len(ids), s.m.chunk)
-		if _, err := s.forward(ctx, ids[:n]); err != nil {
+		if _, err := s.kv.forward(ctx, ids[:n], s.Len(), 0, 0); err != nil {
 			return nil, err
 		}
 		s.commit(ids[:n])
 		ids, from = ids[n:], from-n
 	}
-	hidden, err := s.forward(ctx, ids)
+	logits, err := s.kv.forward(ctx, ids, s.Len(), from, len(ids)-from)
 	if err != nil {
 		return nil, err
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	logits := s.head(hidden, from, len(ids)-from)
 	s.commit(ids)
 	return logits, nil
 }
@@ -144,23 +151,22 @@ func (s *Session) AppendAll(ctx context.Context, ids []int32, from int, visit fu
 // extend is AppendAll with several tokens' logits at a time: visit gets those after ids[first] … ids[first+n−1] as
 // [n, Model.rows], padding rows of the vocabulary included.
 func (s *Session) extend(ctx context.Context, ids []int32, from int, visit func(first, n int, logits []float32) error) error {
+	return s.chunks(ids, func(begin, end int) error {
+		return s.kv.extend(ctx, ids[begin:end], s.Len(), max(from-begin, 0), func(first, n int, logits []float32) error {
+			return visit(begin+first, n, logits)
+		})
+	})
+}
+
+// chunks adds ids to the sequence, chunk by chunk: evaluate evaluates ids[begin:end].
+func (s *Session) chunks(ids []int32, evaluate func(begin, end int) error) error {
 	if err := s.check(ids); err != nil {
 		return err
 	}
 	for begin, end := 0, 0; begin < len(ids); begin = end {
 		end = begin + firstChunk(len(ids)-begin, s.m.chunk)
-		hidden, err := s.forward(ctx, ids[begin:end])
-		if err != nil {
+		if err := evaluate(begin, end); err != nil {
 			return err
-		}
-		for row := max(from, begin); row < end; row += headTokens {
-			n := min(headTokens, end-row)
-			if err := context.Cause(ctx); err != nil {
-				return err
-			}
-			if err := visit(row, n, s.head(hidden, row-begin, n)); err != nil {
-				return err
-			}
 		}
 		s.commit(ids[begin:end])
 	}
@@ -180,54 +186,14 @@ func (s *Session) check(ids []int32) error {
 			return fmt.Errorf("sequence: token %d: found id %d, expected 0 to %d", i, id, s.m.rows-1)
 		}
 	}
-	s.reserve(s.Len() + len(ids))
-	return nil
+	return s.reserve(s.Len() + len(ids))
 }
 
 // reserve makes room for n tokens of keys and values.
-func (s *Session) reserve(n int) {
-	if len(s.kv) == 0 || n <= s.kv[0].Capacity() {
-		return
+func (s *Session) reserve(n int) error {
+	if n <= s.kv.capacity() {
+		return nil
 	}
 	s.ids = slices.Grow(s.ids, n-s.Len())
-	for _, c := range s.kv {
-		c.Grow(n)
-	}
-}
-
-// forward evaluates ids at the positions after the sequence, up to the head, and returns the register [len(ids), width] that
-// the head reads. Keys and values are written behind those of the sequence, whose length it does not change.
-func (s *Session) forward(ctx context.Context, ids []int32) ([]float32, error) {
-	m, n := s.m, len(ids)
-	if s.work == nil {
-		var err error
-		if s.work, err = m.workspace(); err != nil {
-			return nil, err
-		}
-	}
-	w, widths := s.work, m.program.widths
-	w.grow(m, n)
-	for i := range m.program.steps {
-		st := &m.program.steps[i]
-		var x, y, out []float32
-		if st.x >= 0 {
-			x = w.registers[st.x][:n*widths[st.x]]
-		}
-		if st.op == opHead {
-			return x, nil
-		}
-		if st.y >= 0 {
-			y = w.registers[st.y][:n*widths[st.y]]
-		}
-		if st.out >= 0 {
-			out = w.registers[st.out][:n*widths[st.out]]
-		}
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		if err := s.step(st, out, x, y, ids); err != nil {
-			return nil, err
-		}
-	}
-	return nil, nil
+	return s.kv.reserve(n)
 }
