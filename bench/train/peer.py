@@ -53,6 +53,9 @@ class Model(nn.Module):
                 nn.init.normal_(m.weight, std=0.02)
             if isinstance(m, nn.Linear):
                 nn.init.zeros_(m.bias)
+        for block in self.blocks:  # as GPT-2 and ours begin
+            for m in (block.proj, block.down):
+                nn.init.normal_(m.weight, std=0.02 / (2 * layers) ** 0.5)
 
     def forward(self, ids):
         x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
