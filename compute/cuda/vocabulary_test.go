@@ -362,7 +362,7 @@ func TestVocabulary(t *testing.T) {
 				}
 			})
 			for _, k := range compute.Kernels() {
-				if !seen[k] && !t.Failed() && !t.Skipped() {
+				if !seen[k] && len(seen) > 0 && !t.Failed() { // without a device all was skipped
 					t.Errorf("%v is not tested", k)
 				}
 			}
