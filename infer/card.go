@@ -101,11 +101,16 @@ func storeOf(w Weights) (cuda.Store, error) {
 	return 0, &OptionError{"weights", fmt.Sprintf("found %s, expected float32 or bf16 on a CUDA device", w)}
 }
 
-// cardOptions settles what o leaves open on the card that o.Device says, and reports what it cannot do.
-func cardOptions(o Options) (Options, error) {
+// Settle fills in what o leaves open because it depends on the device, and reports what the device, which must be there, cannot do. Load
+// and LoadPacked call it.
+func (o Options) Settle() (Options, error) {
+	if o.Device.Kind != devices.CUDA {
+		return o, nil
+	}
+	short := devices.HasBF16(o.Device)
 	switch {
 	case o.Weights != "":
-	case devices.HasBF16(o.Device):
+	case short:
 		o.Weights = BFloat16
 	default:
 		o.Weights = Float32
@@ -113,8 +118,8 @@ func cardOptions(o Options) (Options, error) {
 	if _, err := storeOf(o.Weights); err != nil {
 		return o, err
 	}
-	if o.Weights == BFloat16 && !devices.HasBF16(o.Device) {
-		return o, &OptionError{"weights", fmt.Sprintf("found %s, expected float32: the card does not multiply in bfloat16", o.Weights)}
+	if o.Weights == BFloat16 && !short {
+		return o, &OptionError{"weights", "found bf16, expected float32: the card does not multiply in bfloat16"}
 	}
 	if c := o.Cache.For(o.Weights); c != CacheAuto.For(o.Weights) {
 		return o, &OptionError{"kv_cache", fmt.Sprintf("found %s, expected auto or %s: on a CUDA device keys and values are kept like the weights", c, CacheAuto.For(o.Weights))}

@@ -85,11 +85,9 @@ func New(ckpt *model.Checkpoint, tok *tokenizer.Tokenizer, o Options) (*Model, e
 // Load is New for parameters that are read one at a time, such as a *model.Folder's: beside the packed weights one matrix is
 // in memory. name stands for the model in errors.
 func Load(ctx context.Context, name string, c model.Config, src model.Source, tok *tokenizer.Tokenizer, o Options) (*Model, error) {
-	if o.Device.Kind == devices.CUDA {
-		var err error
-		if o, err = cardOptions(o); err != nil {
-			return nil, err
-		}
+	o, err := o.Settle()
+	if err != nil {
+		return nil, err
 	}
 	w, err := ParseWeights(string(o.Weights))
 	if err != nil {

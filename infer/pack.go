@@ -12,7 +12,6 @@ import (
 	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/par"
 	"autodev/compute/cpu/quant"
-	"autodev/compute/devices"
 	"autodev/model"
 	"autodev/model/packed"
 	"autodev/tokenizer"
@@ -243,11 +242,9 @@ func LoadPacked(ctx context.Context, f *packed.Folder, tok *tokenizer.Tokenizer,
 			return nil, err
 		}
 		o.Weights = w
-		if o.Device.Kind == devices.CUDA {
-			var err error
-			if o, err = cardOptions(o); err != nil {
-				return nil, err
-			}
+		o, err := o.Settle()
+		if err != nil {
+			return nil, err
 		}
 		return build(ctx, f.Dir, f.Config, w, tok, o, func(*par.Pool) weightSource { return source }, unpacked(ctx))
 	}()

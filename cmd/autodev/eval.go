@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"autodev/data/source"
+	"autodev/compute/devices"
 	"autodev/eval"
 	"autodev/infer"
 	"autodev/internal/atomicfile"
@@ -56,10 +57,12 @@ func perplexityCommand() *cli.Command {
 			if c.Args().Present() {
 				return usageError("unexpected argument %q; documents are given with --data", c.Args().First())
 			}
-			if err := inferenceDevice(c.String("device")); err != nil {
+			device, err := parseDevice(c.String("device"))
+			if err != nil {
 				return err
 			}
 			return perplexity(c.Context, perplexityFlags{
+				device: device,
 				models: c.StringSlice("model"), adapters: c.StringSlice("adapter"), weights: c.StringSlice("weights"), data: c.StringSlice("data"),
 				source:   source.Options{Column: c.String("column"), Format: c.String("input"), Languages: c.StringSlice("language")},
 				protocol: eval.Protocol(c.String("protocol")), window: c.Int("window"), stride: c.Int("stride"), maxDocs: c.Int("max-docs"),
@@ -70,6 +73,7 @@ func perplexityCommand() *cli.Command {
 }
 
 type perplexityFlags struct {
+	device                  devices.Spec
 	models, adapters        []string
 	weights, data           []string
 	formats                 []infer.Weights // weights, checked
@@ -178,7 +182,10 @@ func (f *perplexityFlags) candidates() ([]eval.Candidate, error) {
 			}
 		}
 		for _, w := range weights {
-			row := inference{model: model, adapter: adapter, weights: w, threads: f.threads}
+			row, err := inference{model: model, adapter: adapter, weights: w, threads: f.threads}.on(f.device)
+			if err != nil {
+				return err
+			}
 			cs = append(cs, eval.Candidate{Name: row.label(), Context: config.Positions, Open: row.openEval})
 		}
 		return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"autodev/compute/devices"
 	"autodev/infer"
 	"autodev/lora"
 	"autodev/model"
@@ -161,16 +162,20 @@ func inferenceOf(c *cli.Context) (f inference, err error) {
 	if f.hugePages, err = infer.ParseHugePages(c.String("huge-pages")); err != nil {
 		return f, usageError("--huge-pages %s: expected auto, on or off", c.String("huge-pages"))
 	}
-	if err = inferenceDevice(c.String("device")); err != nil {
+	if f.weights, err = parseWeights(c.String("weights")); err != nil {
 		return f, err
 	}
-	f.weights, err = parseWeights(c.String("weights"))
-	return f, err
+	device, err := parseDevice(c.String("device"))
+	if err != nil {
+		return f, err
+	}
+	return f.on(device)
 }
 
 // inference says what model to run and how.
 type inference struct {
 	model, adapter string
+	device         devices.Spec  // never devices.Auto
 	weights        infer.Weights // "" is the folder's own, or float32
 	cache          infer.Cache
 	threads        int
@@ -179,7 +184,7 @@ type inference struct {
 
 // open makes the model ready, with the adapter merged into it.
 func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Tokenizer, err error) {
-	o := infer.Options{Threads: f.threads, Weights: f.weights, Cache: f.cache, HugePages: f.hugePages}
+	o := infer.Options{Device: f.device, Threads: f.threads, Weights: f.weights, Cache: f.cache, HugePages: f.hugePages}
 	if isPacked(f.model) {
 		if f.adapter != "" {
 			return nil, nil, usageError("--adapter %s: the weights of %s are packed, expected a model folder that an adapter can be merged into (quantise the merged model instead)", f.adapter, f.model)
