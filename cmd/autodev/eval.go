@@ -10,8 +10,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"autodev/data/source"
 	"autodev/compute/devices"
+	"autodev/data/source"
 	"autodev/eval"
 	"autodev/infer"
 	"autodev/internal/atomicfile"
