@@ -19,6 +19,6 @@ done
 git ls-files '*.go' | sort | xargs cat >"$stage/text"
 (cd "$stage" && GOOS='' GOARCH='' ./autodev tokenize --file text >ids && rm text)
 # One dictionary over all of them: they share most of what they are.
-tar -C "$stage" -c . | xz -T1 --x86 --lzma2="preset=${XZ_PRESET:-2},dict=192MiB" >"$out/pack.tar.xz"
+tar -C "$stage" -c . | xz -T1 --x86 --lzma2="preset=${XZ_PRESET:-4},dict=192MiB" >"$out/pack.tar.xz"
 ls -l "$out/pack.tar.xz"
 echo "carried with the tree: $(($(git ls-files -z --cached --others --exclude-standard | xargs -0 du -cb 2>/dev/null | tail -1 | cut -f1) / 1048576)) MiB, and this pack"

@@ -6,6 +6,7 @@
 //	gpu info                              the card, the driver, the libraries
 //	gpu products -tokens 32768            cuBLASLt's algorithms at the training step's shapes, and what the card can do at most
 //	gpu step -model M -tokens-file T ...  a training run: losses, tokens/s, memory; with -profile every kernel's time and rate
+//	gpu decode -model M -tokens-file T    prompt, one token after the other, scoring, through package infer
 //
 // It is a program of its own, and no part of autodev, because it goes past the recipes: the same windows for both sides, plans
 // looked at call by call.
@@ -33,9 +34,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	commands := map[string]func(context.Context, []string) (any, error){"info": info, "products": products, "step": step}
+	commands := map[string]func(context.Context, []string) (any, error){"info": info, "products": products, "step": step, "decode": decode}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("found arguments %q, expected info, products or step", args)
+		return fmt.Errorf("found arguments %q, expected info, products, step or decode", args)
 	}
 	result, err := commands[args[0]](ctx, args[1:])
 	if err != nil {
