@@ -1,5 +1,3 @@
-//go:build unix
-
 // Command gpu is AutoDev's side of the comparison on a GPU: what run.py starts beside PyTorch (peer.py). Each command prints one
 // line of JSON.
 //

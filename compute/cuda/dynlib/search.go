@@ -129,6 +129,7 @@ func (s Spec) places(getenv func(string) string, glob func(string) ([]string, er
 	for _, root := range roots {
 		add(filepath.Join(root, "nvidia/cu13/lib"), filepath.Join(root, "nvidia/cublas/lib"))
 	}
+	add("/usr/local/nvidia/lib64") // where container runtimes mount the driver
 	add("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib")
 	return places
 }
