@@ -69,17 +69,19 @@ AD_DEVICE void gemv(O *y, const T *x, const T *w, const T *bias, const O *base, 
         for (int i = 0; i < V; i++) sum[o * R + r] = ad_fma(ad_float(a[o].e[i]), ad_float(b.e[i]), sum[o * R + r]);
     }
   };
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int at = threadIdx.x;
-  for (; at + kThreads < pieces; at += 2 * kThreads) {
+  for (; at - lane + 31 + kThreads < pieces; at += 2 * kThreads) {
     Piece<V, T> a[kOutputs], b[kOutputs];
     AD_UNROLL
     for (int o = 0; o < kOutputs; o++) a[o] = Piece<V, T>::load(w + (rows[o] + at * V));
     AD_UNROLL
     for (int o = 0; o < kOutputs; o++) b[o] = Piece<V, T>::load(w + (rows[o] + (at + kThreads) * V));
+    __syncwarp();  // no load is put off until its vectors are needed, which the assembler would do to save registers
     add(a, at);
     add(b, at + kThreads);
   }
-  if (at < pieces) {
+  for (; at < pieces; at += kThreads) {
     Piece<V, T> a[kOutputs];
     AD_UNROLL
     for (int o = 0; o < kOutputs; o++) a[o] = Piece<V, T>::load(w + (rows[o] + at * V));
@@ -87,7 +89,6 @@ AD_DEVICE void gemv(O *y, const T *x, const T *w, const T *bias, const O *base, 
   }
   constexpr int M = kOutputs * R;
   lane_sums<M, 16>(sum);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if (lane % (32 / M) == 0) partial[warp * M + lane * M / 32] = sum[0];
   AD_BUG(gemv_barrier, __syncthreads(), );
   if (threadIdx.x >= M) return;

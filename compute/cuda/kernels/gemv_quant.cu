@@ -57,6 +57,7 @@ AD_DEVICE void gemv(O *y, const bf16 *x, const uint8_t *codes, const uint16_t *s
       const int group = first / kPerGroup + g;
       halves[g] = *(const uint64_t *)(scales + (int64_t)(group < groups ? group : groups - 1) * kPanel);
     }
+    __syncwarp();  // no load is put off until its words are needed, which the assembler would do to save registers
     AD_UNROLL
     for (int g = 0; g < kGroups; g++) {
       float part[4 * R];
