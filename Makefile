@@ -7,10 +7,10 @@ GO = go
 .PHONY: build static demo test test-twins test-gpu bench lint generate cuda-kernels tiny fuzz
 
 build: ## the binary, bin/autodev; on Linux it needs glibc's loader, for NVIDIA's libraries
-	$(GO) build -trimpath -o bin/autodev ./cmd/autodev
+	$(GO) build -trimpath -ldflags='-s -w' -o bin/autodev ./cmd/autodev
 
 static: ## the binary without CUDA, bin/autodev-static: it needs nothing of the system
-	$(GO) build -trimpath -tags nocuda -o bin/autodev-static ./cmd/autodev
+	$(GO) build -trimpath -ldflags='-s -w' -tags nocuda -o bin/autodev-static ./cmd/autodev
 
 demo: build ## teach the embedded model a new language on this machine: at most ten minutes on two cores
 	bin/autodev demo
