@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -131,5 +132,79 @@ func TestGEMVRefuses(t *testing.T) {
 		if err == nil {
 			t.Errorf("%+v was prepared", p)
 		}
+	}
+}
+
+// BenchmarkGEMV says what part of the memory's bandwidth products of few rows read weights at: the matrices of a decoding step of SantaCoder,
+// as many of each as are more than the second-level cache holds.
+func BenchmarkGEMV(b *testing.B) {
+	if !cudatest.GPU() {
+		b.Skip("SKIPPED: the stand-in's times mean nothing, set AUTODEV_TEST_GPU")
+	}
+	d := openDevice(b, Options{})
+	for _, p := range []gemvProblem{
+		{in: 2048, out: 2304}, {in: 2048, out: 2048}, {in: 2048, out: 8192, gelu: true}, {in: 8192, out: 2048}, {in: 2048, out: 49280},
+	} {
+		for _, n := range []int{1, 4, 8} {
+			for _, bits := range []int{16, 8, 4} {
+				p.n = n
+				b.Run(fmt.Sprintf("%dx%d/rows %d/bits %d", p.out, p.in, n, bits), func(b *testing.B) { p.time(b, d, bits) })
+			}
+		}
+	}
+}
+
+// time reports the rate at which weights are read, the best of b.N runs.
+func (p gemvProblem) time(b *testing.B, d *Device, bits int) {
+	bytes := int64(p.in) * int64(p.out) * int64(bits) / 8
+	scales := int64(p.in/64) * int64(p.out) * 2 // at most
+	copies := int(max(1, 256<<20/bytes))
+	best := math.Inf(1)
+	err := d.Do(func(q *Queue) error {
+		x, y := alloc[uint16](b, q, p.n*p.in), alloc[uint16](b, q, p.n*p.out)
+		if err := q.Fill(x, 0, int64(2*p.n*p.in)); err != nil {
+			return err
+		}
+		var all Sequence
+		for range copies {
+			codes, s := alloc[uint8](b, q, int(bytes)), alloc[uint8](b, q, int(scales))
+			if err := errors.Join(q.Fill(codes, 0, bytes), q.Fill(s, 0, scales)); err != nil {
+				return err
+			}
+			var l *Launch
+			var err error
+			if bits == 16 {
+				l, err = gemv(q, y, x, codes, 0, 0, p.n, p.in, p.out, p.gelu, BF16, BF16)
+			} else {
+				l, err = gemvQuant(q, y, x, quantised{codes, s, bits, p.in, p.out}, 0, 0, p.n, p.gelu, BF16)
+			}
+			if err != nil {
+				return err
+			}
+			all = append(all, l)
+		}
+		if err := errors.Join(all.Enqueue(q), q.Sync()); err != nil {
+			return err
+		}
+		graph, err := q.Capture(func() error { return all.Enqueue(q) })
+		if err != nil {
+			return err
+		}
+		for range b.N {
+			took, err := q.Time(func() error { return graph.Enqueue(q) })
+			if err != nil {
+				return err
+			}
+			best = min(best, took.Seconds())
+		}
+		return graph.Free(q)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	rate := float64(bytes) * float64(copies) / best
+	b.ReportMetric(rate/1e9, "GB/s")
+	if peak := d.Properties().Bandwidth; peak > 0 {
+		b.ReportMetric(100*rate/peak, "%-of-peak")
 	}
 }
