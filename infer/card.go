@@ -524,11 +524,19 @@ func (c *card) attention(k cuda.Inference, p *pass, st *step, y, qkv cuda.Ptr) (
 }
 
 // enqueue gives a pass to the device: as a graph when it is of few tokens and has run before, so that the libraries have loaded what
-// they need.
+// they need, unless graphs are not wanted.
 func (p *pass) enqueue(q *cuda.Queue) (err error) {
 	if p.rows > cuda.FewRows || !p.ran {
 		p.ran = true
 		return p.body.Enqueue(q)
+	}
+	if q.CallByCall() {
+		for _, op := range p.body {
+			if err := errors.Join(op.Enqueue(q), q.Sync()); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if p.graph == nil {
 		if p.graph, err = q.Capture(func() error { return p.body.Enqueue(q) }); err != nil {

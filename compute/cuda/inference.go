@@ -22,6 +22,9 @@ const FewRows = gemvRows
 // Inference returns the operations on a Store.
 func (q *Queue) Inference(s Store) Inference { return Inference{q, s} }
 
+// CallByCall reports whether the device's options ask for launches one by one, waiting for each, instead of graphs.
+func (q *Queue) CallByCall() bool { return q.d.options.CallByCall }
+
 // Embed prepares y [n,width] = table[ids] + places[positions], of tables of rows and placeRows; ids and positions [n] int32.
 func (k Inference) Embed(y, table, places, ids, positions Ptr, n, rows, placeRows, width int) (Sequence, error) {
 	return sequence(embed(k.q, y, table, places, ids, positions, n, rows, placeRows, width, k.s))
