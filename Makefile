@@ -21,8 +21,8 @@ test: ## everything that must hold, under ten minutes on two cores
 	$(MAKE) test-twins
 
 test-twins: ## the portable twins of the assembly kernels, the other architecture, every benchmark once
-	$(GO) test -tags noasm ./compute/...
-	$(GO) test -tags nocuda ./compute/cuda/... ./compute/devices
+	$(GO) test -tags noasm ./compute ./compute/cpu/... ./compute/ref
+	$(GO) test -tags nocuda ./compute/cuda ./compute/cuda/cublaslt ./compute/cuda/driver ./compute/cuda/dynlib ./compute/devices
 	GOARCH=arm64 $(GO) build ./...
 	GOARCH=arm64 $(GO) vet -tags noasm ./compute/...
 	GOOS=windows $(GO) build ./cmd/autodev

@@ -3,7 +3,7 @@
 //
 //	spec.go      Spec: the text and what it means
 //	open.go      Resolve and Open: the one place where kinds of devices become devices
-//	cuda.go      how a CUDA device is found and opened: the one place that imports compute/cuda
+//	cuda.go      how a CUDA device is found and opened
 //	target.go    what plans need to know of a kind of device: its work space, its storage
 //	memory_*.go  the memory of this machine
 //
