@@ -39,9 +39,21 @@ type Prompt struct {
 	IDs            []int32 // instead of text: run as they are
 	Order          Order
 	FIM            FIM
+	// Filename is the path of the file that is completed, and Files are others that the completion may need, the most relevant first. They are
+	// put before the text in the model's own format where it has tokens for that, and as comments where it has not, as far as there is room.
+	Filename string
+	Files    []File
+	// Heal completes the word under the cursor as if it were not split into tokens there.
+	Heal bool
 	// Whole refuses a prompt that does not fit instead of shortening it (the prefix from the left, the suffix from the
 	// right). Ids are never shortened.
 	Whole bool
+}
+
+// File is text from beside the cursor's: a file or a part of one.
+type File struct {
+	Name string // a path as the user knows it; may be empty
+	Text string
 }
 
 // PromptTooLongError says that a prompt that may not be shortened leaves no room in the context.
