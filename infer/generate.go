@@ -32,6 +32,9 @@ type Request struct {
 	// PromptTime and DecodeTime bound how long the prompt may be evaluated and tokens generated; 0 is no bound. The first cuts nothing but the
 	// answer, the second ends the completion after a whole line.
 	PromptTime, DecodeTime time.Duration
+	// Reuse allows a greedy request to be answered with the rest of an earlier suggestion that the user types along, without the model.
+	// Text typed into a suggestion may be other tokens than it was generated as: then the model could now say something else.
+	Reuse bool
 	// Replay are token ids to follow in place of the model's choices: a measurement of what a completion of just these tokens
 	// would cost, stop tokens and stop texts included. It bounds MaxTokens.
 	Replay []int32
@@ -74,7 +77,10 @@ type Result struct {
 	IDs          []int32 // generated, without a stop token; with the tokens whose text a stop text cut off
 	Tokens       []Token // those of Text, when Request.Logprobs
 	FinishReason FinishReason
-	StopText     string // the stop text that ended it
+	StopText     string   // the stop text that ended it
+	StopRule     StopRule // the rule of Request.Shape that did
+	Healed       int      // of IDs: those that only spell again what Prompt.Heal took from the prompt
+	Reused       bool     // answered from a suggestion shown before, without the model: IDs is empty
 	PromptIDs    []int32
 	PromptTokens []Token // when Request.PromptLogprobs
 	Shortened    bool    // the prompt was cut to fit the context
@@ -209,7 +215,7 @@ func (m *Model) run(ctx context.Context, j *job, s *Session, emit func(Chunk) er
 func (m *Model) decode(ctx context.Context, j *job, s *Session, logits []float32, emit func(Chunk) error, res *Result) error {
 	w := newWriter(m.tok, j, emit, res)
 	defer func() { res.Text = w.text.String() }()
-	pick := newSampler(j.Sampling, m.masked)
+	pick := m.sampler(j)
 	var guess *drafter
 	if j.Speculate != SpeculateOff && j.prompt.maxNew > 2 {
 		guess = newDrafter(&m.drafts, j.recent, j.prompt.ids, j.prompt.maxNew, j.Speculate == SpeculateAlways)
@@ -239,7 +245,7 @@ func (m *Model) decode(ctx context.Context, j *job, s *Session, logits []float32
 		if j.Logprobs {
 			t.LogProb = float64(w.raw[t.ID]) - z
 		}
-		if err := w.token(t); err != nil || w.stop.hit != "" {
+		if err := w.token(t); err != nil || w.done() {
 			return err
 		}
 		if i+1 == j.prompt.maxNew {

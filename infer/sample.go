@@ -74,6 +74,9 @@ type candidate struct {
 	p  float64
 }
 
+// sampler returns what chooses the tokens of j's completion.
+func (m *Model) sampler(j *job) *sampler { return newSampler(j.Sampling, m.masked) }
+
 func newSampler(s Sampling, masked []int32) *sampler {
 	return &sampler{Sampling: s, masked: masked, counts: map[int32]int{}}
 }

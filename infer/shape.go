@@ -24,3 +24,14 @@ const (
 	// AutoLines is OneLine inside a line and Block where a line or a block begins.
 	AutoLines
 )
+
+// StopRule names the rule of a Shape that ended or cut a completion; "" is none.
+type StopRule string
+
+const (
+	StopLine   StopRule = "line"   // OneLine
+	StopBlock  StopRule = "block"  // Block
+	StopSuffix StopRule = "suffix" // NoOverlap
+	StopLoop   StopRule = "loop"   // NoLoops
+	StopIndent StopRule = "indent" // MinIndent
+)

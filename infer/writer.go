@@ -47,6 +47,9 @@ func (w *writer) token(t Token) error {
 	return w.show(w.stop.push(text), "")
 }
 
+// done says that the text has ended, whatever tokens would follow.
+func (w *writer) done() bool { return w.stop.hit != "" }
+
 // end emits what was held back, when no stop text has ended the completion.
 func (w *writer) end() error {
 	rest := ""
