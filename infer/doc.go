@@ -13,11 +13,13 @@
 //	score.go     log-probabilities of given tokens, without generating
 //	prompt.go    prefix and suffix to token ids within an exact budget
 //	sample.go    logits to the next token
+//	option.go    options that cannot be honoured
 //	stop.go      text so far to text that may be shown
 //	speculate.go guesses at the next tokens from the prompt and recent text, and how many are worth a pass
 //	generate.go  the loop over all of these
 //	prefix.go    sessions kept for prompts that begin alike
 //	engine.go    admission: who may generate now, who waits, who is turned away
+//	text.go      what clients may ask of the tokenizer
 //
 // The package knows nothing of HTTP, editors or training, and builds without Gorgonia.
 //

@@ -3,7 +3,6 @@ package infer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -27,13 +26,7 @@ const (
 
 // ParseHugePages reads the name of a mode; "" is HugePagesAuto.
 func ParseHugePages(s string) (HugePages, error) {
-	switch h := HugePages(s); h {
-	case "":
-		return HugePagesAuto, nil
-	case HugePagesAuto, HugePagesOn, HugePagesOff:
-		return h, nil
-	}
-	return "", &OptionError{"huge_pages", fmt.Sprintf("found %q, expected auto, on or off", s)}
+	return parseName("huge_pages", HugePages(s), HugePagesAuto, []HugePages{HugePagesAuto, HugePagesOn, HugePagesOff})
 }
 
 // mover copies a model's mapped matrices one after the other. From then on products read the copy, which has the same bytes;

@@ -14,12 +14,18 @@ type Sampling struct {
 	Temperature float64 // 0 is greedy
 	TopK        int     // choose among the K most probable tokens; 0 is all
 	TopP        float64 // choose among the fewest tokens whose probabilities reach P (Holtzman et al. 2020); 0 and 1 are all
+	MinP        float64 // leaves out tokens less than MinP times as probable as the most probable one; 0 is none
 	Seed        uint64
 	Choice      uint64 // tells apart the alternatives drawn for one prompt with one seed
 
 	PresencePenalty  float64           // subtracted from the logit of every token generated before
 	FrequencyPenalty float64           // subtracted once per time the token was generated before
 	Bias             map[int32]float64 // added to logits
+
+	// RepetitionPenalty divides the positive and multiplies the negative logits of all tokens that are among the last RepetitionWindow
+	// of prompt and completion (Keskar et al. 2019). 0 and 1 change nothing; a window of 0 is everything.
+	RepetitionPenalty float64
+	RepetitionWindow  int
 }
 
 // Check reports a value outside its range.
@@ -31,9 +37,12 @@ func (s Sampling) Check() error {
 	}{
 		{"temperature", s.Temperature, 0, 100},
 		{"top_p", s.TopP, 0, 1},
+		{"min_p", s.MinP, 0, 1},
 		{"top_k", float64(s.TopK), 0, math.MaxInt32},
 		{"presence_penalty", s.PresencePenalty, -2, 2},
 		{"frequency_penalty", s.FrequencyPenalty, -2, 2},
+		{"repetition_penalty", s.RepetitionPenalty, 0, 100},
+		{"repetition_window", float64(s.RepetitionWindow), 0, math.MaxInt32},
 	} {
 		if !(c.value >= c.min && c.value <= c.max) {
 			return &OptionError{c.name, fmt.Sprintf("found %v, expected %v to %v", c.value, c.min, c.max)}
@@ -47,11 +56,6 @@ func (s Sampling) Check() error {
 	return nil
 }
 
-// OptionError is a request's option that cannot be honoured. Option is its name on the wire.
-type OptionError struct{ Option, Problem string }
-
-func (e *OptionError) Error() string { return e.Option + ": " + e.Problem }
-
 // TokenProb is a token and its natural log-probability.
 type TokenProb struct {
 	ID      int32
@@ -62,6 +66,7 @@ type TokenProb struct {
 type sampler struct {
 	Sampling
 	masked []int32 // never chosen
+	past   []int32 // prompt and completion, for RepetitionPenalty
 	counts map[int32]int
 	order  []int32
 	probs  []float64
@@ -75,7 +80,13 @@ type candidate struct {
 }
 
 // sampler returns what chooses the tokens of j's completion.
-func (m *Model) sampler(j *job) *sampler { return newSampler(j.Sampling, m.masked) }
+func (m *Model) sampler(j *job) *sampler {
+	s := newSampler(j.Sampling, m.masked)
+	if s.repeats() {
+		s.past = slices.Clone(j.prompt.ids)
+	}
+	return s
+}
 
 func newSampler(s Sampling, masked []int32) *sampler {
 	return &sampler{Sampling: s, masked: masked, counts: map[int32]int{}}
@@ -91,6 +102,9 @@ func (s *sampler) next(logits []float32, index int) int32 {
 			logits[id] += float32(b)
 		}
 	}
+	if s.repeats() {
+		s.penalise(logits)
+	}
 	if s.PresencePenalty != 0 || s.FrequencyPenalty != 0 {
 		for id, n := range s.counts {
 			logits[id] -= float32(s.PresencePenalty + float64(n)*s.FrequencyPenalty)
@@ -98,7 +112,32 @@ func (s *sampler) next(logits []float32, index int) int32 {
 	}
 	id := s.choose(logits, index)
 	s.counts[id]++
+	if s.repeats() {
+		s.past = append(s.past, id)
+	}
 	return id
+}
+
+// repeats says whether there is a penalty for repetition.
+func (s *sampler) repeats() bool { return s.RepetitionPenalty != 0 && s.RepetitionPenalty != 1 }
+
+// penalise applies RepetitionPenalty, once to every token.
+func (s *sampler) penalise(logits []float32) {
+	window := s.past
+	if n := s.RepetitionWindow; n > 0 && n < len(window) {
+		window = window[len(window)-n:]
+	}
+	s.order = append(s.order[:0], window...)
+	slices.Sort(s.order)
+	for _, id := range slices.Compact(s.order) {
+		switch v := float64(logits[id]); {
+		case math.IsInf(v, 0):
+		case v > 0:
+			logits[id] = float32(v / s.RepetitionPenalty)
+		default:
+			logits[id] = float32(v * s.RepetitionPenalty)
+		}
+	}
 }
 
 func (s *sampler) choose(logits []float32, index int) int32 {
@@ -120,6 +159,9 @@ func (s *sampler) choose(logits []float32, index int) int32 {
 	}
 	if s.TopP > 0 && s.TopP < 1 {
 		sum = s.nucleus(sum)
+	}
+	if s.MinP > 0 {
+		sum = s.probable()
 	}
 	u := rng.New(s.Seed, "sample", s.Choice, uint64(index)).Float64() * sum
 	for i, p := range s.probs {
@@ -176,6 +218,20 @@ func (s *sampler) nucleus(sum float64) float64 {
 		}
 	}
 	return reached
+}
+
+// probable keeps the candidates that are at least MinP times as probable as the most probable one, and returns their sum. That one is
+// a candidate always, and its probs is 1.
+func (s *sampler) probable() float64 {
+	n, sum := 0, 0.0
+	for i, p := range s.probs {
+		if p >= s.MinP {
+			s.order[n], s.probs[n] = s.order[i], p
+			n, sum = n+1, sum+p
+		}
+	}
+	s.order, s.probs = s.order[:n], s.probs[:n]
+	return sum
 }
 
 // argmax returns the index of the largest element, the first of equal ones.

@@ -22,6 +22,10 @@ func TestSamplingCheck(t *testing.T) {
 		{Sampling{TopK: -1}, "top_k: found -1, expected 0 to 2.147483647e+09"},
 		{Sampling{PresencePenalty: 3}, "presence_penalty: found 3, expected -2 to 2"},
 		{Sampling{FrequencyPenalty: -3}, "frequency_penalty: found -3, expected -2 to 2"},
+		{Sampling{MinP: 1.1}, "min_p: found 1.1, expected 0 to 1"},
+		{Sampling{RepetitionPenalty: -1}, "repetition_penalty: found -1, expected 0 to 100"},
+		{Sampling{RepetitionPenalty: math.Inf(1)}, "repetition_penalty: found +Inf, expected 0 to 100"},
+		{Sampling{RepetitionWindow: -1}, "repetition_window: found -1, expected 0 to 2.147483647e+09"},
 		{Sampling{Bias: map[int32]float64{7: 101}}, "logit_bias: token 7: found 101, expected -100 to 100"},
 	} {
 		err := c.s.Check()
@@ -54,6 +58,11 @@ func TestSampleFrequencies(t *testing.T) {
 		{"nucleus .7", Sampling{Temperature: 1, TopP: 0.7}, []int{6, 2}},
 		{"nucleus .8", Sampling{Temperature: 1, TopP: 0.8}, []int{6, 2, 1}},
 		{"nucleus .01", Sampling{Temperature: 1, TopP: 0.01}, []int{6}},
+		{"at least a tenth", Sampling{Temperature: 1, MinP: 0.1}, []int{6, 2, 1, 4}},
+		{"at least a tenth, hot", Sampling{Temperature: 4, MinP: 0.5}, []int{6, 2, 1, 4, 0}},
+		{"the most probable", Sampling{Temperature: 1, MinP: 1}, []int{6}},
+		{"at least a fifth of the top 3", Sampling{Temperature: 1, TopK: 3, MinP: 0.2}, []int{6, 2, 1}},
+		{"nucleus, at least half", Sampling{Temperature: 1, TopP: 0.9, MinP: 0.5}, []int{6, 2}},
 		{"nucleus of the top 2", Sampling{Temperature: 1, TopK: 2, TopP: 0.9}, []int{6, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -120,6 +129,49 @@ func TestSamplerChangesLogits(t *testing.T) {
 			t.Errorf("%s: %v, expected %v", c.name, got, c.want)
 		}
 	}
+}
+
+// TestRepetitionPenalty follows the definition in float64: divided or multiplied once, whatever the number of occurrences, in the
+// window only, before the other penalties and without a trace in the logits of the next token.
+func TestRepetitionPenalty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const vocab = 6
+		s := newSampler(Sampling{
+			RepetitionPenalty: rapid.SampledFrom([]float64{0, 0.5, 1, 1.3, 2}).Draw(t, "penalty"), RepetitionWindow: rapid.IntRange(0, 5).Draw(t, "window"),
+			PresencePenalty: rapid.SampledFrom([]float64{0, 0.7}).Draw(t, "presence"),
+		}, nil)
+		prompt := rapid.SliceOfN(rapid.Int32Range(0, vocab-1), 0, 6).Draw(t, "prompt")
+		s.past = slices.Clone(prompt)
+		past := slices.Clone(prompt)
+		for i := range 8 {
+			logits := rapid.SliceOfN(rapid.Float32Range(-3, 3), vocab, vocab).Draw(t, "logits")
+			want := make([]float64, vocab)
+			for id, l := range logits {
+				want[id] = float64(l)
+				window := past
+				if n := s.RepetitionWindow; n > 0 {
+					window = past[max(0, len(past)-n):]
+				}
+				if p := s.RepetitionPenalty; p != 0 && slices.Contains(window, int32(id)) {
+					if l > 0 {
+						want[id] /= p
+					} else {
+						want[id] *= p
+					}
+				}
+				if slices.Contains(past[len(prompt):], int32(id)) {
+					want[id] -= s.PresencePenalty
+				}
+			}
+			id := s.next(logits, i)
+			past = append(past, id)
+			for k := range want {
+				if math.Abs(float64(logits[k])-want[k]) > 1e-5 || want[k] > want[id]+1e-5 {
+					t.Fatalf("token %d: logit %v, expected %v; chosen %d of %v", k, logits[k], want[k], id, want)
+				}
+			}
+		}
+	})
 }
 
 func TestLargest(t *testing.T) {

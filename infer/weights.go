@@ -3,7 +3,6 @@ package infer
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	"autodev/compute/cpu/gemm"
@@ -33,15 +32,7 @@ func WeightFormats() []Weights { return []Weights{Float32, BFloat16, Int8, Int4}
 
 // ParseWeights reads the name of a format; "" is Float32.
 func ParseWeights(s string) (Weights, error) {
-	if s == "" {
-		return Float32, nil
-	}
-	for _, w := range WeightFormats() {
-		if string(w) == s {
-			return w, nil
-		}
-	}
-	return "", &OptionError{"weights", fmt.Sprintf("found %q, expected float32, bf16, int8 or int4", s)}
+	return parseName("weights", Weights(s), Float32, WeightFormats())
 }
 
 // formatOf returns how a parameter is kept.
@@ -72,13 +63,7 @@ func CacheFormats() []Cache { return []Cache{CacheAuto, CacheFloat32, CacheBFloa
 
 // ParseCache reads the name of a format; "" is CacheAuto.
 func ParseCache(s string) (Cache, error) {
-	if s == "" {
-		return CacheAuto, nil
-	}
-	if c := Cache(s); slices.Contains(CacheFormats(), c) {
-		return c, nil
-	}
-	return "", &OptionError{"kv_cache", fmt.Sprintf("found %q, expected auto, float32, bf16 or int8", s)}
+	return parseName("kv_cache", Cache(s), CacheAuto, CacheFormats())
 }
 
 // For returns what c means beside weights: any but CacheAuto.
