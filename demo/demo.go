@@ -22,6 +22,7 @@ import (
 	"autodev/lora"
 	"autodev/model"
 	"autodev/serve"
+	"autodev/serve/wire"
 	"autodev/tokenizer"
 	"autodev/train"
 )
@@ -265,7 +266,9 @@ func (d *demo) complete(ctx context.Context) (err error) {
 	}
 	serving, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	s := serve.New(infer.NewEngine(m, infer.EngineOptions{}), serve.Options{Model: "demo"})
+	models := serve.NewModels(false)
+	models.Put([]wire.Model{{ID: "demo", Engine: infer.NewEngine(m, infer.EngineOptions{}), Created: time.Now()}}, nil)
+	s := serve.New(models, serve.Options{})
 	go func() { done <- s.Serve(serving, l) }()
 	defer func() {
 		stop()

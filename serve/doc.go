@@ -1,13 +1,12 @@
-// Package serve is HTTP over package infer.
+// Package serve is HTTP over package infer: one port that speaks the protocols of many clients.
 //
-//	server.go       routes, life cycle, limits, request log
-//	completions.go  POST /v1/completions (OpenAI), whole and as a stream of server-sent events
-//	request.go      the body of such a request, read strictly by type and leniently by field
-//	response.go     the objects sent back
-//	errors.go       every failure as OpenAI's error object
+//	server.go     life cycle and limits
+//	router.go     from a request to the protocol it is meant for
+//	protocols.go  which protocols there are
+//	models.go     the models served, exchanged while running
+//	log.go        the request log
 //
-// A protocol is a translation and nothing else: it turns a body into infer.Requests and chunks into its own frames. Prompt
-// templates, stop rules, budgets and admission are package infer's.
+// Each protocol is a package of its own, made of what package wire has for all. What a client may do is decided by hooks of Options.
 //
 // The package never logs text of a user: no prompt, no completion, no field of a body.
 package serve

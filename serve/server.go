@@ -2,59 +2,45 @@ package serve
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
-	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	"autodev/infer"
+	"autodev/serve/wire"
 )
-
-// Engine generates completions: *infer.Engine, or a stand-in. Its methods may be called from any goroutine.
-type Engine interface {
-	Info() infer.Info
-	// Complete generates a completion for every request and calls emit, unless it is nil, with the chunks of request i,
-	// one call at a time.
-	Complete(ctx context.Context, reqs []infer.Request, emit func(i int, c infer.Chunk) error) ([]infer.Result, error)
-	Decode(ids []int32) string
-	TokenText(id int32) []byte
-}
 
 // Options of a Server. Zero values take the defaults.
 type Options struct {
-	Model        string      // id of the model, as clients see it
-	Order        infer.Order // of prompts with a suffix
-	Speculate    infer.Speculate
-	Created      time.Time     // of the model; zero: the server's start
-	Logger       *slog.Logger  // nil: no log
-	MaxBody      int64         // bytes of a request: 8 MiB
-	BodyTimeout  time.Duration // for a request's body to arrive: 30 s
-	StallTimeout time.Duration // for a client to take an answer, or an event of a stream: 30 s
-	Grace        time.Duration // for requests under way when the server is asked to stop: 10 s
+	Logger *slog.Logger // nil: no log
+	wire.Limits
+	Grace time.Duration // for requests under way when the server is asked to stop: 10 s
+
+	// Protocols are what the server speaks, in order: nil is Protocols().
+	Protocols []*wire.Protocol
+	// Guard decides whether a call may go on, and sets its Record.Client, once it is known in which protocol a refusal has to be put. It returns
+	// what is called when the call has ended, which may be nil.
+	Guard func(*wire.Call) (done func(), err error)
+	// Wrap goes around everything but the log: what does not depend on the protocol.
+	Wrap func(http.Handler) http.Handler
+	// Observe gets the record of every call that has ended.
+	Observe func(wire.Record)
 }
 
-// Server answers HTTP requests with an Engine.
+// Server answers HTTP requests.
 type Server struct {
-	engine Engine
-	o      Options
-	mux    *http.ServeMux
+	service  wire.Service
+	o        Options
+	router   *router
+	draining atomic.Bool
 }
 
-// New returns a server of engine.
-func New(engine Engine, o Options) *Server {
-	if o.Model == "" {
-		o.Model = "default"
-	}
-	if o.Created.IsZero() {
-		o.Created = time.Now()
-	}
+// New returns a server of the models of service.
+func New(service wire.Service, o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -69,128 +55,52 @@ func New(engine Engine, o Options) *Server {
 			*d.field = d.seconds * time.Second
 		}
 	}
-	s := &Server{engine: engine, o: o, mux: http.NewServeMux()}
-	s.route("/v1/completions", methods{http.MethodPost: s.completions})
-	s.route("/v1/models", methods{http.MethodGet: s.models})
-	s.route("/v1/models/{id...}", methods{http.MethodGet: s.model})
-	s.route("/healthz", methods{http.MethodGet: s.health})
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		newError(http.StatusNotFound, typeInvalid, "", "not_found", "%s %s: no such route", r.Method, r.URL.Path).write(w)
-	})
+	if o.Protocols == nil {
+		o.Protocols = Protocols()
+	}
+	s := &Server{service: service, o: o}
+	s.router = newRouter(append([]*wire.Protocol{s.probes()}, o.Protocols...), s.answer)
 	return s
 }
 
-type methods map[string]http.HandlerFunc
-
-// route adds a path with its methods; others are answered with 405 in the protocol's own form.
-func (s *Server) route(path string, m methods) {
-	var allowed []string
-	for method := range m {
-		allowed = append(allowed, method)
-		if method == http.MethodGet {
-			allowed = append(allowed, http.MethodHead)
+// answer has a call answered by the handler that choose finds.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, path string, choose func(*wire.Call) (handler, error)) {
+	c := wire.NewCall(w, r, s.service, s.o.Limits)
+	l := logged(r)
+	l.call = c
+	c.Record.Route, c.Record.Method = path, r.Method
+	h, err := choose(c)
+	if h.protocol != nil {
+		c.Record.Protocol = h.protocol.Name
+	}
+	if err == nil && s.o.Guard != nil {
+		var done func()
+		if done, err = s.o.Guard(c); done != nil {
+			defer done()
 		}
 	}
-	s.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-		method := r.Method
-		if method == http.MethodHead {
-			method = http.MethodGet
-		}
-		if h, ok := m[method]; ok {
-			h(w, r)
-			return
-		}
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		newError(http.StatusMethodNotAllowed, typeInvalid, "", "method_not_allowed", "%s %s: expected %s", r.Method, r.URL.Path, strings.Join(allowed, " or ")).write(w)
-	})
-}
-
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
-}
-
-func (s *Server) card() modelCard {
-	i := s.engine.Info()
-	return modelCard{
-		ID: s.o.Model, Object: "model", Created: s.o.Created.Unix(), OwnedBy: "autodev", MaxModelLen: i.Context,
-		Meta: modelMeta{ContextTrained: i.Context, Vocab: i.Vocab, Parameters: i.Parameters, FIM: i.FIM},
+	if err == nil {
+		err = h.Handle(c)
 	}
+	c.Finish(h.protocol, err)
 }
 
-func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, modelList{Object: "list", Data: []modelCard{s.card()}})
-}
-
-func (s *Server) model(w http.ResponseWriter, r *http.Request) {
-	if id := r.PathValue("id"); id != s.o.Model {
-		newError(http.StatusNotFound, typeInvalid, "model", "model_not_found", "model %q: not served here, expected %q", id, s.o.Model).write(w)
-		return
-	}
-	writeJSON(w, http.StatusOK, s.card())
-}
-
-// record is what the log says about a request beyond method, path and time.
-type record struct {
-	http.ResponseWriter
-	stall  time.Duration // for the client to take an answer
-	status int
-	attrs  []any
-	Err    error
-}
-
-func (r *record) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
-	}
-	// A client that does not read must not keep its connection for ever. A stream sets a deadline of its own for each event.
-	_ = http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(r.stall))
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap gives http.ResponseController the connection.
-func (r *record) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-type recordKey struct{}
-
-// logged returns the record of a request that came through Handler.
-func logged(r *http.Request) *record { return r.Context().Value(recordKey{}).(*record) }
-
-// Handler returns the server's routes with the request log, and with panics turned into a 500 and a log entry.
-func (s *Server) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		var random [8]byte
-		rand.Read(random[:]) // never fails
-		id := hex.EncodeToString(random[:])
-		w.Header().Set("X-Request-Id", id)
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		// The answer before this request has left its deadline on the connection.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
-		l := &record{ResponseWriter: w, stall: s.o.StallTimeout}
-		defer func() {
-			failure := recover()
-			begun := l.status != 0
-			if failure != nil && failure != http.ErrAbortHandler {
-				s.o.Logger.Error("panic", "request", id, "path", r.URL.Path, "panic", fmt.Sprint(failure), "stack", string(debug.Stack()))
-				if !begun {
-					newError(http.StatusInternalServerError, typeServer, "", "internal_error", "internal error, request %s", id).write(l)
-				}
+// probes are the routes by which a supervisor sees how the server is.
+func (s *Server) probes() *wire.Protocol {
+	return &wire.Protocol{Name: "probe", Fault: wire.OpenAIFault, Routes: []wire.Route{
+		{Method: http.MethodGet, Path: "/healthz", Handle: func(c *wire.Call) error { return c.JSON(map[string]string{"status": "ok"}) }},
+		{Method: http.MethodGet, Path: "/readyz", Handle: func(c *wire.Call) error {
+			if s.draining.Load() {
+				return wire.ErrShutdown
 			}
-			attrs := append([]any{"request", id, "method", r.Method, "path", r.URL.Path, "status", l.status, "took", time.Since(began)}, l.attrs...)
-			level := slog.LevelInfo
-			if l.Err != nil {
-				attrs = append(attrs, "error", l.Err.Error())
+			_, release, err := c.Service.Use("")
+			if err != nil {
+				return err
 			}
-			if l.status >= http.StatusInternalServerError {
-				level = slog.LevelError
-			}
-			s.o.Logger.Log(context.WithoutCancel(r.Context()), level, "request", attrs...)
-			if failure != nil && begun {
-				panic(http.ErrAbortHandler) // closes the connection: what was sent is half an answer
-			}
-		}()
-		s.mux.ServeHTTP(l, r.WithContext(context.WithValue(r.Context(), recordKey{}, l)))
-	})
+			release()
+			return c.JSON(map[string]string{"status": "ready"})
+		}},
+	}}
 }
 
 // Listen opens addr ("127.0.0.1:8000"; port 0 takes any).
@@ -203,11 +113,11 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return l, err
 }
 
-// Serve answers the connections of l until ctx ends. Then it takes no more, gives the requests under way Options.Grace to
+// Serve answers the connections of the listeners until ctx ends. Then it takes no more, gives the requests under way Options.Grace to
 // finish, cancels those that have not, and returns nil.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(errShutdown)
+	defer cancel(wire.ErrShutdown)
 	h := &http.Server{
 		Handler:           s.Handler(),
 		BaseContext:       func(net.Listener) context.Context { return base },
@@ -216,18 +126,29 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelWarn),
 	}
-	done := make(chan error, 1)
-	go func() { done <- h.Serve(l) }()
+	done := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() {
+			err := h.Serve(l)
+			if !errors.Is(err, http.ErrServerClosed) {
+				err = fmt.Errorf("serve %s: %w", l.Addr(), err)
+			}
+			done <- err
+		}()
+	}
+	running := len(listeners)
+	var failure error
 	select {
-	case err := <-done:
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	case failure = <-done:
+		running--
 	case <-ctx.Done():
 	}
+	s.draining.Store(true)
 	grace, stop := context.WithTimeout(base, s.o.Grace)
 	defer stop()
 	err := h.Shutdown(grace)
 	if errors.Is(err, context.DeadlineExceeded) {
-		cancel(errShutdown)
+		cancel(wire.ErrShutdown)
 		// Cancelled completions end within one kernel; their clients are told why.
 		last, stop := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer stop()
@@ -235,6 +156,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			err = h.Close()
 		}
 	}
-	<-done
+	for range running {
+		<-done
+	}
+	if failure != nil {
+		return failure
+	}
 	return err
 }

@@ -1,4 +1,4 @@
-package serve
+package serve_test
 
 import (
 	"context"
@@ -6,17 +6,18 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"autodev/infer"
+	"autodev/serve"
+	"autodev/serve/servetest"
+	"autodev/serve/wire"
 )
 
 func TestRoutes(t *testing.T) {
-	url, log := start(t, &fake{}, Options{Created: time.Unix(1700000000, 0)})
+	url, log := servetest.Start(t, &servetest.Fake{}, serve.Options{}, nil)
 	card := `{"id":"some/model","object":"model","created":1700000000,"owned_by":"autodev","max_model_len":64,"meta":{"n_ctx_train":64,"n_vocab":100,"n_params":12345,"fim":true}}`
 	for _, c := range []struct {
 		method, path string
@@ -27,7 +28,7 @@ func TestRoutes(t *testing.T) {
 		{"HEAD", "/healthz", 200, "", ``},
 		{"GET", "/v1/models", 200, "", `{"object":"list","data":[` + card + `]}`},
 		{"GET", "/v1/models/some/model", 200, "", card},
-		{"GET", "/v1/models/other", 404, "", `{"error":{"message":"model \"other\": not served here, expected \"some/model\"","type":"invalid_request_error","param":"model","code":"model_not_found"}}`},
+		{"GET", "/v1/models/other", 404, "", `{"error":{"message":"model \"other\": not served here, expected one of those that /v1/models lists","type":"invalid_request_error","param":"model","code":"model_not_found"}}`},
 		{"GET", "/nothing", 404, "", `{"error":{"message":"GET /nothing: no such route","type":"invalid_request_error","param":null,"code":"not_found"}}`},
 		{"GET", "/", 404, "", `{"error":{"message":"GET /: no such route","type":"invalid_request_error","param":null,"code":"not_found"}}`},
 		{"GET", "/v1/completions", 405, "POST", `{"error":{"message":"GET /v1/completions: expected POST","type":"invalid_request_error","param":null,"code":"method_not_allowed"}}`},
@@ -54,15 +55,15 @@ func TestRoutes(t *testing.T) {
 
 // TestPanic: a bug costs one request, and its text is in the log, not in the answer.
 func TestPanic(t *testing.T) {
-	url, log := start(t, &fake{complete: func(_ context.Context, reqs []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+	url, log := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
 		if emit != nil {
 			if err := emit(0, infer.Chunk{Text: "x"}); err != nil {
 				return nil, err
 			}
 		}
 		panic("a bug")
-	}}, Options{})
-	status, got, header := post(t, url, `{"prompt":"p"}`)
+	}}, serve.Options{}, nil)
+	status, got, header := servetest.Post(t, url+"/v1/completions", `{"prompt":"p"}`)
 	if status != 500 || !strings.Contains(got, "internal error, request "+header.Get("X-Request-Id")) || strings.Contains(got, "a bug") {
 		t.Errorf("%d %s", status, got)
 	}
@@ -81,37 +82,43 @@ func TestPanic(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
-	l, err := Listen(t.Context(), "127.0.0.1:0")
+	l, err := serve.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, err = Listen(t.Context(), l.Addr().String())
+	_, err = serve.Listen(t.Context(), l.Addr().String())
 	if want := "listen " + l.Addr().String() + ": the port is in use by another program, expected a free one"; err == nil || err.Error() != want {
 		t.Errorf("%v, expected %s", err, want)
 	}
-	if _, err := Listen(t.Context(), "127.0.0.1:99999"); err == nil {
+	if _, err := serve.Listen(t.Context(), "127.0.0.1:99999"); err == nil {
 		t.Error("port 99999: expected an error")
 	}
 }
 
+func models(engine wire.Engine) *serve.Models {
+	m := serve.NewModels(false)
+	m.Put([]wire.Model{{ID: "some/model", Engine: engine}}, nil)
+	return m
+}
+
 // serving starts Serve and returns its address, a function that asks it to stop, and its end.
-func serving(t *testing.T, engine Engine, o Options) (url string, stop func(), done chan error) {
+func serving(t *testing.T, engine wire.Engine, o serve.Options) (url string, stop func(), done chan error) {
 	t.Helper()
-	l, err := Listen(t.Context(), "127.0.0.1:0")
+	l, err := serve.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	done = make(chan error, 1)
-	go func() { done <- New(engine, o).Serve(ctx, l) }()
+	go func() { done <- serve.New(models(engine), o).Serve(ctx, l) }()
 	return "http://" + l.Addr().String(), cancel, done
 }
 
 // waiting is an engine whose completion begins and then goes on until it is released or cancelled.
-func waiting(begun, release chan struct{}) *fake {
-	return &fake{complete: func(ctx context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+func waiting(begun, release chan struct{}) *servetest.Fake {
+	return &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
 		if err := emit(0, infer.Chunk{Text: "begun"}); err != nil {
 			return nil, err
 		}
@@ -128,10 +135,10 @@ func waiting(begun, release chan struct{}) *fake {
 // TestShutdown: what is under way ends, new connections are refused, and Serve returns.
 func TestShutdown(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
-	url, stop, done := serving(t, waiting(begun, release), Options{})
+	url, stop, done := serving(t, waiting(begun, release), serve.Options{})
 	answers := make(chan string, 1)
 	go func() {
-		_, got, _ := post(t, url, `{"prompt":"p","stream":true}`)
+		_, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"p","stream":true}`)
 		answers <- got
 	}()
 	<-begun
@@ -145,7 +152,7 @@ func TestShutdown(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	close(release)
-	if all := events(t, strings.NewReader(<-answers)); len(all) != 3 || !strings.Contains(all[1], `" ended"`) || all[2] != "[DONE]" {
+	if all := servetest.Events(t, strings.NewReader(<-answers)); len(all) != 3 || !strings.Contains(all[1], `" ended"`) || all[2] != "[DONE]" {
 		t.Errorf("stream under way: %q", all)
 	}
 	if err := <-done; err != nil {
@@ -156,15 +163,15 @@ func TestShutdown(t *testing.T) {
 // TestShutdownGraceOver: what does not end in time is cancelled and told so.
 func TestShutdownGraceOver(t *testing.T) {
 	begun := make(chan struct{})
-	url, stop, done := serving(t, waiting(begun, nil), Options{Grace: 30 * time.Millisecond})
+	url, stop, done := serving(t, waiting(begun, nil), serve.Options{Grace: 30 * time.Millisecond})
 	answers := make(chan string, 1)
 	go func() {
-		_, got, _ := post(t, url, `{"prompt":"p","stream":true}`)
+		_, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"p","stream":true}`)
 		answers <- got
 	}()
 	<-begun
 	stop()
-	all := events(t, strings.NewReader(<-answers))
+	all := servetest.Events(t, strings.NewReader(<-answers))
 	if want := `{"error":{"message":"the server is shutting down","type":"overloaded_error","param":null,"code":"shutting_down"}}`; len(all) != 2 || all[1] != want {
 		t.Errorf("stream under way: %q, expected to end with %s", all, want)
 	}
@@ -174,25 +181,12 @@ func TestShutdownGraceOver(t *testing.T) {
 }
 
 func TestServeFails(t *testing.T) {
-	l, err := Listen(t.Context(), "127.0.0.1:0")
+	l, err := serve.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
-	if err := New(&fake{}, Options{}).Serve(t.Context(), l); !errors.Is(err, net.ErrClosed) {
+	if err := serve.New(models(&servetest.Fake{}), serve.Options{}).Serve(t.Context(), l); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("closed listener: %v", err)
-	}
-}
-
-// TestOpenAIClient drives the server with OpenAI's own Python package. AUTODEV_PYTHON names an interpreter that has it.
-func TestOpenAIClient(t *testing.T) {
-	python := os.Getenv("AUTODEV_PYTHON")
-	if python == "" {
-		t.Skip("AUTODEV_PYTHON is not set: no interpreter with the openai package")
-	}
-	url, _ := start(t, realEngine(t, nil, infer.EngineOptions{}), Options{})
-	out, err := exec.CommandContext(t.Context(), python, "testdata/openai_client.py", url+"/v1").CombinedOutput()
-	if err != nil || !strings.HasSuffix(string(out), "all checks passed\n") {
-		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"autodev/infer"
 	"autodev/serve"
+	"autodev/serve/wire"
 )
 
 func serveCommand() *cli.Command {
@@ -131,7 +132,9 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error 
 	case f.promptCache > 0:
 		engine.CacheBytes = int64(f.promptCache) << 20
 	}
-	s := serve.New(infer.NewEngine(m, engine), serve.Options{Model: f.name, Order: f.order, Speculate: f.speculate, Created: time.Now(), Logger: logger})
+	models := serve.NewModels(false)
+	models.Put([]wire.Model{{ID: f.name, Engine: infer.NewEngine(m, engine), Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate}}, nil)
+	s := serve.New(models, serve.Options{Logger: logger})
 	if _, err := fmt.Fprintf(out, "%s is ready at http://%s/v1\n", f.name, l.Addr()); err != nil {
 		return err
 	}

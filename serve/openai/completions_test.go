@@ -1,4 +1,4 @@
-package serve
+package openai_test
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +19,9 @@ import (
 
 	"autodev/infer"
 	"autodev/model"
+	"autodev/serve"
+	"autodev/serve/servetest"
+	"autodev/serve/wire"
 )
 
 var volatile = regexp.MustCompile(`"id":"cmpl-[0-9a-f]{24}","object":"text_completion","created":\d{10}`)
@@ -31,8 +36,8 @@ func steady(t *testing.T, s string) string {
 }
 
 func TestAnswerWhole(t *testing.T) {
-	url, _ := start(t, &fake{}, Options{})
-	status, got, header := post(t, url, `{"prompt":["a","b"],"n":2,"model":"whatever","user":"u","unknown":{"x":[1]}}`)
+	url, _ := servetest.Start(t, &servetest.Fake{}, serve.Options{}, nil)
+	status, got, header := servetest.Post(t, url+"/v1/completions", `{"prompt":["a","b"],"n":2,"model":"whatever","user":"u","unknown":{"x":[1]}}`)
 	want := `{ID,"model":"some/model","choices":[` +
 		`{"text":"one two<&>","index":0,"logprobs":null,"finish_reason":"stop"},{"text":"one two<&>","index":1,"logprobs":null,"finish_reason":"stop"},` +
 		`{"text":"one two<&>","index":2,"logprobs":null,"finish_reason":"stop"},{"text":"one two<&>","index":3,"logprobs":null,"finish_reason":"stop"}],` +
@@ -47,7 +52,7 @@ func TestAnswerWhole(t *testing.T) {
 }
 
 func TestAnswerStream(t *testing.T) {
-	url, _ := start(t, &fake{}, Options{})
+	url, _ := servetest.Start(t, &servetest.Fake{}, serve.Options{}, nil)
 	for _, c := range []struct{ body, want string }{
 		{`{"prompt":"p","stream":true}`,
 			`data: {ID,"model":"some/model","choices":[{"text":"one","index":0,"logprobs":null,"finish_reason":null}]}` + "\n\n" +
@@ -59,7 +64,7 @@ func TestAnswerStream(t *testing.T) {
 				`data: {ID,"model":"some/model","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1}},"timings":{"cache_n":1,"prompt_n":1,"prompt_ms":0,"prompt_per_token_ms":0,"prompt_per_second":0,"predicted_n":3,"predicted_ms":0,"predicted_per_token_ms":0,"predicted_per_second":0,"draft_n":2,"draft_n_accepted":1}}` + "\n\n" +
 				"data: [DONE]\n\n"},
 	} {
-		status, got, header := post(t, url, c.body)
+		status, got, header := servetest.Post(t, url+"/v1/completions", c.body)
 		if status != 200 || header.Get("Content-Type") != "text/event-stream" || steady(t, got) != c.want {
 			t.Errorf("%d %v\n%s\nexpected\n%s", status, header, got, c.want)
 		}
@@ -74,21 +79,21 @@ func TestAnswerStream(t *testing.T) {
 func TestStreamFails(t *testing.T) {
 	boom := errors.New("boom")
 	after := 0
-	url, log := start(t, &fake{complete: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+	url, log := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
 		for range after {
 			if err := emit(0, infer.Chunk{Text: "x"}); err != nil {
 				return nil, err
 			}
 		}
 		return nil, boom
-	}}, Options{})
+	}}, serve.Options{}, nil)
 	const failure = `{"error":{"message":"boom","type":"server_error","param":null,"code":"internal_error"}}`
-	if status, got, _ := post(t, url, `{"prompt":"p","stream":true}`); status != 500 || got != failure+"\n" {
+	if status, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"p","stream":true}`); status != 500 || got != failure+"\n" {
 		t.Errorf("%d %s", status, got)
 	}
 	after = 2
-	status, got, _ := post(t, url, `{"prompt":"p","stream":true}`)
-	if all := events(t, strings.NewReader(got)); status != 200 || len(all) != 3 || all[2] != failure {
+	status, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"p","stream":true}`)
+	if all := servetest.Events(t, strings.NewReader(got)); status != 200 || len(all) != 3 || all[2] != failure {
 		t.Errorf("%d %s", status, got)
 	}
 	if n := strings.Count(log.String(), "error=boom"); n != 2 {
@@ -98,10 +103,10 @@ func TestStreamFails(t *testing.T) {
 
 func TestRequestsReachEngine(t *testing.T) {
 	var got []infer.Request
-	url, _ := start(t, &fake{complete: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
 		got = reqs
 		return make([]infer.Result, len(reqs)), nil
-	}}, Options{})
+	}}, serve.Options{}, nil)
 	one := func(change func(*infer.Request)) []infer.Request {
 		r := infer.Request{Prompt: infer.Prompt{Prefix: "p"}, MaxTokens: 16, Sampling: infer.Sampling{TopP: 1, Seed: 1}}
 		change(&r)
@@ -123,12 +128,12 @@ func TestRequestsReachEngine(t *testing.T) {
 		`{"prompt":[1,2]}`:                        one(func(r *infer.Request) { r.Prompt = infer.Prompt{IDs: []int32{1, 2}} }),
 		`{"prompt":"p","suffix":null,"stop":null,"max_tokens":null,"temperature":null,"stream":null,"logprobs":null,"best_of":null,"n":null,"stream_options":null,"logit_bias":null,"model":null}`: one(func(*infer.Request) {}),
 	} {
-		status, answer, _ := post(t, url, strings.TrimSuffix(body, "}")+`,"seed":1}`)
+		status, answer, _ := servetest.Post(t, url+"/v1/completions", strings.TrimSuffix(body, "}")+`,"seed":1}`)
 		if status != 200 || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 			t.Errorf("%s: %d %s\nengine got %+v\nexpected   %+v", body, status, answer, got, want)
 		}
 	}
-	post(t, url, `{"prompt":[[1],[2,3]],"n":2,"seed":9}`)
+	servetest.Post(t, url+"/v1/completions", `{"prompt":[[1],[2,3]],"n":2,"seed":9}`)
 	var ids []string
 	for _, r := range got {
 		ids = append(ids, fmt.Sprint(r.Prompt.IDs, r.Sampling.Seed, r.Sampling.Choice))
@@ -136,17 +141,17 @@ func TestRequestsReachEngine(t *testing.T) {
 	if want := []string{"[1] 9 0", "[1] 9 1", "[2 3] 9 0", "[2 3] 9 1"}; !slices.Equal(ids, want) {
 		t.Errorf("choices %v, expected %v", ids, want)
 	}
-	post(t, url, `{"prompt":"p"}`)
+	servetest.Post(t, url+"/v1/completions", `{"prompt":"p"}`)
 	first := got[0].Sampling.Seed
-	if post(t, url, `{"prompt":"p"}`); got[0].Sampling.Seed == first {
+	if servetest.Post(t, url+"/v1/completions", `{"prompt":"p"}`); got[0].Sampling.Seed == first {
 		t.Error("two requests without a seed share one")
 	}
 }
 
 // TestBadRequests: every misuse has its own message, field and code.
 func TestBadRequests(t *testing.T) {
-	engine := realEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{})
-	url, log := start(t, engine, Options{MaxBody: 2000})
+	engine := servetest.RealEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{})
+	url, log := servetest.Start(t, engine, serve.Options{Limits: wire.Limits{MaxBody: 2000}}, nil)
 	ids := strings.TrimSuffix(strings.Repeat("7,", 70), ",")
 	for _, c := range []struct {
 		body               string
@@ -195,8 +200,8 @@ func TestBadRequests(t *testing.T) {
 		{`{"prompt":"a","model":1}`, 400, "model: found 1, expected a string", "model", "invalid_value"},
 		{`{"prompt":"` + strings.Repeat("x", 2000) + `"}`, 413, "body: found more than 2000 bytes, expected at most that", "", "body_too_large"},
 	} {
-		status, got, _ := post(t, url, c.body)
-		e := decode[struct {
+		status, got, _ := servetest.Post(t, url+"/v1/completions", c.body)
+		e := servetest.Decode[struct {
 			Error struct {
 				Message, Type string
 				Param, Code   *string
@@ -218,11 +223,11 @@ func TestBadRequests(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	url, _ := start(t, &fake{complete: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
 		return nil, &infer.BusyError{Reason: "7 requests are waiting", RetryAfter: 1500 * time.Millisecond}
-	}}, Options{})
+	}}, serve.Options{}, nil)
 	for _, stream := range []string{"true", "false"} {
-		status, got, header := post(t, url, `{"prompt":"p","stream":`+stream+`}`)
+		status, got, header := servetest.Post(t, url+"/v1/completions", `{"prompt":"p","stream":`+stream+`}`)
 		want := `{"error":{"message":"busy: 7 requests are waiting","type":"overloaded_error","param":null,"code":"busy"}}` + "\n"
 		if status != 429 || header.Get("Retry-After") != "2" || got != want {
 			t.Errorf("%d, Retry-After %q, %s", status, header.Get("Retry-After"), got)
@@ -234,11 +239,11 @@ func TestBusy(t *testing.T) {
 // and the engine serves the next.
 func TestDisconnect(t *testing.T) {
 	// A queue of one and a patience that would outlast the test: the next request waits for the engine to be free.
-	engine := realEngine(t, func(c *model.Config) { c.Positions = 100000 }, infer.EngineOptions{Queue: 1, MaxWait: time.Hour})
-	url, log := start(t, engine, Options{})
+	engine := servetest.RealEngine(t, func(c *model.Config) { c.Positions = 100000 }, infer.EngineOptions{Queue: 1, MaxWait: time.Hour})
+	url, log := servetest.Start(t, engine, serve.Options{}, nil)
 	for _, stream := range []bool{true, false} {
 		ctx, cancel := context.WithCancel(t.Context())
-		body := fmt.Sprintf(`{"prompt":"def f","max_tokens":99990,"temperature":1,"stream":%v,%s}`, stream, endless)
+		body := fmt.Sprintf(`{"prompt":"def f","max_tokens":99990,"temperature":1,"stream":%v,%s}`, stream, servetest.Endless)
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/completions", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
@@ -264,7 +269,7 @@ func TestDisconnect(t *testing.T) {
 			t.Fatalf("stream %v: %v", stream, err)
 		}
 		began := time.Now()
-		if status, got, _ := post(t, url, `{"prompt":"x","max_tokens":2}`); status != 200 {
+		if status, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"x","max_tokens":2}`); status != 200 {
 			t.Fatalf("after a client left: %d %s", status, got)
 		}
 		// The endless completion alone would take minutes.
@@ -285,7 +290,7 @@ func TestDisconnect(t *testing.T) {
 // TestStalledClient: a client that stops reading does not hold the engine.
 func TestStalledClient(t *testing.T) {
 	ended := make(chan error, 1)
-	url, _ := start(t, &fake{complete: func(ctx context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
 		text := strings.Repeat("x", 1<<16)
 		for {
 			if err := emit(0, infer.Chunk{Text: text}); err != nil {
@@ -293,7 +298,7 @@ func TestStalledClient(t *testing.T) {
 				return nil, err
 			}
 		}
-	}}, Options{StallTimeout: 100 * time.Millisecond})
+	}}, serve.Options{Limits: wire.Limits{StallTimeout: 100 * time.Millisecond}}, nil)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -310,9 +315,9 @@ func TestStalledClient(t *testing.T) {
 
 // TestStalledClientOfAWholeAnswer: an answer that nobody reads does not keep its connection.
 func TestStalledClientOfAWholeAnswer(t *testing.T) {
-	url, log := start(t, &fake{complete: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+	url, log := servetest.Start(t, &servetest.Fake{Do: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
 		return []infer.Result{{Text: strings.Repeat("x", 24<<20)}}, nil
-	}}, Options{StallTimeout: 100 * time.Millisecond})
+	}}, serve.Options{Limits: wire.Limits{StallTimeout: 100 * time.Millisecond}}, nil)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -331,15 +336,15 @@ func TestStalledClientOfAWholeAnswer(t *testing.T) {
 
 // TestSlowBody: a body that does not arrive in time is refused; one that does keeps no deadline for the completion.
 func TestSlowBody(t *testing.T) {
-	url, _ := start(t, &fake{complete: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-time.After(400 * time.Millisecond):
 			return []infer.Result{{Text: "late"}}, nil
 		}
-	}}, Options{BodyTimeout: 150 * time.Millisecond})
-	status, got, _ := post(t, url, `{"prompt":"p"}`)
+	}}, serve.Options{Limits: wire.Limits{BodyTimeout: 150 * time.Millisecond}}, nil)
+	status, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"p"}`)
 	if status != 200 || !strings.Contains(got, "late") {
 		t.Errorf("completion longer than the body's deadline: %d %s", status, got)
 	}
@@ -355,27 +360,40 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
+// choice is what clients read of a choice.
+type choice struct {
+	Text     string
+	Logprobs *logprobs
+}
+
+type logprobs struct {
+	Tokens        []string
+	TokenLogprobs []*float64           `json:"token_logprobs"`
+	TopLogprobs   []map[string]float64 `json:"top_logprobs"`
+	TextOffset    []int                `json:"text_offset"`
+}
+
 // TestConcurrent: clients at the same time get what each gets alone, whole and streamed.
 func TestConcurrent(t *testing.T) {
-	engine := realEngine(t, nil, infer.EngineOptions{Concurrency: 3})
-	url, _ := start(t, engine, Options{})
+	engine := servetest.RealEngine(t, nil, infer.EngineOptions{Concurrency: 3})
+	url, _ := servetest.Start(t, engine, serve.Options{}, nil)
 	var bodies []string
 	for i := range 12 {
 		prompt, err := json.Marshal(strings.Repeat("größe = 1\n", i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		bodies = append(bodies, fmt.Sprintf(`{"prompt":%s,"suffix":"%s","max_tokens":25,"seed":%d,"temperature":%d,%s`, prompt, strings.Repeat("s", i%3), i, i%2, endless))
+		bodies = append(bodies, fmt.Sprintf(`{"prompt":%s,"suffix":"%s","max_tokens":25,"seed":%d,"temperature":%d,%s`, prompt, strings.Repeat("s", i%3), i, i%2, servetest.Endless))
 	}
 	type answer struct{ Choices []choice }
 	text := func(a answer) string { return a.Choices[0].Text }
 	alone := make([]string, len(bodies))
 	for i, b := range bodies {
-		status, got, _ := post(t, url, b+"}")
+		status, got, _ := servetest.Post(t, url+"/v1/completions", b+"}")
 		if status != 200 {
 			t.Fatal(got)
 		}
-		alone[i] = text(decode[answer](t, got))
+		alone[i] = text(servetest.Decode[answer](t, got))
 	}
 	if slices.Equal(alone[:6], alone[6:]) {
 		t.Fatal("all completions are the same; the test would see nothing")
@@ -383,17 +401,17 @@ func TestConcurrent(t *testing.T) {
 	var wg sync.WaitGroup
 	for i, b := range bodies {
 		wg.Go(func() {
-			_, got, _ := post(t, url, b+"}")
-			if s := text(decode[answer](t, got)); s != alone[i] {
+			_, got, _ := servetest.Post(t, url+"/v1/completions", b+"}")
+			if s := text(servetest.Decode[answer](t, got)); s != alone[i] {
 				t.Errorf("request %d: %q, alone %q", i, s, alone[i])
 			}
 		})
 		wg.Go(func() {
-			_, got, _ := post(t, url, b+`,"stream":true}`)
-			all := events(t, strings.NewReader(got))
+			_, got, _ := servetest.Post(t, url+"/v1/completions", b+`,"stream":true}`)
+			all := servetest.Events(t, strings.NewReader(got))
 			var s string
 			for _, e := range all[:len(all)-1] {
-				s += text(decode[answer](t, e))
+				s += text(servetest.Decode[answer](t, e))
 			}
 			if s != alone[i] || all[len(all)-1] != "[DONE]" {
 				t.Errorf("stream %d: %q, alone %q", i, s, alone[i])
@@ -405,11 +423,11 @@ func TestConcurrent(t *testing.T) {
 
 // TestLogprobs: echoed prompt and completion with one entry per token in every list, offsets in characters.
 func TestLogprobs(t *testing.T) {
-	url, _ := start(t, realEngine(t, nil, infer.EngineOptions{}), Options{})
+	url, _ := servetest.Start(t, servetest.RealEngine(t, nil, infer.EngineOptions{}), serve.Options{}, nil)
 	type answer struct{ Choices []choice }
-	body := `{"prompt":"größe = ","max_tokens":12,"temperature":1,"seed":3,"echo":true,"logprobs":2,` + endless
-	_, got, _ := post(t, url, body+"}")
-	c := decode[answer](t, got).Choices[0]
+	body := `{"prompt":"größe = ","max_tokens":12,"temperature":1,"seed":3,"echo":true,"logprobs":2,` + servetest.Endless
+	_, got, _ := servetest.Post(t, url+"/v1/completions", body+"}")
+	c := servetest.Decode[answer](t, got).Choices[0]
 	l := c.Logprobs
 	if l == nil || len(l.Tokens) == 0 || len(l.Tokens) != len(l.TokenLogprobs) || len(l.Tokens) != len(l.TopLogprobs) || len(l.Tokens) != len(l.TextOffset) {
 		t.Fatalf("lists of different lengths: %+v", l)
@@ -431,13 +449,13 @@ func TestLogprobs(t *testing.T) {
 			t.Errorf("token %d %q is not at character %d of %q", i, tok, l.TextOffset[i], c.Text)
 		}
 	}
-	_, got, _ = post(t, url, body+`,"stream":true}`)
+	_, got, _ = servetest.Post(t, url+"/v1/completions", body+`,"stream":true}`)
 	var streamed logprobs
-	for _, e := range events(t, strings.NewReader(got)) {
+	for _, e := range servetest.Events(t, strings.NewReader(got)) {
 		if e == "[DONE]" {
 			break
 		}
-		p := decode[answer](t, e).Choices[0].Logprobs
+		p := servetest.Decode[answer](t, e).Choices[0].Logprobs
 		streamed.Tokens = append(streamed.Tokens, p.Tokens...)
 		streamed.TextOffset = append(streamed.TextOffset, p.TextOffset...)
 	}
@@ -447,42 +465,20 @@ func TestLogprobs(t *testing.T) {
 	}
 }
 
-func FuzzCompletionBody(f *testing.F) {
-	for _, s := range []string{
-		`{"prompt":"a","suffix":"b","max_tokens":3,"stop":["x"],"stream":true,"stream_options":{"include_usage":true}}`,
-		`{"prompt":[[1,2],[3]],"n":2,"logprobs":3,"logit_bias":{"1":-1},"seed":-5,"echo":true}`,
-		`{"prompt":["a",null]}`, `{"prompt":[null]}`, `{"n":1e999}`, `[`, `{"prompt":"\ud800"}`, "\xff", `{"stop":[1],"prompt":[-2147483649]}`,
-	} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		r, err := parseCompletion(body)
-		var api *apiError
-		switch {
-		case err != nil:
-			if !errors.As(err, &api) || api.status != 400 || api.Message == "" || strings.ContainsAny(api.Message, "\n\r") {
-				t.Fatalf("%#v is not an answer to a bad request", err)
-			}
-		case len(r.prompts) == 0 || r.n < 1 || r.maxTokens < 0 || len(r.requests()) != r.n*len(r.prompts) || len(r.requests()) > maxChoices:
-			t.Fatalf("accepted %+v", r)
-		}
-	})
-}
-
 // TestShortenedPrompt: a whole answer says that its prompt was cut, and so does the last event of a stream.
 func TestShortenedPrompt(t *testing.T) {
-	url, _ := start(t, realEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{}), Options{})
+	url, _ := servetest.Start(t, servetest.RealEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{}), serve.Options{}, nil)
 	for _, c := range []struct {
 		prompt string
 		cut    bool
 	}{{"x = 1\n", false}, {strings.Repeat("x = 1\n", 40), true}} {
-		body := fmt.Sprintf(`{"prompt":%q,"max_tokens":5,%s`, c.prompt, endless)
-		_, got, _ := post(t, url, body+`}`)
+		body := fmt.Sprintf(`{"prompt":%q,"max_tokens":5,%s`, c.prompt, servetest.Endless)
+		_, got, _ := servetest.Post(t, url+"/v1/completions", body+`}`)
 		if strings.Contains(got, `"prompt_shortened":true`) != c.cut {
 			t.Errorf("cut %v: %s", c.cut, got)
 		}
-		_, got, _ = post(t, url, body+`,"stream":true}`)
-		all := events(t, strings.NewReader(got))
+		_, got, _ = servetest.Post(t, url+"/v1/completions", body+`,"stream":true}`)
+		all := servetest.Events(t, strings.NewReader(got))
 		for i, e := range all {
 			if last := i == len(all)-2; strings.Contains(e, `"prompt_shortened":true`) != (c.cut && last) || strings.Contains(e, `"finish_reason":"length"`) != last {
 				t.Errorf("cut %v, event %d of %d: %s", c.cut, i, len(all), e)
@@ -493,7 +489,7 @@ func TestShortenedPrompt(t *testing.T) {
 
 // TestCachedTokens: a prompt that goes on from the one before is evaluated only where it does, and the answer says so.
 func TestCachedTokens(t *testing.T) {
-	url, log := start(t, realEngine(t, nil, infer.EngineOptions{}), Options{})
+	url, log := servetest.Start(t, servetest.RealEngine(t, nil, infer.EngineOptions{}), serve.Options{}, nil)
 	type answer struct {
 		Choices []struct{ Text string }
 		Usage   struct {
@@ -510,8 +506,8 @@ func TestCachedTokens(t *testing.T) {
 		}
 	}
 	ask := func(prefix string) answer {
-		_, got, _ := post(t, url, fmt.Sprintf(`{"prompt":%q,"suffix":"\n    return a\n","max_tokens":4,%s}`, prefix, endless))
-		return decode[answer](t, got)
+		_, got, _ := servetest.Post(t, url+"/v1/completions", fmt.Sprintf(`{"prompt":%q,"suffix":"\n    return a\n","max_tokens":4,%s}`, prefix, servetest.Endless))
+		return servetest.Decode[answer](t, got)
 	}
 	if a := ask("def add(a, b):\n"); a.Usage.PromptTokensDetails.CachedTokens != 0 || a.Timings.PromptN != a.Usage.PromptTokens || !(a.Timings.PromptMS > 0 && a.Timings.Rate > 0) {
 		t.Errorf("first request: %+v", a)
@@ -528,11 +524,11 @@ func TestCachedTokens(t *testing.T) {
 // TestOptionsReachEngine: the server's order of prompts and its speculation are those of every request.
 func TestOptionsReachEngine(t *testing.T) {
 	var got []infer.Request
-	url, _ := start(t, &fake{complete: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
 		got = reqs
 		return make([]infer.Result, len(reqs)), nil
-	}}, Options{Order: infer.SPM, Speculate: infer.SpeculateOff})
-	post(t, url, `{"prompt":["a","b"],"suffix":"c","n":2}`)
+	}}, serve.Options{}, func(m *wire.Model) { m.Order, m.Speculate = infer.SPM, infer.SpeculateOff })
+	servetest.Post(t, url+"/v1/completions", `{"prompt":["a","b"],"suffix":"c","n":2}`)
 	for i, r := range got {
 		if r.Prompt.Order != infer.SPM || r.Speculate != infer.SpeculateOff {
 			t.Errorf("request %d: %+v", i, r)
@@ -540,5 +536,18 @@ func TestOptionsReachEngine(t *testing.T) {
 	}
 	if len(got) != 4 {
 		t.Errorf("%d requests", len(got))
+	}
+}
+
+// TestOpenAIClient drives the server with OpenAI's own Python package. AUTODEV_PYTHON names an interpreter that has it.
+func TestOpenAIClient(t *testing.T) {
+	python := os.Getenv("AUTODEV_PYTHON")
+	if python == "" {
+		t.Skip("AUTODEV_PYTHON is not set: no interpreter with the openai package")
+	}
+	url, _ := servetest.Start(t, servetest.RealEngine(t, nil, infer.EngineOptions{}), serve.Options{}, nil)
+	out, err := exec.CommandContext(t.Context(), python, "testdata/openai_client.py", url+"/v1").CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "all checks passed\n") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

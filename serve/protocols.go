@@ -1,0 +1,13 @@
+package serve
+
+import (
+	"autodev/serve/openai"
+	"autodev/serve/wire"
+)
+
+// Protocols returns everything the server speaks.
+func Protocols() []*wire.Protocol {
+	return []*wire.Protocol{
+		openai.New(),
+	}
+}

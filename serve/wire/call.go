@@ -1,0 +1,200 @@
+package wire
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"autodev/infer"
+)
+
+// Call is one request on its way to an answer. It belongs to one goroutine.
+type Call struct {
+	W       http.ResponseWriter
+	R       *http.Request
+	Service Service
+	Record  Record // Client is set before Handle
+
+	limits  Limits
+	began   time.Time
+	body    []byte
+	bodyErr error
+	read    bool
+	fields  *Fields
+	stream  *Stream
+}
+
+// Body returns the whole body, which is read once. Reading it all also lets the server notice a client that goes away later.
+func (c *Call) Body() ([]byte, error) {
+	if !c.read {
+		c.read = true
+		c.body, c.bodyErr = c.readBody()
+	}
+	return c.body, c.bodyErr
+}
+
+func (c *Call) readBody() ([]byte, error) {
+	control := http.NewResponseController(c.W)
+	// Not every ResponseWriter has deadlines; the one of a real connection does.
+	_ = control.SetReadDeadline(time.Now().Add(c.limits.BodyTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(c.W, c.R.Body, c.limits.MaxBody))
+	if err == nil {
+		// A later deadline would end the request's context in the middle of a long completion.
+		_ = control.SetReadDeadline(time.Time{})
+		return body, nil
+	}
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, Errorf(http.StatusRequestEntityTooLarge, Invalid, "", "body_too_large", "body: found more than %d bytes, expected at most that", tooLarge.Limit)
+	}
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return nil, Errorf(http.StatusRequestTimeout, Invalid, "", "body_timeout", "body: not complete after %v", c.limits.BodyTimeout)
+	}
+	return nil, Errorf(http.StatusBadRequest, Invalid, "", "body_unreadable", "body: %v", err)
+}
+
+// Fields returns the body as a JSON object.
+func (c *Call) Fields() (*Fields, error) {
+	body, err := c.Body()
+	if err != nil {
+		return nil, err
+	}
+	if c.fields == nil {
+		if c.fields, err = ParseFields(body); err != nil {
+			return nil, err
+		}
+	}
+	return c.fields, nil
+}
+
+// Has says whether the body is a JSON object with any of the fields: what a Claims asks.
+func (c *Call) Has(names ...string) bool {
+	f, err := c.Fields()
+	if err != nil {
+		return false
+	}
+	for _, name := range names {
+		if _, ok := f.Get(name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Context ends when the client goes away or the server stops.
+func (c *Call) Context() context.Context { return c.R.Context() }
+
+// Use is Service.Use, noted in the record.
+func (c *Call) Use(name string) (Model, func(), error) {
+	m, release, err := c.Service.Use(name)
+	if err == nil {
+		c.Record.Model, c.Record.Adapter = m.ID, m.Adapter
+	}
+	return m, release, err
+}
+
+// Complete has m's engine complete reqs, with what the model and the call say about all of them filled in: order, speculation, adapter, client
+// and session. Where a later request of the session ended this one, that is no error: what there is, is the answer.
+func (c *Call) Complete(m Model, reqs []infer.Request, emit func(i int, chunk infer.Chunk) error) ([]infer.Result, error) {
+	for i := range reqs {
+		r := &reqs[i]
+		if r.Prompt.Order == infer.OrderAuto {
+			r.Prompt.Order = m.Order
+		}
+		if r.Speculate == infer.SpeculateAuto {
+			r.Speculate = m.Speculate
+		}
+		r.Adapter, r.Client = m.Adapter, c.Record.Client
+		if r.Session == "" {
+			r.Session = c.R.Header.Get("X-Session-Id")
+		}
+	}
+	counted := emit
+	if emit != nil {
+		counted = func(i int, chunk infer.Chunk) error {
+			if c.Record.FirstText == 0 && chunk.Text != "" {
+				c.Record.FirstText = time.Since(c.began)
+			}
+			return emit(i, chunk)
+		}
+	}
+	results, err := m.Engine.Complete(c.Context(), reqs, counted)
+	c.Record.Results = append(c.Record.Results, results...)
+	return results, c.whyEnded(err)
+}
+
+// whyEnded returns what ended the request's context when that, and not a mistake in the request, is why err happened.
+func (c *Call) whyEnded(err error) error {
+	var own *Error
+	if err == nil || errors.As(err, &own) {
+		return err
+	}
+	if cause := context.Cause(c.Context()); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// JSON answers with v as one line.
+func (c *Call) JSON(v any) error {
+	WriteJSON(c.W, http.StatusOK, v)
+	return nil
+}
+
+// Text answers with a text.
+func (c *Call) Text(contentType, text string) error {
+	c.W.Header().Set("Content-Type", contentType)
+	c.W.WriteHeader(http.StatusOK)
+	_, err := io.WriteString(c.W, text)
+	return err
+}
+
+// ServerTiming puts where the time went into a header that browsers show. It must come before the answer.
+func (c *Call) ServerTiming(results []infer.Result) {
+	var total infer.Timings
+	for _, r := range results {
+		total.Queue = max(total.Queue, r.Timings.Queue)
+		total.Prompt += r.Timings.Prompt
+		total.Decode += r.Timings.Decode
+	}
+	c.W.Header().Set("Server-Timing", fmt.Sprintf("queue;dur=%.3f, prompt;dur=%.3f, decode;dur=%.3f", Milliseconds(total.Queue), Milliseconds(total.Prompt), Milliseconds(total.Decode)))
+}
+
+// Finish answers with err, in the form of p, if there is one and nothing else was answered; a stream ends with it.
+func (c *Call) Finish(p *Protocol, err error) {
+	if err == nil {
+		return
+	}
+	e := AsError(c.whyEnded(err))
+	c.Record.Err = err
+	switch {
+	case e.Status == StatusClientLeft:
+		c.Record.Status = StatusClientLeft
+	case c.stream != nil && c.stream.started:
+		c.Record.Status = e.Status
+		c.stream.fault(p, e)
+	default:
+		WriteError(c.W, p, e)
+	}
+}
+
+// NewID returns a prefix with 96 random bits in hexadecimal.
+func NewID(prefix string) string {
+	var b [12]byte
+	rand.Read(b[:]) // never fails
+	return prefix + hex.EncodeToString(b[:])
+}
+
+// NewSeed returns a random seed, for requests that name none.
+func NewSeed() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:])
+}
