@@ -1,0 +1,206 @@
+package guard
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"autodev/internal/atomicfile"
+)
+
+// keyPrefix marks a key as ours, for people and for programs that look for secrets in places where none belong.
+const keyPrefix = "autodev_"
+
+var keyText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// keyName keeps names printable: they stand in logs.
+var keyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
+
+// Limits bound what a key may use; 0 is no bound.
+type Limits struct {
+	RequestsPerMinute int   `json:"requests_per_minute,omitempty"`
+	TokensPerDay      int64 `json:"tokens_per_day,omitempty"` // of prompts, as far as they were evaluated, and of answers; the day is UTC's
+	Concurrent        int   `json:"concurrent,omitempty"`
+}
+
+func (l Limits) check() error {
+	if l.RequestsPerMinute < 0 || l.TokensPerDay < 0 || l.Concurrent < 0 {
+		return fmt.Errorf("limits: found %d requests per minute, %d tokens per day, %d at once, expected 0 (no limit) or more", l.RequestsPerMinute, l.TokensPerDay, l.Concurrent)
+	}
+	return nil
+}
+
+// Key is an API key as it is stored: everything but the key.
+type Key struct {
+	Name    string    `json:"name"`
+	SHA256  string    `json:"sha256"` // of the whole key, in hexadecimal
+	Created time.Time `json:"created"`
+	Limits  Limits    `json:"limits,omitzero"`
+
+	hash [sha256.Size]byte
+}
+
+// keyFile is the file's content.
+type keyFile struct {
+	Version int   `json:"version"`
+	Keys    []Key `json:"keys"`
+}
+
+const (
+	keyFileVersion  = 1
+	maxKeyFileBytes = 16 << 20
+)
+
+// ReadKeys reads a file of keys. A file that others than its owner may write is refused.
+func ReadKeys(path string) ([]Key, error) {
+	keys, _, err := readKeys(path)
+	return keys, err
+}
+
+// readKeys also returns what tells this version of the file from others.
+func readKeys(path string) ([]Key, fs.FileInfo, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("API keys: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, fmt.Errorf("API keys: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
+		return nil, nil, fmt.Errorf("%s: has mode %04o, expected one that lets only its owner write, such as 0600", path, info.Mode().Perm())
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxKeyFileBytes+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("API keys: %w", err)
+	}
+	keys, err := parseKeys(content)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return keys, info, nil
+}
+
+func parseKeys(content []byte) ([]Key, error) {
+	if len(content) > maxKeyFileBytes {
+		return nil, fmt.Errorf("longer than %d bytes", maxKeyFileBytes)
+	}
+	d := json.NewDecoder(bytes.NewReader(content))
+	d.DisallowUnknownFields()
+	var f keyFile
+	if err := d.Decode(&f); err != nil {
+		return nil, fmt.Errorf("expected a file of keys as autodev keys writes it: %w", err)
+	}
+	if d.More() {
+		return nil, errors.New("found more after the file's object")
+	}
+	if f.Version != keyFileVersion {
+		return nil, fmt.Errorf("version: found %d, expected %d", f.Version, keyFileVersion)
+	}
+	names := map[string]bool{}
+	for i := range f.Keys {
+		k := &f.Keys[i]
+		if !keyName.MatchString(k.Name) {
+			return nil, fmt.Errorf("keys[%d]: name: found %.70q, expected 1 to 64 letters, digits, dots, dashes, underscores and @", i, k.Name)
+		}
+		if names[k.Name] {
+			return nil, fmt.Errorf("keys[%d]: name: %s is there twice", i, k.Name)
+		}
+		names[k.Name] = true
+		hash, err := hex.DecodeString(k.SHA256)
+		if err != nil || len(hash) != sha256.Size {
+			return nil, fmt.Errorf("keys[%d]: sha256: found %.70q, expected %d hexadecimal digits", i, k.SHA256, 2*sha256.Size)
+		}
+		k.hash = [sha256.Size]byte(hash)
+		if err := k.Limits.check(); err != nil {
+			return nil, fmt.Errorf("keys[%d]: %w", i, err)
+		}
+	}
+	return f.Keys, nil
+}
+
+// AddKey makes a key, stores its hash under name in the file at path, which need not exist, and returns the key. Nothing keeps
+// the key itself.
+func AddKey(path, name string, limits Limits, now time.Time) (string, error) {
+	if !keyName.MatchString(name) {
+		return "", fmt.Errorf("name: found %.70q, expected 1 to 64 letters, digits, dots, dashes, underscores and @", name)
+	}
+	if err := limits.check(); err != nil {
+		return "", err
+	}
+	var random [20]byte
+	rand.Read(random[:]) // never fails
+	secret := keyPrefix + keyText.EncodeToString(random[:])
+	return secret, changeKeys(path, true, func(keys []Key) ([]Key, error) {
+		if slices.ContainsFunc(keys, func(k Key) bool { return k.Name == name }) {
+			return nil, fmt.Errorf("%s: already has a key named %s", path, name)
+		}
+		hash := sha256.Sum256([]byte(secret))
+		return append(keys, Key{Name: name, SHA256: hex.EncodeToString(hash[:]), Created: now.UTC().Truncate(time.Second), Limits: limits}), nil
+	})
+}
+
+// RevokeKey removes the key of that name from the file at path.
+func RevokeKey(path, name string) error {
+	return changeKeys(path, false, func(keys []Key) ([]Key, error) {
+		i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("%s: has no key named %q", path, name)
+		}
+		return slices.Delete(keys, i, i+1), nil
+	})
+}
+
+// changeKeys replaces the file as a whole. Two changes at the same moment must not lose one of them: the second finds the lock.
+func changeKeys(path string, create bool, change func([]Key) ([]Key, error)) (err error) {
+	lock := path + ".lock"
+	l, err := os.OpenFile(lock, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s: exists: the keys are being changed by another command; remove it if there is none", lock)
+	}
+	if err != nil {
+		return fmt.Errorf("API keys: %w", err)
+	}
+	defer func() { err = errors.Join(err, l.Close(), os.Remove(lock)) }()
+	keys, err := ReadKeys(path)
+	if errors.Is(err, fs.ErrNotExist) && create {
+		// The atomic replacement keeps the mode of what it replaces.
+		var f *os.File
+		if f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err == nil {
+			_, err = f.WriteString(emptyKeys)
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if keys, err = change(keys); err != nil {
+		return err
+	}
+	if keys == nil {
+		keys = []Key{}
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "  ")
+	if err := e.Encode(keyFile{keyFileVersion, keys}); err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(path, []byte(b.String()))
+}
+
+const emptyKeys = `{"version":1,"keys":[]}` + "\n"
