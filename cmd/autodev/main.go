@@ -70,6 +70,7 @@ func commands() []*cli.Command {
 		evalCommand(),
 		benchCommand(),
 		serveCommand(),
+		keysCommand(),
 		completeCommand(),
 		demoCommand(),
 		modelCommand(),
