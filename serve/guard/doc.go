@@ -7,7 +7,7 @@
 //	exposure.go  which addresses may be listened on without keys
 //	listen.go    listeners: TCP and Unix sockets, a bound on connections
 //	tls.go       certificates from files, read again when they change
-//	guard.go     the middleware over all of these
+//	guard.go     what a server asks: the middleware for hosts and origins, and who a request is from
 //
 // A request that is turned away becomes a Denial; what it looks like on the wire is the protocol's business. The package knows
 // nothing of models or bodies, and never logs or returns a key.

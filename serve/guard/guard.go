@@ -1,7 +1,7 @@
 package guard
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,7 +19,7 @@ type Options struct {
 	Public []string
 }
 
-// Guard is a middleware.
+// Guard checks requests.
 type Guard struct {
 	o     Options
 	hosts hostRule
@@ -50,7 +50,8 @@ type Denial struct {
 
 func (d *Denial) Error() string { return d.Message }
 
-// Handler lets through to next what may pass, with Client and Spend at work in its context, and has deny answer the rest.
+// Handler lets through to next what comes from a place that may ask, tells browsers so, and has deny answer the rest. Keys are not asked
+// for: see Admit.
 func (g *Guard) Handler(next http.Handler, deny func(http.ResponseWriter, *http.Request, *Denial)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if d := g.checkHost(r); d != nil {
@@ -69,54 +70,38 @@ func (g *Guard) Handler(next http.Handler, deny func(http.ResponseWriter, *http.
 				return
 			}
 		}
-		if g.o.Keys == nil {
-			next.ServeHTTP(w, r)
-			return
-		}
-		reads := r.Method == http.MethodGet || r.Method == http.MethodHead
-		secret := secretOf(r)
-		if secret == "" && reads && slices.Contains(g.o.Public, r.URL.Path) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		account := g.o.Keys.Find(secret)
-		if account == nil {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="autodev"`)
-			message := "the API key is not one of this server's"
-			if secret == "" {
-				message = "no API key: expected one as Authorization: Bearer KEY, or in x-api-key or api-key"
-			}
-			deny(w, r, &Denial{Status: http.StatusUnauthorized, Code: "invalid_api_key", Message: message})
-			return
-		}
-		if !reads { // asking how things are is no use of the model
-			end, err := account.Begin()
-			if err != nil {
-				limit := err.(*LimitError)
-				deny(w, r, &Denial{Status: http.StatusTooManyRequests, Code: "rate_limit_exceeded", Message: limit.Reason, RetryAfter: limit.RetryAfter})
-				return
-			}
-			defer end()
-		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), accountKey{}, account)))
+		next.ServeHTTP(w, r)
 	})
 }
 
-type accountKey struct{}
-
-// Client returns the name of the key that a request came with, "" without one.
-func Client(ctx context.Context) string {
-	if a, ok := ctx.Value(accountKey{}).(*Account); ok {
-		return a.Name
+// Admit returns the account that a request is counted for, nil when it needs none, and what ends the count; or a *Denial.
+func (g *Guard) Admit(w http.ResponseWriter, r *http.Request) (a *Account, end func(), err error) {
+	nothing := func() {}
+	if g.o.Keys == nil {
+		return nil, nothing, nil
 	}
-	return ""
-}
-
-// Spend counts tokens for the key that a request came with.
-func Spend(ctx context.Context, tokens int) {
-	if a, ok := ctx.Value(accountKey{}).(*Account); ok {
-		a.Spend(tokens)
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	secret := secretOf(r)
+	if secret == "" && reads && slices.Contains(g.o.Public, r.URL.Path) {
+		return nil, nothing, nil
 	}
+	if a = g.o.Keys.Find(secret); a == nil {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="autodev"`)
+		message := "the API key is not one of this server's"
+		if secret == "" {
+			message = "no API key: expected one as Authorization: Bearer KEY, or in x-api-key or api-key"
+		}
+		return nil, nothing, &Denial{Status: http.StatusUnauthorized, Code: "invalid_api_key", Message: message}
+	}
+	if reads { // asking how things are is no use of the model
+		return a, nothing, nil
+	}
+	end, err = a.Begin()
+	var limit *LimitError
+	if errors.As(err, &limit) {
+		return nil, nothing, &Denial{Status: http.StatusTooManyRequests, Code: "rate_limit_exceeded", Message: limit.Reason, RetryAfter: limit.RetryAfter}
+	}
+	return a, end, err
 }
 
 // secretOf returns the key that a request carries, in any of the headers that clients use.

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -29,14 +30,25 @@ func ask(t *testing.T, o Options, method, target, local, host string, header map
 		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, a))
 	}
 	w := httptest.NewRecorder()
-	g.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, "passed "+Client(r.Context()))
-	}), func(w http.ResponseWriter, _ *http.Request, d *Denial) {
+	deny := func(w http.ResponseWriter, _ *http.Request, d *Denial) {
 		if d.RetryAfter > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(d.RetryAfter.Seconds())))
 		}
 		http.Error(w, d.Code, d.Status)
-	}).ServeHTTP(w, r)
+	}
+	g.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		account, end, err := g.Admit(w, r)
+		defer end()
+		var d *Denial
+		switch {
+		case errors.As(err, &d):
+			deny(w, r, d)
+		case account != nil:
+			_, _ = io.WriteString(w, "passed "+account.Name)
+		default:
+			_, _ = io.WriteString(w, "passed ")
+		}
+	}), deny).ServeHTTP(w, r)
 	return w
 }
 
@@ -228,27 +240,3 @@ func TestKeysAsked(t *testing.T) {
 	}
 }
 
-func TestSpend(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "keys.json")
-	ann := addKey(t, path, "ann", Limits{TokensPerDay: 10})
-	keys, err := OpenKeys(path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := New(Options{Keys: keys})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := g.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { Spend(r.Context(), 6) }), func(w http.ResponseWriter, _ *http.Request, d *Denial) { w.WriteHeader(d.Status) })
-	for i, want := range []int{200, 200, 429} {
-		r := httptest.NewRequest("POST", "/v1/completions", nil)
-		r.Host = "localhost"
-		r.Header.Set("X-Api-Key", ann)
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != want {
-			t.Errorf("request %d: %d, expected %d", i, w.Code, want)
-		}
-	}
-	Spend(t.Context(), 5) // nobody's
-}
