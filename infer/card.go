@@ -640,14 +640,14 @@ func (s *cardSequence) prepare() error {
 	return err
 }
 
-func (s *cardSequence) forward(ctx context.Context, ids []int32, at, from, n int) ([]float32, error) {
+func (s *cardSequence) forward(ctx context.Context, ids []int32, at, from int) ([]float32, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	c := s.c
+	c, n := s.c, len(ids)-from
 	logits := floats(s.logits)[:n*c.rows]
 	err := c.d.Do(func(q *cuda.Queue) error {
 		p, err := c.run(q, ids, at, s.pages)
@@ -680,13 +680,13 @@ func (s *cardSequence) forward(ctx context.Context, ids []int32, at, from, n int
 // extend evaluates no more tokens at a time than have their logits returned: other sequences use the same registers.
 func (s *cardSequence) extend(ctx context.Context, ids []int32, at, from int, visit func(first, n int, logits []float32) error) error {
 	if from > 0 {
-		if _, err := s.forward(ctx, ids[:from], at, 0, 0); err != nil {
+		if _, err := s.forward(ctx, ids[:from], at, from); err != nil {
 			return err
 		}
 	}
 	for ; from < len(ids); from += headTokens {
 		n := min(headTokens, len(ids)-from)
-		logits, err := s.forward(ctx, ids[from:from+n], at+from, 0, n)
+		logits, err := s.forward(ctx, ids[from:from+n], at+from, 0)
 		if err != nil {
 			return err
 		}

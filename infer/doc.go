@@ -6,7 +6,8 @@
 //	pack.go      packed folders (package model/packed): written, with calibration in pack_calibrated.go; loaded
 //	hugepages.go mapped weights moved into huge pages, while they are used
 //	program.go   the traced program: model.Builder recorded as steps over scratch registers
-//	processor.go a session's part on the processor: keys and values, the program run step by step
+//	batch.go     a pass: the program run over the new tokens of any number of sequences
+//	processor.go a session's part on the processor: keys and values, passes over it alone
 //	card.go      the same on a CUDA device: weights, pages of keys and values, passes as captured graphs
 //	session.go   one sequence and its key/value cache: Append, Truncate
 //	chunk.go     how long the parts are that a prompt is evaluated in
@@ -16,7 +17,8 @@
 //	option.go    options that cannot be honoured
 //	stop.go      text so far to text that may be shown
 //	speculate.go guesses at the next tokens from the prompt and recent text, and how many are worth a pass
-//	generate.go  the loop over all of these
+//	generate.go  what a completion is asked for with and what it is; one made by itself
+//	generation.go a completion under way: which tokens it needs evaluated next, and what it makes of them
 //	prefix.go    sessions kept for prompts that begin alike
 //	engine.go    admission: who may generate now, who waits, who is turned away
 //	text.go      what clients may ask of the tokenizer

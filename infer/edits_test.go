@@ -32,7 +32,7 @@ func follow(learnt *speculation, e edits.Edit, cost func(n int) float64, noise *
 	d := newDrafter(learnt, nil, e.Prompt, len(e.Target), false)
 	d.push(e.Target[0])
 	for i := 0; i+1 < len(e.Target); {
-		draft := d.draft(len(e.Target) - i - 2)
+		draft := d.draft(len(e.Target)-i-2, 0)
 		right := common(draft, e.Target[i+1:])
 		passes, drafted, accepted = passes+1, drafted+len(draft), accepted+right
 		total += cost(1 + len(draft))

@@ -132,7 +132,7 @@ func (e *Engine) complete(ctx context.Context, j *job, more bool, emit func(Chun
 		return Result{PromptIDs: j.prompt.ids, FinishReason: FinishCancel}, err
 	}
 	defer func() { e.cache.put(entry, more) }()
-	j.recent, j.prompted = e.cache.texts(), func() { e.cache.settle(entry) }
+	j.recent = e.cache.texts()
 	j.prefill = e.o.CacheBytes > 0
 	res, err := e.m.run(ctx, j, entry.session, emit)
 	e.cache.remember(j.prompt.ids, res.IDs)

@@ -116,11 +116,10 @@ const maxTop = 20
 // job is a request that has been checked and whose prompt has been fitted into the context.
 type job struct {
 	Request
-	prompt   budgeted
-	stops    []int32
-	recent   [][]int32 // texts that the completion may repeat
-	prefill  bool      // evaluate the prompt even when no token is asked for
-	prompted func()    // called when the session holds the prompt; may be nil
+	prompt  budgeted
+	stops   []int32
+	recent  [][]int32 // texts that the completion may repeat
+	prefill bool      // evaluate the prompt even when no token is asked for
 }
 
 // prepare checks everything about a request that can be checked without running the model.
@@ -179,139 +178,19 @@ func (m *Model) Generate(ctx context.Context, r Request, emit func(Chunk) error)
 
 // run completes the prompt of j with s, which may hold a beginning of it, but not all. Afterwards s holds the prompt and the
 // completion as far as they were evaluated.
-func (m *Model) run(ctx context.Context, j *job, s *Session, emit func(Chunk) error) (res Result, err error) {
-	res = Result{PromptIDs: j.prompt.ids, Shortened: j.prompt.shortened, FinishReason: FinishLength, Cached: s.Len()}
-	defer func() {
-		if err != nil {
-			res.FinishReason = FinishCancel
-		}
-	}()
-	began := time.Now()
-	if err := s.reserve(min(len(j.prompt.ids)+j.prompt.maxNew, m.Context())); err != nil {
-		return res, err
-	}
-	var logits []float32
-	switch {
-	case j.PromptLogprobs:
-		if res.PromptTokens, logits, err = m.scorePrompt(ctx, s, j); err != nil {
-			return res, err
-		}
-	case j.prompt.maxNew > 0 || j.prefill:
-		if logits, err = s.Append(ctx, j.prompt.ids[s.Len():]); err != nil {
-			return res, err
-		}
-	}
-	if j.prompted != nil {
-		j.prompted()
-	}
-	decode := time.Now()
-	res.Timings.Prompt = decode.Sub(began)
-	defer func() { res.Timings.Decode = time.Since(decode) }()
-	err = m.decode(ctx, j, s, logits, emit, &res)
-	return res, err
-}
-
-// decode generates tokens into res, from the logits after the prompt on.
-func (m *Model) decode(ctx context.Context, j *job, s *Session, logits []float32, emit func(Chunk) error, res *Result) error {
-	w := newWriter(m.tok, j, emit, res)
-	defer func() { res.Text = w.text.String() }()
-	pick := m.sampler(j)
-	var guess *drafter
-	if j.Speculate != SpeculateOff && j.prompt.maxNew > 2 {
-		guess = newDrafter(&m.drafts, j.recent, j.prompt.ids, j.prompt.maxNew, j.Speculate == SpeculateAlways)
-	}
-	// A pass evaluates the last token and a draft. Its logits are used row by row as long as the draft is what is chosen.
-	var pass [headTokens]int32
-	var draft []int32
-	rows, row := logits, 0 // [1+len(draft), Model.rows]; the one that decides next
-	forget := func() { s.Truncate(s.Len() - (len(draft) - row)) }
-	defer forget()
-	for i := range j.prompt.maxNew {
-		logits := rows[row*m.rows:][:m.vocab]
-		t := Token{scored: j.Logprobs}
-		var z float64
-		if j.Logprobs {
-			z = logSumExp(logits)
-			t.Top = topProbs(logits, z, j.Top)
-			w.keep(logits)
-		}
-		t.ID = pick.next(logits, i)
-		if j.Replay != nil {
-			t.ID = j.Replay[i]
-		} else if slices.Contains(j.stops, t.ID) {
-			res.FinishReason = FinishStop
-			break
-		}
-		if j.Logprobs {
-			t.LogProb = float64(w.raw[t.ID]) - z
-		}
-		if err := w.token(t); err != nil || w.done() {
-			return err
-		}
-		if i+1 == j.prompt.maxNew {
-			break
-		}
-		if row < len(draft) && draft[row] == t.ID {
-			row++
-			res.Accepted++
-			continue
-		}
-		forget()
-		pass[0] = t.ID
-		if guess != nil {
-			if len(draft) > 0 {
-				guess.judged(len(draft), row)
-			}
-			for _, id := range res.IDs[i-row:] {
-				guess.push(id)
-			}
-			// The pass gives one choice more than it has guesses.
-			draft = guess.draft(min(j.prompt.maxNew-i-2, m.pass-1))
-			copy(pass[1:], draft)
-		}
+func (m *Model) run(ctx context.Context, j *job, s *Session, emit func(Chunk) error) (Result, error) {
+	g := newGeneration(m, j, s, emit)
+	over, err := g.begin()
+	for !over {
+		sp := g.plan(ctx, m.chunk, m.pass, 0)
 		before := time.Now()
-		n := 1 + len(draft)
-		row = 0
-		var err error
-		if rows, err = s.appendRows(ctx, pass[:n], 0); err != nil {
-			draft = nil
-			return err
-		}
-		res.Drafted += len(draft)
-		if guess != nil {
-			m.drafts.timed(n, time.Since(before))
+		if err = s.run(sp); err == nil {
+			over, err = g.take(time.Since(before), true)
+		} else {
+			over = true
 		}
 	}
-	return w.end()
-}
-
-// scorePrompt evaluates the prompt and returns its tokens with their log-probabilities, and the logits after it.
-func (m *Model) scorePrompt(ctx context.Context, s *Session, j *job) ([]Token, []float32, error) {
-	ids := j.prompt.ids
-	tokens := make([]Token, len(ids))
-	for i, id := range ids {
-		tokens[i].ID = id
-	}
-	if m.tok != nil {
-		stream, start := m.tok.NewStream(), 0
-		for i := range tokens {
-			t := &tokens[i]
-			t.Bytes, t.Start = m.tok.TokenBytes(t.ID), start
-			start += len(stream.Push(t.ID))
-		}
-	}
-	last := make([]float32, m.vocab)
-	err := s.AppendAll(ctx, ids, 0, func(i int, logits []float32) error {
-		if i+1 == len(ids) {
-			copy(last, logits)
-			return nil
-		}
-		z := logSumExp(logits)
-		t := &tokens[i+1]
-		t.scored, t.LogProb, t.Top = true, float64(logits[t.ID])-z, topProbs(logits, z, j.Top)
-		return nil
-	})
-	return tokens, last, err
+	return g.end(err), err
 }
 
 func topProbs(logits []float32, z float64, n int) []TokenProb {

@@ -232,8 +232,27 @@ type workspace struct {
 	registers [][]float32 // [tokens, program.widths[i]]
 	rows      quant.Rows  // what the last product read, quantised
 	attention []float32
-	logits    []float32 // [headTokens, Model.rows], or less
-	sequence  [1]cpu.Cached
+	logits    []float32 // [tokens whose logits are wanted, Model.rows]
+	gathered  []float32 // what the head reads, of several sequences
+	sums      []float32 // of a linear that an adapter adds to
+	spans     []*span
+	cached    []cpu.Cached
+}
+
+// wanted returns memory for what the head reads.
+func (w *workspace) wanted(n int) []float32 {
+	if len(w.gathered) < n {
+		w.gathered = make([]float32, n)
+	}
+	return w.gathered[:n]
+}
+
+// unfused returns memory for the rows of a linear before what follows it.
+func (w *workspace) unfused(n int) []float32 {
+	if len(w.sums) < n {
+		w.sums = make([]float32, n)
+	}
+	return w.sums[:n]
 }
 
 // errClosed says that a closed model was used.
@@ -273,7 +292,9 @@ func (m *Model) workspace() (*workspace, error) {
 }
 
 func (m *Model) release(w *workspace) {
-	w.sequence = [1]cpu.Cached{}
+	clear(w.spans[:cap(w.spans)])
+	clear(w.cached[:cap(w.cached)])
+	w.spans, w.cached = w.spans[:0], w.cached[:0]
 	m.mu.Lock()
 	if len(m.idle) < maxIdle {
 		m.idle = append(m.idle, w)

@@ -23,7 +23,7 @@ func (w *packWriter) calibrated(ctx context.Context, src model.Source) error {
 	m := &Model{config: w.config, program: p, pool: w.pool, kernels: cpu.NewKernels(w.pool), rows: w.config.VocabSize, vocab: w.config.Vocab}
 	s := m.NewSession()
 	run := s.kv.(*processor)
-	if err := run.scratch(1); err != nil {
+	if err := run.scratch(); err != nil {
 		return err
 	}
 	total, longest := 0, 0

@@ -32,9 +32,9 @@ type sequence interface {
 	// capacity returns the tokens there is room for.
 	capacity() int
 	// forward evaluates ids, which are at least one and at most Model.chunk, as the tokens at positions at, at+1, … and puts their keys
-	// and values behind those of the at tokens before. It returns the logits [n, Model.rows] after ids[from:from+n]; n may be 0. They are
-	// valid, and may be changed, until the next call.
-	forward(ctx context.Context, ids []int32, at, from, n int) ([]float32, error)
+	// and values behind those of the at tokens before. It returns the logits [len(ids)−from, Model.rows] after ids[from:], none when from
+	// is len(ids). They are valid, and may be changed, until the next call.
+	forward(ctx context.Context, ids []int32, at, from int) ([]float32, error)
 	// extend is forward, and calls visit, in order, with the logits after ids[first:first+n], at most headTokens of them at a time, from
 	// ids[from] on.
 	extend(ctx context.Context, ids []int32, at, from int, visit func(first, n int, logits []float32) error) error
@@ -115,18 +115,28 @@ func (s *Session) appendRows(ctx context.Context, ids []int32, from int) ([]floa
 	}
 	for len(ids) > s.m.chunk {
 		n := firstChunk(len(ids), s.m.chunk)
-		if _, err := s.kv.forward(ctx, ids[:n], s.Len(), 0, 0); err != nil {
+		if _, err := s.kv.forward(ctx, ids[:n], s.Len(), n); err != nil {
 			return nil, err
 		}
 		s.commit(ids[:n])
 		ids, from = ids[n:], from-n
 	}
-	logits, err := s.kv.forward(ctx, ids, s.Len(), from, len(ids)-from)
+	logits, err := s.kv.forward(ctx, ids, s.Len(), from)
 	if err != nil {
 		return nil, err
 	}
 	s.commit(ids)
 	return logits, nil
+}
+
+// run evaluates a span of the session alone; the session does not hold its tokens before commit.
+func (s *Session) run(sp *span) error {
+	if sp.visit != nil {
+		return s.kv.extend(sp.ctx, sp.ids, sp.at, sp.from, sp.visit)
+	}
+	var err error
+	sp.logits, err = s.kv.forward(sp.ctx, sp.ids, sp.at, sp.from)
+	return err
 }
 
 // commit makes ids, which forward has evaluated, part of the sequence.
@@ -152,7 +162,7 @@ func (s *Session) AppendAll(ctx context.Context, ids []int32, from int, visit fu
 // [n, Model.rows], padding rows of the vocabulary included.
 func (s *Session) extend(ctx context.Context, ids []int32, from int, visit func(first, n int, logits []float32) error) error {
 	return s.chunks(ids, func(begin, end int) error {
-		return s.kv.extend(ctx, ids[begin:end], s.Len(), max(from-begin, 0), func(first, n int, logits []float32) error {
+		return s.kv.extend(ctx, ids[begin:end], s.Len(), min(max(from-begin, 0), end-begin), func(first, n int, logits []float32) error {
 			return visit(begin+first, n, logits)
 		})
 	})

@@ -115,8 +115,9 @@ func grown(match, i int) int {
 	return match + i
 }
 
-// draft returns how many of at most n guessed tokens are worth a pass: what maximises the tokens expected per second.
-func (s *speculation) draft(match, n int) int {
+// draft returns how many of at most n guessed tokens are worth a pass that evaluates others tokens beside them and the one that is
+// certain: what maximises the tokens expected per second, of which each of the others is one.
+func (s *speculation) draft(match, n, others int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	best, choice, largest := 0.0, 0, 0
@@ -131,7 +132,7 @@ func (s *speculation) draft(match, n int) int {
 			expected += sure
 		}
 		largest = size - 1
-		rate := expected / s.passCost(i)
+		rate := (float64(others) + expected) / s.costOf(others+size)
 		if i == 0 {
 			rate *= worthwhile
 		}
@@ -139,7 +140,10 @@ func (s *speculation) draft(match, n int) int {
 			best, choice = rate, size-1
 		}
 	}
-	if choice > 0 {
+	// Experiments teach something where nobody shares the pass.
+	switch {
+	case others > 0:
+	case choice > 0:
 		s.refused = 0
 		// A size that was disturbed when it was timed would never be timed again: now and then the next larger one is.
 		if s.drafts++; s.drafts%curiosity == 0 {
@@ -148,11 +152,24 @@ func (s *speculation) draft(match, n int) int {
 				choice = passSizes[i] - 1
 			}
 		}
-	} else if s.refused++; s.refused > recheck*passSizes[s.probe+1] {
-		choice = min(largest, passSizes[s.probe+1]-1)
-		s.refused, s.probe = 0, (s.probe+1)%(len(passSizes)-1)
+	default:
+		if s.refused++; s.refused > recheck*passSizes[s.probe+1] {
+			choice = min(largest, passSizes[s.probe+1]-1)
+			s.refused, s.probe = 0, (s.probe+1)%(len(passSizes)-1)
+		}
 	}
 	return choice
+}
+
+// costOf returns the time of a pass of n tokens: between the sizes that are timed, and beyond the largest, a straight line.
+func (s *speculation) costOf(n int) float64 {
+	i, found := slices.BinarySearch(passSizes[:], n)
+	if found {
+		return s.passCost(i)
+	}
+	i = min(i, len(passSizes)-1)
+	x, y := passSizes[i-1], s.passCost(i-1)
+	return y + (s.passCost(i)-y)*float64(n-x)/float64(passSizes[i]-x)
 }
 
 // passCost returns the time of a pass of passSizes[i] tokens, or what those timed make likely.
@@ -223,8 +240,9 @@ func (d *drafter) push(id int32) {
 	d.text.push(id)
 }
 
-// draft returns at most limit guesses at the tokens to come, valid until the next call.
-func (d *drafter) draft(limit int) []int32 {
+// draft returns at most limit guesses at the tokens to come, valid until the next call, for a pass that evaluates others tokens beside
+// them.
+func (d *drafter) draft(limit, others int) []int32 {
 	limit = min(limit, headTokens-1)
 	if limit <= 0 {
 		return nil
@@ -247,7 +265,7 @@ func (d *drafter) draft(limit int) []int32 {
 			}
 		}
 	} else {
-		n = d.learnt.draft(match, len(d.buffer))
+		n = d.learnt.draft(match, len(d.buffer), others)
 	}
 	if n > 0 {
 		d.from, d.match = at, match

@@ -77,28 +77,28 @@ func TestDraftLength(t *testing.T) {
 	}
 	var s speculation
 	timed(&s, 0.1)
-	first := s.draft(4, 31)
+	first := s.draft(4, 31, 0)
 	if first < 1 {
 		t.Fatalf("no draft at first")
 	}
 	for range 30 {
 		s.judged(4, first, first)
 	}
-	more := s.draft(4, 31)
+	more := s.draft(4, 31, 0)
 	if more <= first {
 		t.Errorf("draft of %d after success, %d before", more, first)
 	}
-	if n := s.draft(4, 2); n != 2 {
+	if n := s.draft(4, 2, 0); n != 2 {
 		t.Errorf("draft of %d of 2 guesses", n)
 	}
 	for range 400 {
 		s.judged(4, more, 0)
 	}
-	if n := s.draft(4, 31); n >= first {
+	if n := s.draft(4, 31, 0); n >= first {
 		t.Errorf("draft of %d after failures, %d at first", n, first)
 	}
 	// Other matches have their own record, those that grow pass through several.
-	if n := s.draft(20, 31); n < 7 {
+	if n := s.draft(20, 31, 0); n < 7 {
 		t.Errorf("draft of %d after a long match", n)
 	}
 	var dear speculation
@@ -106,7 +106,7 @@ func TestDraftLength(t *testing.T) {
 	drafts := 0
 	guesses := map[int]bool{}
 	for range 2140 + len(passSizes) - 1 {
-		if n := dear.draft(20, 31); n > 0 {
+		if n := dear.draft(20, 31, 0); n > 0 {
 			drafts, guesses[n] = drafts+1, true
 		}
 	}
@@ -115,7 +115,7 @@ func TestDraftLength(t *testing.T) {
 	}
 	// What was slow once is measured again.
 	timed(&dear, 0.01)
-	if n := dear.draft(20, 31); n < 15 {
+	if n := dear.draft(20, 31, 0); n < 15 {
 		t.Errorf("draft of %d where passes have become cheap", n)
 	}
 	// One disturbed pass changes little, a lasting change is learnt.

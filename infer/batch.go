@@ -1,0 +1,339 @@
+package infer
+
+import (
+	"context"
+	"slices"
+
+	"autodev/compute/cpu"
+	"autodev/compute/cpu/vec"
+)
+
+// span is what a pass evaluates of one sequence: tokens behind those that the sequence holds.
+type span struct {
+	ctx     context.Context // whose end ends the span
+	kv      sequence        // has room for the tokens
+	ids     []int32         // at least one
+	at      int             // position of the first
+	from    int             // the logits after ids[from:] are wanted
+	adapter spanAdapter     // nil: the model as it is
+	// visit, unless it is nil, gets the logits in place of logits, in order, of at most headTokens tokens at a time: those after
+	// ids[first:first+n], [n, Model.rows], which may be changed and are valid until it returns.
+	visit func(first, n int, logits []float32) error
+
+	logits []float32 // [len(ids)−from, Model.rows] after the pass; may be changed, and are valid until the next
+	err    error     // why nothing came of it: ctx's or visit's error; others of the pass are not touched by it
+}
+
+// wanted is the number of rows of logits that the pass leaves.
+func (s *span) wanted() int {
+	if s.visit != nil {
+		return 0
+	}
+	return len(s.ids) - s.from
+}
+
+// spanAdapter is a LoRA adapter as a pass sees it: what it adds to the products of some matrices.
+type spanAdapter interface {
+	// adapts says whether it adds anything to products with w.
+	adapts(w *matrix) bool
+	// add adds its part for x [n, w.in] to y [n, w.out], which hold products with w. A row's bits must not depend on n.
+	add(w *matrix, y, x []float32, n int)
+}
+
+// batch is a pass: the program run once over the tokens of several sequences, so that weights are read once for all. A row's bits do not
+// depend on the other rows.
+type batch struct {
+	m     *Model
+	w     *workspace
+	spans []*span // those that have not ended; their rows follow one another
+	n     int     // their tokens
+	whole bool    // w.rows are the quantised rows of what the last product read
+}
+
+// begin makes a pass over spans ready. w keeps the list.
+func (b *batch) begin(m *Model, w *workspace, spans []*span) {
+	w.spans = append(w.spans[:0], spans...)
+	*b = batch{m: m, w: w, spans: w.spans}
+	for _, s := range spans {
+		s.logits, s.err = nil, nil
+		b.n += len(s.ids)
+	}
+	w.grow(m, b.n)
+}
+
+// run evaluates the spans. It looks at their contexts before every kernel, and within long ones: a span that has ended leaves the
+// pass with an error, and when all have, the pass is over.
+func (b *batch) run() error {
+	w, widths := b.w, b.m.program.widths
+	for i := range b.m.program.steps {
+		st := &b.m.program.steps[i]
+		if st.op == opHead {
+			b.head(w.registers[st.x])
+			return nil
+		}
+		if !b.look() {
+			return nil
+		}
+		var x, y, out []float32
+		if st.x >= 0 {
+			x = w.registers[st.x][:b.n*widths[st.x]]
+		}
+		if st.y >= 0 {
+			y = w.registers[st.y][:b.n*widths[st.y]]
+		}
+		if st.out >= 0 {
+			out = w.registers[st.out][:b.n*widths[st.out]]
+		}
+		if err := b.step(st, out, x, y); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look removes the spans that have ended and reports whether any is left.
+func (b *batch) look() bool {
+	for i := len(b.spans) - 1; i >= 0; i-- {
+		if s := b.spans[i]; s.err != nil {
+			b.remove(i)
+		} else if s.err = context.Cause(s.ctx); s.err != nil {
+			b.remove(i)
+		}
+	}
+	return len(b.spans) > 0
+}
+
+// over reports whether all spans have ended; it removes none.
+func (b *batch) over() bool {
+	for _, s := range b.spans {
+		if s.err = context.Cause(s.ctx); s.err == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// remove takes span i out: the rows behind it move up.
+func (b *batch) remove(i int) {
+	first := 0
+	for _, s := range b.spans[:i] {
+		first += len(s.ids)
+	}
+	n := len(b.spans[i].ids)
+	if first+n < b.n {
+		for r, width := range b.m.program.widths {
+			x := b.w.registers[r]
+			copy(x[first*width:], x[(first+n)*width:b.n*width])
+		}
+	}
+	b.spans, b.n, b.whole = slices.Delete(b.spans, i, i+1), b.n-n, false
+}
+
+// step runs one kernel over all rows.
+func (b *batch) step(st *step, out, x, y []float32) error {
+	m := b.m
+	switch st.op {
+	case opEmbed:
+		b.embed(st, out)
+	case opLayerNorm:
+		m.kernels.LayerNorm(out, x, st.gain, st.bias, b.n, m.program.widths[st.x], st.epsilon)
+	case opLinear:
+		b.linear(st, out, x, y)
+	case opAttention:
+		return b.attention(st, out, x)
+	case opActivate:
+		m.kernels.Activation(out, x, st.act)
+	case opAdd:
+		m.kernels.Add(out, x, y)
+	}
+	return nil
+}
+
+// embed sets out to the embeddings of the tokens at their positions.
+func (b *batch) embed(st *step, out []float32) {
+	width := b.m.program.widths[st.out]
+	for _, s := range b.spans {
+		rows := out[:len(s.ids)*width]
+		out = out[len(rows):]
+		if len(s.ids) <= headTokens {
+			for i, id := range s.ids {
+				st.embed(rows[i*width:][:width], id, s.at+i)
+			}
+			continue
+		}
+		b.m.pool.Run(len(s.ids), func(i int) { st.embed(rows[i*width:][:width], s.ids[i], s.at+i) })
+	}
+}
+
+// embed sets row to the embedding of a token at a position.
+func (st *step) embed(row []float32, id int32, position int) {
+	st.weight.row(row, int(id))
+	vec.Add(row, row, st.positions[position*len(row):][:len(row)])
+}
+
+// linear computes a product and what follows it.
+func (b *batch) linear(st *step, out, x, y []float32) {
+	e := epilogue{bias: st.bias, base: y}
+	if st.fused {
+		e.then = activation(st.act)
+	}
+	if !slices.ContainsFunc(b.spans, func(s *span) bool { return s.adapter != nil && s.adapter.adapts(st.weight) }) {
+		b.product(st, out, x, e)
+		return
+	}
+	// What adapters add comes before what follows the product. Out may hold the rows that are to be added.
+	sum := b.w.unfused(len(out))
+	b.product(st, sum, x, epilogue{bias: st.bias})
+	first, in, width := 0, st.weight.in, st.weight.out
+	for _, s := range b.spans {
+		n := len(s.ids)
+		if s.adapter != nil && s.adapter.adapts(st.weight) {
+			s.adapter.add(st.weight, sum[first*width:][:n*width], x[first*in:][:n*in], n)
+		}
+		first += n
+	}
+	switch {
+	case st.fused:
+		b.m.kernels.Activation(out, sum, st.act)
+	case y != nil:
+		b.m.kernels.Add(out, sum, y)
+	default:
+		copy(out, sum)
+	}
+}
+
+// product computes the product of a linear's rows, in parts between which the contexts are looked at.
+func (b *batch) product(st *step, out, x []float32, e epilogue) {
+	w := st.weight
+	most := b.m.rowsPerLook(2*w.in*w.out, w.now())
+	if b.n <= most {
+		b.m.linear(b.w, out, x, b.n, w, e, st.same && b.whole)
+		b.whole = true
+		return
+	}
+	b.whole = false
+	for first := 0; first < b.n; {
+		n := firstChunk(b.n-first, most)
+		part := e
+		if e.base != nil {
+			part.base = e.base[first*w.out:][:n*w.out]
+		}
+		b.m.linear(b.w, out[first*w.out:][:n*w.out], x[first*w.in:][:n*w.in], n, w, part, false)
+		if first += n; first < b.n && b.over() {
+			return
+		}
+	}
+}
+
+// attention attends, for each span, to its own sequence, long ones in parts between which the contexts are looked at.
+func (b *batch) attention(st *step, out, x []float32) error {
+	m, w, a := b.m, b.w, attributes(st.spec)
+	if need := m.kernels.AttendCachedWork(m.Context(), a); len(w.attention) < need {
+		w.attention = make([]float32, need)
+	}
+	in, width := m.program.widths[st.x], a.Heads*a.HeadDim
+	for round := 0; ; round++ {
+		w.cached = w.cached[:0]
+		first := 0
+		for _, s := range b.spans {
+			n := len(s.ids)
+			part := m.rowsPerLook(4*width*(s.at+n), nil)
+			if from := round * part; from < n {
+				to := min(from+part, n)
+				w.cached = append(w.cached, cpu.Cached{Y: out[(first+from)*width : (first+to)*width], QKV: x[(first+from)*in : (first+to)*in], Cache: s.kv.(*processor).kv[st.layer], First: s.at + from})
+			}
+			first += n
+		}
+		if len(w.cached) == 0 || round > 0 && b.over() {
+			return nil
+		}
+		if err := m.kernels.AttendCached(w.cached, m.Context(), a, w.attention); err != nil {
+			return err
+		}
+	}
+}
+
+// head computes the logits that are wanted of hidden, the rows that the last step left.
+func (b *batch) head(hidden []float32) {
+	head, rows := b.m.program.head(), 0
+	first := 0
+	for _, s := range b.spans {
+		if s.visit != nil {
+			s.err = b.visit(s, hidden[first*head.in:][:len(s.ids)*head.in])
+		}
+		first += len(s.ids)
+		rows += s.wanted()
+	}
+	if rows == 0 || !b.look() {
+		return
+	}
+	// The rows of one span lie together; those of several are brought together.
+	x, n := hidden, 0
+	if first := b.spans[0]; len(b.spans) == 1 {
+		x, n = hidden[first.from*head.in:], first.wanted()
+	} else {
+		x = b.w.wanted(rows * head.in)
+		at := 0
+		for _, s := range b.spans {
+			if k := s.wanted(); k > 0 {
+				copy(x[n*head.in:], hidden[(at+s.from)*head.in:][:k*head.in])
+				n += k
+			}
+			at += len(s.ids)
+		}
+	}
+	logits := b.logits(x, n)
+	for _, s := range b.spans {
+		k := s.wanted() * b.m.rows
+		s.logits, logits = logits[:k:k], logits[k:]
+	}
+}
+
+// visit shows a span's logits to it, part by part.
+func (b *batch) visit(s *span, hidden []float32) error {
+	in := b.m.program.head().in
+	for row := s.from; row < len(s.ids); row += headTokens {
+		n := min(headTokens, len(s.ids)-row)
+		if err := context.Cause(s.ctx); err != nil {
+			return err
+		}
+		if err := s.visit(row, n, b.logits(hidden[row*in:], n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logits returns the logits [n, Model.rows] of the first n rows of x, valid until the next call.
+func (b *batch) logits(x []float32, n int) []float32 {
+	head := b.m.program.head()
+	if len(b.w.logits) < n*head.out {
+		b.w.logits = make([]float32, n*head.out)
+	}
+	y := b.w.logits[:n*head.out]
+	b.m.linear(b.w, y, x[:n*head.in], n, head, epilogue{}, false)
+	return y
+}
+
+// What a kernel may compute between two looks at the contexts, in operations for each thread: some ten milliseconds' worth.
+const (
+	lookFloat32   = 2e9
+	lookBFloat16  = 4e9
+	lookQuant     = 6e9
+	lookAttention = 1e9
+)
+
+// rowsPerLook returns how many rows of that many operations each a kernel may compute at a time with weights of form f, nil for
+// attention.
+func (m *Model) rowsPerLook(operations int, f *form) int {
+	budget := lookFloat32
+	switch {
+	case f == nil:
+		budget = lookAttention
+	case f.quant != nil:
+		budget = lookQuant
+	case f.packed != nil && f.packed.BF16() != nil:
+		budget = lookBFloat16
+	}
+	return max(headTokens, int(budget)*m.pool.Threads()/max(1, operations))
+}

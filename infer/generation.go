@@ -1,0 +1,226 @@
+package infer
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+)
+
+// generation is a completion under way. plan says which tokens have to be evaluated next, take uses what came of them, and so on
+// until it is over; in between others may be evaluated, or nothing. It is for one goroutine at a time.
+type generation struct {
+	m     *Model
+	j     *job
+	s     *Session
+	res   Result
+	w     *writer
+	pick  *sampler
+	guess *drafter // nil: nothing is guessed
+	span  span     // what plan asked for
+
+	// A pass evaluates the last token and a draft. Its logits are used row by row as long as the draft is what is chosen.
+	pass  [headTokens]int32
+	draft []int32 // the part of pass after the first token
+	next  int     // index of the token to be chosen next
+
+	prompted bool // the session holds the prompt
+	begun    time.Time
+	decoding time.Time // when the first token was to be chosen
+	last     []float32 // logits after a prompt that was scored
+}
+
+func newGeneration(m *Model, j *job, s *Session, emit func(Chunk) error) *generation {
+	g := &generation{m: m, j: j, s: s, begun: time.Now()}
+	g.res = Result{PromptIDs: j.prompt.ids, Shortened: j.prompt.shortened, FinishReason: FinishLength, Cached: s.Len()}
+	g.w, g.pick = newWriter(m.tok, j, emit, &g.res), m.sampler(j)
+	if j.Speculate != SpeculateOff && j.prompt.maxNew > 2 {
+		g.guess = newDrafter(&m.drafts, j.recent, j.prompt.ids, j.prompt.maxNew, j.Speculate == SpeculateAlways)
+	}
+	return g
+}
+
+// begin makes room in the session and reports whether there is nothing to evaluate.
+func (g *generation) begin() (over bool, err error) {
+	if err := g.s.reserve(min(len(g.j.prompt.ids)+g.j.prompt.maxNew, g.m.Context())); err != nil {
+		return true, err
+	}
+	switch {
+	case g.j.PromptLogprobs:
+		g.res.PromptTokens = g.m.promptTokens(g.j.prompt.ids)
+	case g.j.prompt.maxNew == 0 && !g.j.prefill:
+		g.settle()
+		return true, g.w.end()
+	}
+	return false, nil
+}
+
+// left returns how many tokens of the prompt are to be evaluated.
+func (g *generation) left() int {
+	if g.prompted {
+		return 0
+	}
+	return len(g.j.prompt.ids) - g.s.Len()
+}
+
+// plan returns what to evaluate: at most chunk tokens of the prompt, in parts as even as can be, or at most rows tokens, of which all
+// but the first are guesses. others is how many tokens the pass evaluates beside them. After the pass take must be called.
+func (g *generation) plan(ctx context.Context, chunk, rows, others int) *span {
+	g.span = span{ctx: ctx, kv: g.s.kv, at: g.s.Len()}
+	if n := g.left(); n > 0 {
+		g.span.ids = g.j.prompt.ids[g.s.Len():][:firstChunk(n, chunk)]
+		g.span.from = len(g.span.ids)
+		switch {
+		case g.j.PromptLogprobs:
+			g.span.from, g.span.visit = 0, g.score
+		case len(g.span.ids) == n && g.j.prompt.maxNew > 0:
+			g.span.from--
+		}
+		return &g.span
+	}
+	g.draft = nil
+	if g.guess != nil {
+		// The pass gives one choice more than it has guesses.
+		g.draft = g.guess.draft(min(g.j.prompt.maxNew-g.next-1, rows-1), others)
+		copy(g.pass[1:], g.draft)
+	}
+	g.span.ids = g.pass[:1+len(g.draft)]
+	return &g.span
+}
+
+// take uses the logits of the span that plan returned, of a pass of that duration and, if alone, of no others. It reports whether the
+// completion is over.
+func (g *generation) take(d time.Duration, alone bool) (over bool, err error) {
+	if g.span.err != nil {
+		return true, g.span.err
+	}
+	g.s.commit(g.span.ids)
+	logits := g.span.logits
+	if !g.prompted {
+		if g.left() > 0 {
+			if g.j.PromptTime > 0 && time.Since(g.begun) > g.j.PromptTime {
+				return true, g.w.end()
+			}
+			return false, nil
+		}
+		g.settle()
+		if g.last != nil {
+			logits = g.last
+		}
+		if g.j.prompt.maxNew == 0 {
+			return true, g.w.end()
+		}
+	} else {
+		g.res.Drafted += len(g.draft)
+		if g.guess != nil && alone {
+			g.m.drafts.timed(len(g.span.ids), d)
+		}
+	}
+	return g.choose(logits)
+}
+
+// settle notes that the session holds the prompt.
+func (g *generation) settle() {
+	g.prompted, g.decoding = true, time.Now()
+	g.res.Timings.Prompt = g.decoding.Sub(g.begun)
+}
+
+// choose chooses tokens from the logits of the last pass, as far as they go.
+func (g *generation) choose(rows []float32) (over bool, err error) {
+	j, row := g.j, 0
+	// What follows the last right guess is forgotten.
+	defer func() {
+		g.s.Truncate(g.s.Len() - (len(g.draft) - row))
+		g.draft = nil
+	}()
+	for {
+		logits := rows[row*g.m.rows:][:g.m.vocab]
+		t := Token{scored: j.Logprobs}
+		var z float64
+		if j.Logprobs {
+			z = logSumExp(logits)
+			t.Top = topProbs(logits, z, j.Top)
+			g.w.keep(logits)
+		}
+		t.ID = g.pick.next(logits, g.next)
+		if j.Replay != nil {
+			t.ID = j.Replay[g.next]
+		} else if slices.Contains(j.stops, t.ID) {
+			g.res.FinishReason = FinishStop
+			return true, g.w.end()
+		}
+		if j.Logprobs {
+			t.LogProb = float64(g.w.raw[t.ID]) - z
+		}
+		if err := g.w.token(t); err != nil || g.w.done() {
+			return true, err
+		}
+		if g.next++; g.next == j.prompt.maxNew || g.late(t.ID) {
+			return true, g.w.end()
+		}
+		if row == len(g.draft) || g.draft[row] != t.ID {
+			break
+		}
+		row++
+		g.res.Accepted++
+	}
+	if g.guess != nil {
+		if len(g.draft) > 0 {
+			g.guess.judged(len(g.draft), row)
+		}
+		for _, id := range g.res.IDs[g.next-1-row:] {
+			g.guess.push(id)
+		}
+	}
+	g.pass[0] = g.res.IDs[g.next-1]
+	return false, nil
+}
+
+// late says that the time for generating is over and id ends a line.
+func (g *generation) late(id int32) bool {
+	return g.j.DecodeTime > 0 && time.Since(g.decoding) > g.j.DecodeTime && g.m.tok != nil && bytes.IndexByte(g.m.tok.TokenBytes(id), '\n') >= 0
+}
+
+// end returns the result, when the completion is over or err has ended it.
+func (g *generation) end(err error) Result {
+	if g.prompted {
+		g.res.Timings.Decode = time.Since(g.decoding)
+	}
+	if err != nil {
+		g.res.FinishReason = FinishCancel
+	}
+	g.res.Text = g.w.text.String()
+	return g.res
+}
+
+// promptTokens returns the tokens of a prompt that is to be scored.
+func (m *Model) promptTokens(ids []int32) []Token {
+	tokens := make([]Token, len(ids))
+	for i, id := range ids {
+		tokens[i].ID = id
+	}
+	if m.tok != nil {
+		stream, start := m.tok.NewStream(), 0
+		for i := range tokens {
+			t := &tokens[i]
+			t.Bytes, t.Start = m.tok.TokenBytes(t.ID), start
+			start += len(stream.Push(t.ID))
+		}
+	}
+	return tokens
+}
+
+// score sets the log-probabilities of the tokens that follow those of the span from the first on.
+func (g *generation) score(first, n int, logits []float32) error {
+	for i := range n {
+		row, next := logits[i*g.m.rows:][:g.m.vocab], g.span.at+first+i+1
+		if next == len(g.j.prompt.ids) {
+			g.last = slices.Clone(row)
+			break
+		}
+		z := logSumExp(row)
+		t := &g.res.PromptTokens[next]
+		t.scored, t.LogProb, t.Top = true, float64(row[t.ID])-z, topProbs(row, z, g.j.Top)
+	}
+	return nil
+}
