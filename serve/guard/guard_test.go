@@ -239,4 +239,3 @@ func TestKeysAsked(t *testing.T) {
 		}
 	}
 }
-
