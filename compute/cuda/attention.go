@@ -158,7 +158,7 @@ func attention(q *Queue, y, qkv, docStart, key Ptr, n int, a compute.Attr, s Sto
 // cudaplan.WorkBytes of the call. The first launch runs the forward pass again and leaves, per token and head, the logarithm of the
 // soft-max's sum and Σ dy·y; then blocks that own queries and blocks that own keys write what is theirs, so that nothing is added
 // in an order that differs from run to run. Where several query heads share keys, their gradients are added up last.
-func attentionGrad(q *Queue, dqkv, dy, qkv, docStart, key, work Ptr, n int, a compute.Attr, s Store) ([]*Launch, error) {
+func attentionGrad(q *Queue, dqkv, dy, qkv, docStart, key, work Ptr, n int, a compute.Attr, s Store) (Sequence, error) {
 	c, err := newAttentionCall(q, n, a, s)
 	if err != nil {
 		return nil, err
@@ -175,7 +175,7 @@ func attentionGrad(q *Queue, dqkv, dy, qkv, docStart, key, work Ptr, n int, a co
 	if splits == 1 {
 		parts = 0
 	}
-	var launches []*Launch
+	var launches Sequence
 	add := func(l *Launch, e error) {
 		launches = append(launches, l)
 		if err == nil {

@@ -67,7 +67,7 @@ func appendCache(q *Queue, qkv Ptr, c cachedCall, o cachedOperands) (*Launch, er
 
 // attendCached prepares y [rows,H·D] = causal attention of the new tokens over everything cached, which they are part of: two launches. A
 // token's bits depend on it and its predecessors alone, not on what else the call holds or has room for.
-func attendCached(q *Queue, y, qkv Ptr, c cachedCall, o cachedOperands) ([]*Launch, error) {
+func attendCached(q *Queue, y, qkv Ptr, c cachedCall, o cachedOperands) (Sequence, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -91,5 +91,5 @@ func attendCached(q *Queue, y, qkv Ptr, c cachedCall, o cachedOperands) ([]*Laun
 	if err != nil {
 		return nil, err
 	}
-	return []*Launch{share, merge}, nil
+	return Sequence{share, merge}, nil
 }

@@ -60,7 +60,7 @@ func feed(t testing.TB, d *Device, c cachedCall, qkv [][]float32, steps []int) (
 			if err := errors.Join(Write(q, x, encode(batch, c.store)), Write(q, o.first, first), Write(q, o.length, length)); err != nil {
 				return err
 			}
-			for _, l := range append([]*Launch{put}, launches...) {
+			for _, l := range append(Sequence{put}, launches...) {
 				if err := l.Enqueue(q); err != nil {
 					return err
 				}

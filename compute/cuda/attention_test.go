@@ -77,7 +77,7 @@ func (p attentionProblem) run(t testing.TB, d *Device) (y, dqkv []float32, err e
 		if err != nil {
 			return err
 		}
-		for _, l := range append([]*Launch{forward}, backward...) {
+		for _, l := range append(Sequence{forward}, backward...) {
 			if err := l.Enqueue(q); err != nil {
 				return err
 			}
@@ -305,7 +305,7 @@ func (p attentionProblem) time(b *testing.B, d *Device, backward bool) {
 		qkv, dy := upload(b, q, encode(p.qkv, p.store)), upload(b, q, encode(p.dy, p.store))
 		docStart, key := upload(b, q, p.docStart), upload(b, q, attentionKey[:])
 		y, grad := alloc[uint16](b, q, len(p.dy)), alloc[uint16](b, q, len(p.qkv))
-		var launches []*Launch
+		var launches Sequence
 		if backward {
 			work := alloc[float32](b, q, 2*p.n*p.Heads+cudaplan.HeadSplits(p.Attr)*p.n*2*p.KVHeads*p.HeadDim)
 			all, err := attentionGrad(q, grad, dy, qkv, docStart, key, work, p.n, p.Attr, p.store)
@@ -318,7 +318,7 @@ func (p attentionProblem) time(b *testing.B, d *Device, backward bool) {
 			if err != nil {
 				return err
 			}
-			launches = []*Launch{l}
+			launches = Sequence{l}
 		}
 		for range b.N {
 			took, err := q.Time(func() error {

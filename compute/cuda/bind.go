@@ -117,15 +117,7 @@ func (b *bound) prepare(q *Queue) (Sequence, error) {
 	case compute.Attention:
 		return sequence(attention(q, out[0], in[0], in[1], in[2], b.rows(0), *a, s))
 	case compute.AttentionGrad:
-		launches, err := attentionGrad(q, out[0], in[0], in[1], in[2], in[3], work, b.rows(0), *a, s)
-		if err != nil {
-			return nil, err
-		}
-		seq := make(Sequence, len(launches))
-		for i, l := range launches {
-			seq[i] = l
-		}
-		return seq, nil
+		return attentionGrad(q, out[0], in[0], in[1], in[2], in[3], work, b.rows(0), *a, s)
 	case compute.Activation:
 		return sequence(activation(q, out[0], in[0], length, a.Act, s))
 	case compute.ActivationGrad:

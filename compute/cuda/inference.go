@@ -163,13 +163,5 @@ func (k Inference) Append(qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
 // Attend prepares y [New,H·D], the attention of the new tokens, which have been put into their pages.
 func (k Inference) Attend(y, qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
 	c, operands := k.paged(p, o)
-	launches, err := attendCached(k.q, y, qkv, c, operands)
-	if err != nil {
-		return nil, err
-	}
-	seq := make(Sequence, len(launches))
-	for i, l := range launches {
-		seq[i] = l
-	}
-	return seq, nil
+	return attendCached(k.q, y, qkv, c, operands)
 }

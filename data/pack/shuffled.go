@@ -24,7 +24,6 @@ type Shuffled struct {
 	index  int   // of the next window in order
 	skip   int   // windows of the coming block that were returned before Restore
 	stats  Stats
-	base   Stats // of inner before the block
 	end    error // of inner after the block
 }
 
@@ -73,7 +72,6 @@ func (s *Shuffled) fill(ctx context.Context) error {
 		if s.before, err = s.inner.State(); err != nil {
 			return err
 		}
-		s.base = s.inner.Stats()
 	}
 	for len(s.block) < s.size && s.end == nil {
 		last := s.inner.Stats()
@@ -94,7 +92,8 @@ func (s *Shuffled) fill(ctx context.Context) error {
 	if s.skip > len(s.block) {
 		return fmt.Errorf("data: resume at window %d of a shuffle block of %d: the data changed", s.skip, len(s.block))
 	}
-	s.order = rng.New(s.seed, "shuffle windows", uint64(s.base.Windows)).Perm(len(s.block))
+	before := s.stats.Windows - int64(s.skip)
+	s.order = rng.New(s.seed, "shuffle windows", uint64(before)).Perm(len(s.block))
 	for ; s.index < s.skip; s.index++ {
 		s.block[s.order[s.index]].window = Window{}
 	}
