@@ -4,6 +4,7 @@
 //	service.go  the models that protocols translate to; routes and protocols
 //	call.go     one request on its way to an answer
 //	fields.go   JSON objects read member by member, strictly by type and leniently by field
+//	messages.go conversations
 //	stream.go   answers sent part by part
 //	timings.go  token counts and times as several protocols write them
 //	errors.go   failures, before a protocol gives them its form
