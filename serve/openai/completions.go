@@ -38,32 +38,7 @@ func completions(c *wire.Call) error {
 			}
 		}
 	}
-	if !req.stream {
-		results, err := c.Complete(m, reqs, nil)
-		if err != nil {
-			return err
-		}
-		c.ServerTiming(results)
-		return c.JSON(a.whole(results))
-	}
-	s := c.Stream(wire.SSE, "")
-	results, err := c.Complete(m, reqs, func(i int, chunk infer.Chunk) error {
-		if e := a.event(i, chunk); e != nil {
-			return s.Send(e)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if req.includeUsage {
-		e := a.head
-		e.Choices, e.Usage, e.Timings = []choice{}, wire.UsageOf(results, req.n), wire.TimingsOf(results)
-		if err := s.Send(e); err != nil {
-			return err
-		}
-	}
-	return s.Send(wire.Done)
+	return c.Reply(m, reqs, req.stream, a)
 }
 
 // answer makes the objects of one request's answer.
@@ -81,13 +56,13 @@ type told struct {
 	at    offsets
 }
 
-// whole returns the answer as one object.
-func (a *answer) whole(results []infer.Result) completion {
+// Whole implements wire.Form.
+func (a *answer) Whole(results []infer.Result) any {
 	c := a.head
 	c.Usage, c.Timings = wire.UsageOf(results, a.req.n), wire.TimingsOf(results)
 	for i, r := range results {
 		echo := a.choices[i].echo
-		ch := choice{Text: echo + r.Text, Index: i, FinishReason: wire.Optional(string(r.FinishReason)), Shortened: r.Shortened}
+		ch := choice{Text: echo + r.Text, Index: i, FinishReason: wire.FinishReason(r.FinishReason), Shortened: r.Shortened}
 		if a.req.logprobs != nil {
 			ch.Logprobs = newLogprobs()
 			ch.Logprobs.add(r.PromptTokens, 0, &offsets{text: echo}, a.engine.TokenText)
@@ -98,11 +73,11 @@ func (a *answer) whole(results []infer.Result) completion {
 	return c
 }
 
-// event returns a chunk of choice i as an event, nil when it says nothing.
-func (a *answer) event(i int, chunk infer.Chunk) *completion {
+// Events implements wire.Form. A chunk that says nothing is none.
+func (a *answer) Events(i int, chunk infer.Chunk) []any {
 	t := &a.choices[i]
 	t.at.text += chunk.Text
-	ch := choice{Text: chunk.Text, Index: i, FinishReason: wire.Optional(string(chunk.FinishReason)), Shortened: chunk.Shortened}
+	ch := choice{Text: chunk.Text, Index: i, FinishReason: wire.FinishReason(chunk.FinishReason), Shortened: chunk.Shortened}
 	if !t.begun {
 		t.begun = true
 		ch.Text = t.echo + ch.Text
@@ -116,5 +91,15 @@ func (a *answer) event(i int, chunk infer.Chunk) *completion {
 	}
 	c := a.head
 	c.Choices = []choice{ch}
-	return &c
+	return []any{c}
+}
+
+// End implements wire.Form.
+func (a *answer) End(results []infer.Result) []any {
+	if !a.req.includeUsage {
+		return []any{wire.Done}
+	}
+	c := a.head
+	c.Choices, c.Usage, c.Timings = []choice{}, wire.UsageOf(results, a.req.n), wire.TimingsOf(results)
+	return []any{c, wire.Done}
 }

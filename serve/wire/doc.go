@@ -5,6 +5,7 @@
 //	call.go     one request on its way to an answer
 //	fields.go   JSON objects read member by member, strictly by type and leniently by field
 //	messages.go conversations
+//	reply.go    answers whole or as a stream, for protocols whose streams are events
 //	stream.go   answers sent part by part
 //	timings.go  token counts and times as several protocols write them
 //	errors.go   failures, before a protocol gives them its form

@@ -1,0 +1,75 @@
+package wire
+
+import (
+	"autodev/infer"
+)
+
+// Form makes the objects of an answer. What it returns is sent as Stream.Send does.
+type Form interface {
+	// Whole returns the answer as one object: a result for every request.
+	Whole(results []infer.Result) any
+	// Events returns what a chunk of request i is in a stream. The last chunk of a request has a FinishReason.
+	Events(i int, c infer.Chunk) []any
+	// End returns how a stream ends that has not failed.
+	End(results []infer.Result) []any
+}
+
+// Reply has m's engine complete reqs and answers in the form of f, whole or as server-sent events.
+func (c *Call) Reply(m Model, reqs []infer.Request, stream bool, f Form) error {
+	if !stream {
+		results, err := c.Complete(m, reqs, nil)
+		if err != nil {
+			return err
+		}
+		results = padded(results, len(reqs))
+		c.ServerTiming(results)
+		return c.JSON(f.Whole(results))
+	}
+	s := c.Stream(SSE, "")
+	send := func(events []any) error {
+		for _, e := range events {
+			if err := s.Send(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	ended := make([]bool, len(reqs))
+	results, err := c.Complete(m, reqs, func(i int, chunk infer.Chunk) error {
+		ended[i] = ended[i] || chunk.FinishReason != ""
+		return send(f.Events(i, chunk))
+	})
+	if err != nil {
+		return err
+	}
+	results = padded(results, len(reqs))
+	for i, r := range results {
+		if !ended[i] {
+			if err := send(f.Events(i, infer.Chunk{FinishReason: r.FinishReason})); err != nil {
+				return err
+			}
+		}
+	}
+	return send(f.End(results))
+}
+
+// padded returns n results: those that a later request of the session has kept from beginning are cancelled.
+func padded(results []infer.Result, n int) []infer.Result {
+	for i := range results {
+		if results[i].FinishReason == "" {
+			results[i].FinishReason = infer.FinishCancel
+		}
+	}
+	for len(results) < n {
+		results = append(results, infer.Result{FinishReason: infer.FinishCancel})
+	}
+	return results
+}
+
+// FinishReason is r in OpenAI's words, nil as long as there is none. A completion that was ended before its time is as long as it is.
+func FinishReason(r infer.FinishReason) *string {
+	if r == infer.FinishCancel {
+		r = infer.FinishLength
+	}
+	return Optional(string(r))
+}
