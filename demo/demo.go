@@ -22,6 +22,7 @@ import (
 	"autodev/lora"
 	"autodev/model"
 	"autodev/serve"
+	"autodev/serve/registry"
 	"autodev/serve/wire"
 	"autodev/tokenizer"
 	"autodev/train"
@@ -266,7 +267,7 @@ func (d *demo) complete(ctx context.Context) (err error) {
 	}
 	serving, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	models := serve.NewModels(false)
+	models := registry.New(false)
 	models.Put([]wire.Model{{ID: "demo", Engine: infer.NewEngine(m, infer.EngineOptions{}), Created: time.Now()}}, nil)
 	s := serve.New(models, serve.Options{})
 	go func() { done <- s.Serve(serving, l) }()

@@ -3,10 +3,10 @@
 //	server.go     life cycle and limits
 //	router.go     from a request to the protocol it is meant for
 //	protocols.go  which protocols there are
-//	models.go     the models served, exchanged while running
 //	log.go        the request log
 //
-// Each protocol is a package of its own, made of what package wire has for all. What a client may do is decided by hooks of Options.
+// Which models there are is package registry's. Each protocol is a package of its own, made of what package wire has for all. What a client may do
+// is decided by hooks of Options.
 //
 // The package never logs text of a user: no prompt, no completion, no field of a body.
 package serve

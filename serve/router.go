@@ -79,10 +79,13 @@ func choose(c *wire.Call, byMethod map[string][]handler) (handler, error) {
 		allowed = slices.Insert(allowed, slices.Index(allowed, http.MethodGet)+1, http.MethodHead)
 	}
 	c.W.Header().Set("Allow", strings.Join(allowed, ", "))
+	// The protocol whose path it is, rather than one that claims some of its calls.
 	var other *wire.Protocol
 	for _, m := range allowed {
-		if h := byMethod[m]; other == nil && len(h) > 0 {
-			other = h[0].protocol
+		for _, h := range byMethod[m] {
+			if other == nil || h.Claims == nil {
+				other = h.protocol
+			}
 		}
 	}
 	return handler{protocol: other}, wire.Errorf(http.StatusMethodNotAllowed, wire.Invalid, "", "method_not_allowed", "%s %s: expected %s", c.R.Method, c.R.URL.Path, strings.Join(allowed, " or "))

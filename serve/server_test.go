@@ -12,6 +12,7 @@ import (
 
 	"autodev/infer"
 	"autodev/serve"
+	"autodev/serve/registry"
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
 )
@@ -96,8 +97,8 @@ func TestListen(t *testing.T) {
 	}
 }
 
-func models(engine wire.Engine) *serve.Models {
-	m := serve.NewModels(false)
+func models(engine wire.Engine) *registry.Registry {
+	m := registry.New(false)
 	m.Put([]wire.Model{{ID: "some/model", Engine: engine}}, nil)
 	return m
 }

@@ -13,6 +13,7 @@ import (
 
 	"autodev/infer"
 	"autodev/serve"
+	"autodev/serve/registry"
 	"autodev/serve/wire"
 )
 
@@ -132,7 +133,7 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error 
 	case f.promptCache > 0:
 		engine.CacheBytes = int64(f.promptCache) << 20
 	}
-	models := serve.NewModels(false)
+	models := registry.New(false)
 	models.Put([]wire.Model{{ID: f.name, Engine: infer.NewEngine(m, engine), Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate}}, nil)
 	s := serve.New(models, serve.Options{Logger: logger})
 	if _, err := fmt.Fprintf(out, "%s is ready at http://%s/v1\n", f.name, l.Addr()); err != nil {

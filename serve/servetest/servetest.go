@@ -19,6 +19,7 @@ import (
 	"autodev/infer/infertest"
 	"autodev/model"
 	"autodev/serve"
+	"autodev/serve/registry"
 	"autodev/serve/wire"
 )
 
@@ -93,7 +94,7 @@ func Start(t testing.TB, engine wire.Engine, o serve.Options, change func(*wire.
 	if change != nil {
 		change(&m)
 	}
-	models := serve.NewModels(false)
+	models := registry.New(false)
 	models.Put([]wire.Model{m}, nil)
 	return StartModels(t, models, o)
 }

@@ -1,4 +1,4 @@
-package serve
+package registry
 
 import (
 	"fmt"
@@ -10,9 +10,9 @@ import (
 	"autodev/serve/wire"
 )
 
-// Models are the models a server has, which may change while it runs: a model that was replaced or removed stays until the last
+// Registry holds the models a server has, which may change while it runs: a model that was replaced or removed stays until the last
 // request that uses it has ended. It is a wire.Service, safe for use by any number of goroutines.
-type Models struct {
+type Registry struct {
 	strict bool
 
 	mu     sync.Mutex
@@ -25,18 +25,18 @@ type entry struct {
 	group *group
 }
 
-// group is what models that share an engine share. Its fields are guarded by Models.mu.
+// group is what models that share an engine share. Its fields are guarded by Registry.mu.
 type group struct {
 	listed int // models
 	users  int // requests
 	close  func()
 }
 
-// NewModels returns a server's models, none yet. strict turns away names that none has, which otherwise mean the first.
-func NewModels(strict bool) *Models { return &Models{strict: strict} }
+// New returns a server's models, none yet. strict turns away names that none has, which otherwise mean the first.
+func New(strict bool) *Registry { return &Registry{strict: strict} }
 
 // unlock closes the groups that nobody needs any more.
-func (s *Models) unlock() {
+func (s *Registry) unlock() {
 	var over []*group
 	s.groups = slices.DeleteFunc(s.groups, func(g *group) bool {
 		if g.listed > 0 || g.users > 0 {
@@ -54,7 +54,7 @@ func (s *Models) unlock() {
 }
 
 // Close takes all models off the list; each is given back when its last request has ended.
-func (s *Models) Close() {
+func (s *Registry) Close() {
 	s.mu.Lock()
 	defer s.unlock()
 	for _, e := range s.all {
@@ -65,7 +65,7 @@ func (s *Models) Close() {
 
 // Put adds models that share what close gives back, in the place of those of the same ids. close is called once, when none of them is listed or
 // used any more.
-func (s *Models) Put(models []wire.Model, close func()) {
+func (s *Registry) Put(models []wire.Model, close func()) {
 	s.mu.Lock()
 	defer s.unlock()
 	g := &group{close: close}
@@ -83,7 +83,7 @@ func (s *Models) Put(models []wire.Model, close func()) {
 }
 
 // Join adds a model, or replaces the one of its id, that shares the engine of another.
-func (s *Models) Join(with string, m wire.Model) error {
+func (s *Registry) Join(with string, m wire.Model) error {
 	s.mu.Lock()
 	defer s.unlock()
 	i := slices.IndexFunc(s.all, func(e entry) bool { return e.ID == with })
@@ -102,7 +102,7 @@ func (s *Models) Join(with string, m wire.Model) error {
 }
 
 // Remove takes a model off the list and says whether it was there. The last one stays.
-func (s *Models) Remove(id string) bool {
+func (s *Registry) Remove(id string) bool {
 	s.mu.Lock()
 	defer s.unlock()
 	i := slices.IndexFunc(s.all, func(e entry) bool { return e.ID == id })
@@ -115,7 +115,7 @@ func (s *Models) Remove(id string) bool {
 }
 
 // Models implements wire.Service.
-func (s *Models) Models() []wire.Model {
+func (s *Registry) Models() []wire.Model {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]wire.Model, len(s.all))
@@ -126,7 +126,7 @@ func (s *Models) Models() []wire.Model {
 }
 
 // Use implements wire.Service. Names are compared without the tag ":latest" that Ollama's clients add.
-func (s *Models) Use(name string) (wire.Model, func(), error) {
+func (s *Registry) Use(name string) (wire.Model, func(), error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.all) == 0 {
