@@ -2,6 +2,7 @@ package serve
 
 import (
 	"autodev/serve/openai"
+	"autodev/serve/tabby"
 	"autodev/serve/wire"
 )
 
@@ -9,5 +10,6 @@ import (
 func Protocols() []*wire.Protocol {
 	return []*wire.Protocol{
 		openai.New(),
+		tabby.New(nil),
 	}
 }

@@ -1,0 +1,67 @@
+package tabby
+
+import (
+	"autodev/infer"
+	"autodev/serve/wire"
+)
+
+// completion is an answer.
+type completion struct {
+	ID      string     `json:"id"`
+	Choices []choice   `json:"choices"`
+	Debug   *debugData `json:"debug_data,omitempty"`
+	Mode    string     `json:"mode,omitempty"` // where the request named one
+}
+
+type choice struct {
+	Index int    `json:"index"`
+	Text  string `json:"text"`
+}
+
+// debugData is what a request asked to see.
+type debugData struct {
+	Snippets *[]snippet `json:"snippets,omitempty"`
+	Prompt   *string    `json:"prompt,omitempty"`
+}
+
+// completions answers POST /v1/completions.
+func completions(c *wire.Call, recorder Recorder) error {
+	f, err := c.Fields()
+	if err != nil {
+		return err
+	}
+	req, err := parseCompletion(f)
+	if err != nil {
+		return err
+	}
+	m, release, err := c.Use(req.model)
+	if err != nil {
+		return err
+	}
+	defer release()
+	q, err := req.request(m, func(raw string) infer.Prompt { return infer.Prompt{Prefix: raw} })
+	if err != nil {
+		return err
+	}
+	results, err := c.Complete(m, []infer.Request{q}, nil)
+	if err != nil {
+		return err
+	}
+	a := completion{ID: wire.NewID("cmpl-"), Choices: []choice{}, Mode: req.mode}
+	for i, r := range results {
+		a.Choices = append(a.Choices, choice{i, r.Text})
+	}
+	if req.returnSnippets || req.returnPrompt {
+		a.Debug = &debugData{}
+		if req.returnSnippets {
+			all := append([]snippet{}, req.snippets...)
+			a.Debug.Snippets = &all
+		}
+		if req.returnPrompt && len(results) > 0 {
+			text := m.Engine.Decode(results[0].PromptIDs)
+			a.Debug.Prompt = &text
+		}
+	}
+	c.ServerTiming(results)
+	return c.JSON(a)
+}
