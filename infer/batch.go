@@ -48,12 +48,14 @@ type batch struct {
 	spans []*span // those that have not ended; their rows follow one another
 	n     int     // their tokens
 	whole bool    // w.rows are the quantised rows of what the last product read
+
+	looking func() // called before every look at the contexts; nil but in tests
 }
 
 // begin makes a pass over spans ready. w keeps the list.
 func (b *batch) begin(m *Model, w *workspace, spans []*span) {
 	w.spans = append(w.spans[:0], spans...)
-	*b = batch{m: m, w: w, spans: w.spans}
+	*b = batch{m: m, w: w, spans: w.spans, looking: b.looking}
 	for _, s := range spans {
 		s.logits, s.err = nil, nil
 		b.n += len(s.ids)
@@ -93,6 +95,9 @@ func (b *batch) run() error {
 
 // look removes the spans that have ended and reports whether any is left.
 func (b *batch) look() bool {
+	if b.looking != nil {
+		b.looking()
+	}
 	for i := len(b.spans) - 1; i >= 0; i-- {
 		if s := b.spans[i]; s.err != nil {
 			b.remove(i)

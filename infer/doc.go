@@ -20,7 +20,10 @@
 //	generate.go  what a completion is asked for with and what it is; one made by itself
 //	generation.go a completion under way: which tokens it needs evaluated next, and what it makes of them
 //	prefix.go    sessions kept for prompts that begin alike
-//	engine.go    admission: who may generate now, who waits, who is turned away
+//	engine.go    completions for many callers at a time: admission, the queue, who is turned away
+//	call.go      one call: its requests, the chunks on the way to its receiver, its results
+//	scheduler.go the goroutine that owns all passes: who takes part in the next, with how much of a prompt
+//	stats.go     what an engine has done and is doing
 //	text.go      what clients may ask of the tokenizer
 //
 // The package knows nothing of HTTP, editors or training, and builds without Gorgonia.

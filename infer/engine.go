@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 	"time"
 )
 
 // EngineOptions bound an Engine. Zero values take the defaults.
 type EngineOptions struct {
-	Concurrency int           // calls that generate at the same time: 1
+	// Concurrency is how many completions share passes: 8, where there is memory for them.
+	Concurrency int
 	Queue       int           // calls that may wait: 64
 	MaxWait     time.Duration // longest wait: a minute
 	// CacheBytes bounds the memory that keeps the keys and values of recent prompts and completions, for prompts that begin like
@@ -19,16 +22,35 @@ type EngineOptions struct {
 	CacheBytes int64
 }
 
-// Engine admits calls to a model: a bounded number generates, a bounded number waits in order of arrival, the rest is turned
-// away at once. A prompt that begins like a recent one is evaluated only from where they part; completions are the same bit for
-// bit. It is safe for use by any number of goroutines.
+// Engine completes the requests of any number of callers with one model. One goroutine owns all passes: each evaluates the next
+// tokens of all completions under way, and of prompts as many as the others can wait for. What a completion is does not depend on
+// what else is in its passes: it is Model.Generate's, bit for bit. A bounded number of calls waits; the rest is turned away at once.
+//
+// Interactive requests go before Chat and those before Background: a slot is taken from a request of a lower class, which pauses
+// and keeps what was evaluated. Within a class the clients take turns. The latest call of a client's session ends those before it.
+// A prompt that begins like a recent one is evaluated only from where they part.
+//
+// It is safe for use by any number of goroutines, has none of its own while there is nothing to do, and must not be used after its
+// model was closed.
 type Engine struct {
-	m       *Model
-	o       EngineOptions
-	cache   *prefixes
-	slots   chan struct{}
+	m     *Model
+	o     EngineOptions
+	cache *prefixes
+	room  int64 // bytes of keys and values that completions under way may take
+
 	mu      sync.Mutex
-	waiting int
+	calls   []*call // that are not over, in order of arrival
+	arrived uint64  // calls so far
+	served  map[turn]uint64
+	starts  uint64
+	changed bool // who runs must be decided anew
+	running bool // the loop
+	stopped chan struct{}
+	closed  bool
+	stats   Stats
+	pace    pace
+
+	scheduler // the loop's own
 }
 
 // BusyError says that the engine has no room now. RetryAfter is a good moment to try again.
@@ -39,12 +61,22 @@ type BusyError struct {
 
 func (e *BusyError) Error() string { return "busy: " + e.Reason }
 
-var errEmit = errors.New("the receiver of the completion failed")
+// SupersededError ends a call when a later one of the same client's session has arrived: nobody waits for its answer.
+type SupersededError struct{ Session string }
+
+func (e *SupersededError) Error() string {
+	return fmt.Sprintf("session %q: a later request has arrived", e.Session)
+}
+
+var (
+	errEmit         = errors.New("the receiver of the completion failed")
+	errEngineClosed = errors.New("the engine is closed")
+)
 
 // NewEngine returns an Engine over m.
 func NewEngine(m *Model, o EngineOptions) *Engine {
 	if o.Concurrency <= 0 {
-		o.Concurrency = 1
+		o.Concurrency = 8
 	}
 	if o.Queue <= 0 {
 		o.Queue = 64
@@ -52,16 +84,19 @@ func NewEngine(m *Model, o EngineOptions) *Engine {
 	if o.MaxWait <= 0 {
 		o.MaxWait = time.Minute
 	}
+	usual := defaultCacheBytes(m)
 	switch {
 	case o.CacheBytes == 0:
-		o.CacheBytes = defaultCacheBytes(m)
+		o.CacheBytes = usual
 	case o.CacheBytes < 0:
 		o.CacheBytes = 0
 	}
+	room := max(o.CacheBytes, usual)
 	if m.card != nil {
 		o.CacheBytes = m.card.keep(o.CacheBytes, o.Concurrency)
+		room = m.card.pageBytes*int64(m.card.pages) - o.CacheBytes
 	}
-	return &Engine{m: m, o: o, cache: newPrefixes(m, o.CacheBytes), slots: make(chan struct{}, o.Concurrency)}
+	return &Engine{m: m, o: o, cache: newPrefixes(m, o.CacheBytes), room: room, served: map[turn]uint64{}}
 }
 
 // Info returns what a client may want to know about the model.
@@ -83,10 +118,18 @@ func (e *Engine) TokenText(id int32) []byte {
 	return e.m.tok.TokenBytes(id)
 }
 
-// Complete generates a completion for every request, under one admission: all are checked before any of them waits. Requests
-// with equal prompts that follow each other have it evaluated once. One for no tokens puts its prompt into the cache. emit, which
-// may be nil, gets the chunks of request i. The first error ends the call; the results so far come with it.
+// Complete generates a completion for every request: all are checked before any of them waits, and they wait together. Requests of
+// a call with equal prompts have it evaluated once. One for no tokens puts its prompt into the cache. The first request's Class,
+// Client and Session are the call's.
+//
+// emit, which may be nil, gets the chunks of request i, on the caller's goroutine: all of one request before those of the next. A
+// receiver that is slow delays nobody else. The first error ends the call; the results so far come with it, the last of them with
+// FinishCancel. Errors of a request are *OptionError and the like; beside them there are *BusyError, *SupersededError, what ended
+// ctx, and what emit returned.
 func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, c Chunk) error) ([]Result, error) {
+	if len(reqs) == 0 {
+		return nil, nil
+	}
 	jobs := make([]*job, len(reqs))
 	for i, r := range reqs {
 		j, err := e.m.prepare(r)
@@ -95,76 +138,156 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 		}
 		jobs[i] = j
 	}
-	arrived := time.Now()
-	if err := e.acquire(ctx); err != nil {
+	c := newCall(ctx, jobs, emit != nil)
+	defer c.cancel(nil)
+	if err := e.submit(c); err != nil {
 		return nil, err
 	}
-	defer func() { <-e.slots }()
-	queued := time.Since(arrived)
-	results := make([]Result, 0, len(jobs))
-	for i, j := range jobs {
-		res, err := e.complete(ctx, j, i+1 < len(jobs), func(c Chunk) error {
-			if emit == nil {
-				return nil
+	return e.attend(c, emit)
+}
+
+// submit puts a call into the queue, and ends those of its session before it.
+func (e *Engine) submit(c *call) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return errEngineClosed
+	}
+	if c.session != "" {
+		e.supersede(c)
+	}
+	if err := e.admit(c); err != nil {
+		e.stats.Rejected++
+		return err
+	}
+	e.arrived++
+	c.order, c.arrived = e.arrived, time.Now()
+	e.calls, e.changed = append(e.calls, c), true
+	if !e.running {
+		e.running, e.stopped = true, make(chan struct{})
+		go e.loop(e.stopped)
+	}
+	return nil
+}
+
+// supersede ends the calls of c's session.
+func (e *Engine) supersede(c *call) {
+	for _, x := range slices.Clone(e.calls) {
+		if x.client == c.client && x.session == c.session {
+			x.cancel(&SupersededError{c.session})
+			if !x.started {
+				e.close(x)
 			}
-			if err := emit(i, c); err != nil {
-				return fmt.Errorf("%w: %w", errEmit, err)
-			}
-			return nil
-		})
-		res.Timings.Queue = queued
-		results = append(results, res)
-		if err != nil {
-			return results, err
 		}
 	}
-	return results, nil
 }
 
-// complete runs one admitted job; more says that another of the same call follows, which may share its prompt.
-func (e *Engine) complete(ctx context.Context, j *job, more bool, emit func(Chunk) error) (Result, error) {
-	prompt := j.prompt.ids
-	if j.PromptLogprobs {
-		prompt = nil // all of it is evaluated, to be scored
+// admit reports whether another call may wait. Chat and Background requests leave a quarter of the queue to Interactive ones, and
+// Background ones half of it to others.
+func (e *Engine) admit(c *call) error {
+	waiting, before := 0, 0 // calls, and of those the classes that share a bound with c
+	for _, x := range e.calls {
+		if !x.started {
+			waiting++
+			if x.class >= c.class {
+				before++
+			}
+		}
 	}
-	entry, err := e.cache.take(prompt, min(len(j.prompt.ids)+j.prompt.maxNew, e.m.Context()))
-	if err != nil {
-		return Result{PromptIDs: j.prompt.ids, FinishReason: FinishCancel}, err
+	share := e.o.Queue
+	switch c.class {
+	case Chat:
+		share = max(1, share*3/4)
+	case Background:
+		share = max(1, share/2)
 	}
-	defer func() { e.cache.put(entry, more) }()
-	j.recent = e.cache.texts()
-	j.prefill = e.o.CacheBytes > 0
-	res, err := e.m.run(ctx, j, entry.session, emit)
-	e.cache.remember(j.prompt.ids, res.IDs)
-	return res, err
-}
-
-func (e *Engine) acquire(ctx context.Context) error {
-	select {
-	case e.slots <- struct{}{}:
+	if waiting < e.o.Queue && (c.class == Interactive || before < share) {
 		return nil
-	default:
 	}
+	return &BusyError{fmt.Sprintf("%d requests are waiting", waiting), e.pace.after(waiting)}
+}
+
+// leave ends a call that has not been started with an error, which it returns.
+func (e *Engine) leave(c *call, err func() error) error {
 	e.mu.Lock()
-	if e.waiting >= e.o.Queue {
-		e.mu.Unlock()
-		return &BusyError{fmt.Sprintf("%d requests are waiting", e.o.Queue), time.Second}
+	defer e.mu.Unlock()
+	if c.started {
+		return nil
 	}
-	e.waiting++
-	e.mu.Unlock()
-	defer func() {
-		e.mu.Lock()
-		e.waiting--
-		e.mu.Unlock()
-	}()
+	c.cancel(err())
+	e.close(c)
+	return context.Cause(c.ctx)
+}
+
+// attend gives the chunks of a call to its receiver until it is over.
+func (e *Engine) attend(c *call, emit func(i int, ch Chunk) error) ([]Result, error) {
 	timeout := time.NewTimer(e.o.MaxWait)
 	defer timeout.Stop()
-	select {
-	case e.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timeout.C:
-		return &BusyError{fmt.Sprintf("waited %v for a turn", e.o.MaxWait), time.Second}
+	ended := c.ctx.Done()
+	for over := false; !over; {
+		select {
+		case <-c.wake:
+		case <-c.over:
+			over = true
+		case <-ended:
+			if err := e.leave(c, c.ctx.Err); err != nil {
+				return nil, err
+			}
+			ended = nil
+		case <-timeout.C:
+			err := e.leave(c, func() error {
+				return &BusyError{fmt.Sprintf("waited %v for a turn", e.o.MaxWait), e.pace.after(len(e.calls))}
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		c.deliver(emit)
 	}
+	return c.results()
+}
+
+// Close ends all calls with an error, waits until they are over and gives the memory of keys and values back. Later calls fail.
+func (e *Engine) Close() {
+	e.mu.Lock()
+	e.closed = true
+	for _, c := range e.calls {
+		c.cancel(errEngineClosed)
+	}
+	stopped := e.stopped
+	e.mu.Unlock()
+	if stopped != nil {
+		<-stopped
+	}
+	e.cache.clear()
+}
+
+// turn is whose turn it may be.
+type turn struct {
+	class  Class
+	client string
+}
+
+// pace is how fast calls are finished.
+type pace struct {
+	interval float64 // seconds between two, lately
+	last     time.Time
+}
+
+// finished notes the end of a call; busy says that others were there all the time since the last.
+func (p *pace) finished(now time.Time, busy bool) {
+	if busy && !p.last.IsZero() {
+		d := now.Sub(p.last).Seconds()
+		if p.interval == 0 {
+			p.interval = d
+		}
+		p.interval += (d - p.interval) / 8
+	}
+	p.last = now
+}
+
+// after estimates when there will be room for one more than n calls: whole seconds, one at least and a minute at most.
+func (p *pace) after(n int) time.Duration {
+	seconds := math.Ceil(p.interval * float64(n+1))
+	return time.Duration(min(max(seconds, 1), 60)) * time.Second
 }

@@ -7,45 +7,58 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"autodev/model"
 )
 
-// TestEngineAdmission: one call runs, a bounded number waits, the next is turned away, and whoever leaves or waits too long
-// gives up the place.
+// waitFor waits until the engine's numbers are as expected.
+func waitFor(t *testing.T, e *Engine, what string, ok func(s Stats) bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(e.Stats()); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not so after ten seconds: %+v", what, e.Stats())
+		}
+	}
+}
+
+// busy reports whether the engine's goroutine is running.
+func (e *Engine) busy() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running
+}
+
+// endless is a request that goes on until it is ended, or nearly.
+func endless(m *Model) Request {
+	return Request{Prompt: Prompt{Prefix: "x"}, MaxTokens: 1 << 20, Sampling: Sampling{Bias: noEnd(m), Temperature: 1}}
+}
+
+func longModel(t testing.TB) *Model {
+	return textModel(t, func(c *model.Config) { c.Positions = 50000 }, 1)
+}
+
+// TestEngineAdmission: as many calls run as may, a bounded number waits, the next is turned away, and whoever leaves or waits too
+// long gives up the place.
 func TestEngineAdmission(t *testing.T) {
-	m := textModel(t, nil, 1)
-	e := NewEngine(m, EngineOptions{Queue: 1, MaxWait: time.Hour})
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 1, Queue: 1, MaxWait: time.Hour})
 	req := []Request{{Prompt: Prompt{Prefix: "x"}, MaxTokens: 5, Sampling: Sampling{Bias: noEnd(m)}}}
-	started, release := make(chan struct{}), make(chan struct{})
+	running, stop := context.WithCancel(t.Context())
 	first := make(chan error, 1)
 	go func() {
-		n := 0
-		_, err := e.Complete(context.Background(), req, func(int, Chunk) error {
-			if n++; n == 1 {
-				close(started)
-				<-release
-			}
-			return nil
-		})
+		_, err := e.Complete(running, []Request{endless(m)}, nil)
 		first <- err
 	}()
-	<-started
+	waitFor(t, e, "one runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
 	ctx, cancel := context.WithCancel(t.Context())
 	second := make(chan error, 1)
 	go func() {
 		_, err := e.Complete(ctx, req, nil)
 		second <- err
 	}()
-	for {
-		e.mu.Lock()
-		waiting := e.waiting
-		e.mu.Unlock()
-		if waiting == 1 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	waitFor(t, e, "one waits", func(s Stats) bool { return s.Queued[Interactive] == 1 })
 	var busy *BusyError
-	if _, err := e.Complete(t.Context(), req, nil); !errors.As(err, &busy) || busy.RetryAfter <= 0 || err.Error() != "busy: 1 requests are waiting" {
+	if _, err := e.Complete(t.Context(), req, nil); !errors.As(err, &busy) || busy.RetryAfter < time.Second || err.Error() != "busy: 1 requests are waiting" {
 		t.Errorf("third call: %v, expected to be turned away", err)
 	}
 	// A bad request does not wait to be told so.
@@ -61,12 +74,16 @@ func TestEngineAdmission(t *testing.T) {
 	if _, err := e.Complete(t.Context(), req, nil); !errors.As(err, &busy) || !strings.Contains(err.Error(), "waited 1ms") {
 		t.Errorf("call that waited too long: %v", err)
 	}
-	close(release)
-	if err := <-first; err != nil {
+	stop()
+	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("first call: %v", err)
 	}
+	e.o.MaxWait = time.Hour
 	if _, err := e.Complete(t.Context(), req, nil); err != nil {
 		t.Errorf("call to the idle engine: %v", err)
+	}
+	if s := e.Stats(); s.Completed != 1 || s.Cancelled != 2 || s.Rejected != 2 || s.Failed != 0 || s.Started != 2 {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -83,9 +83,6 @@ func (p *prefixes) take(prompt []int32, total int) (*entry, error) {
 	shared := 0
 	for _, e := range slices.Backward(p.entries) {
 		n := min(common(e.stable, prompt), len(prompt)-1)
-		if e.busy {
-			n -= n % p.block
-		}
 		if n > shared || n == shared && n > 0 && best.busy && !e.busy {
 			best, shared = e, n
 		}
@@ -208,4 +205,28 @@ func (p *prefixes) texts() [][]int32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.recent)
+}
+
+// bytes returns the memory of all sessions, in use and idle.
+func (p *prefixes) bytes() (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.entries {
+		n += e.bytes
+	}
+	return n
+}
+
+// clear forgets everything that is idle.
+func (p *prefixes) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.entries = slices.DeleteFunc(p.entries, func(e *entry) bool {
+		if e.busy || e.readers > 0 {
+			return false
+		}
+		e.session.Close()
+		return true
+	})
+	p.recent = nil
 }

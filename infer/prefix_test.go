@@ -147,10 +147,18 @@ func TestPrefixCancelled(t *testing.T) {
 	}
 	for _, looks := range []int{0, 5, len(m.program.steps) + 2, 2*len(m.program.steps) + 5, 5 * len(m.program.steps)} {
 		e := NewEngine(m, EngineOptions{})
-		c := &countdown{Context: context.Background(), left: looks}
+		c, cancel := context.WithCancel(t.Context())
+		left := looks
+		e.batch.looking = func() {
+			if left--; left < 0 {
+				cancel()
+			}
+		}
 		if _, err := e.Complete(c, []Request{req}, nil); !errors.Is(err, context.Canceled) {
 			t.Fatalf("cancelled at look %d: %v", looks, err)
 		}
+		waitFor(t, e, "the engine rests", func(s Stats) bool { return !e.busy() })
+		e.batch.looking = nil
 		got := completed(t, e, req)
 		if !sameCompletion(got, want) || got.Cached%chunk != 0 && got.Cached != len(ids)-1 {
 			t.Errorf("after a call cancelled at look %d: %d tokens cached, %v, expected %v", looks, got.Cached, got.IDs, want.IDs)

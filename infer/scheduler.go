@@ -1,0 +1,463 @@
+package infer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+)
+
+// scheduler is what belongs to the goroutine that owns an engine's passes.
+type scheduler struct {
+	held    []*task // that have been started and are not over, in order of their start
+	active  []*task // of held: who take part in passes now, the most urgent first
+	bytes   int64   // that held need
+	work    *workspace
+	batch   batch
+	spans   []*span
+	inPass  []*task
+	results []taken
+	speed   speed
+}
+
+const (
+	// pausable is how many completions, for each that is running, may hold keys and values.
+	pausable = 2
+	// reservedFrom is the concurrency from which one place is left to Chat and Background requests, so that they never stand still.
+	reservedFrom = 4
+	// stall is how long a part of a prompt may make those wait that generate, and patientStall if all of these are of lower classes.
+	stall, patientStall = 100 * time.Millisecond, 400 * time.Millisecond
+	// leastPart is the shortest part of a prompt, but for its end, and firstPart the length beside others before one was timed.
+	leastPart, firstPart = 16, 32
+	// togetherRows is up to how many tokens prompts share a pass, so that none waits long for the others.
+	togetherRows = 64
+)
+
+// loop runs passes as long as there is anything to do.
+func (e *Engine) loop(stopped chan struct{}) {
+	defer close(stopped)
+	for !e.rest() {
+		e.sweep()
+		for _, t := range e.schedule() {
+			e.start(t)
+		}
+		if len(e.active) > 0 {
+			e.pass()
+			// Receivers may be waiting for this processor.
+			runtime.Gosched()
+		}
+	}
+}
+
+// rest ends the loop when there is no call.
+func (e *Engine) rest() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.calls) > 0 {
+		return false
+	}
+	if e.work != nil {
+		e.m.release(e.work)
+	}
+	e.scheduler = scheduler{speed: e.speed, batch: batch{looking: e.batch.looking}}
+	e.running = false
+	return true
+}
+
+// sweep ends what belongs to calls that have ended.
+func (e *Engine) sweep() {
+	for _, t := range slices.Clone(e.held) {
+		if err := context.Cause(t.c.ctx); err != nil {
+			e.finish(t, err)
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range slices.Clone(e.calls) {
+		if c.held == 0 && c.ctx.Err() != nil {
+			e.close(c)
+		}
+	}
+}
+
+// contender is a task that could run, as it is ranked: by class; then a client's first task goes before any client's second; then who
+// runs goes on, and who has waited longest since its last turn begins.
+type contender struct {
+	t      *task
+	nth    int // of its client's tasks in its class
+	served uint64
+}
+
+func (a contender) compare(b contender) int {
+	waits := func(x contender) int {
+		if x.t.g == nil {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(
+		cmp.Compare(a.t.c.class, b.t.c.class),
+		cmp.Compare(a.nth, b.nth),
+		cmp.Compare(waits(a), waits(b)),
+		cmp.Compare(a.served, b.served),
+	)
+}
+
+// contenders returns the tasks that could run, in order.
+func (e *Engine) contenders() []contender {
+	var all []contender
+	nth := map[turn]int{}
+	add := func(t *task) {
+		key := turn{t.c.class, t.c.client}
+		all = append(all, contender{t, nth[key], e.served[key]})
+		nth[key]++
+	}
+	for _, t := range e.held {
+		add(t)
+	}
+	for _, c := range e.calls {
+		if c.ctx.Err() != nil {
+			continue
+		}
+		for _, t := range c.tasks {
+			// A prompt that is being evaluated for another is waited for.
+			if t.g == nil && !t.over && (t.after == nil || t.after.over || t.after.g != nil && t.after.g.prompted) {
+				add(t)
+			}
+		}
+	}
+	slices.SortStableFunc(all, contender.compare)
+	return all
+}
+
+// schedule decides who is active and returns those of them that have to be started.
+func (e *Engine) schedule() (begin []*task) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.changed {
+		return nil
+	}
+	e.changed = false
+	all := e.contenders()
+	if n := e.o.Concurrency; n >= reservedFrom && len(all) > n && all[n-1].t.c.class == Interactive {
+		// The last place is for the first of those that would have none.
+		if i := slices.IndexFunc(all, func(x contender) bool { return x.t.c.class != Interactive }); i >= 0 {
+			x := all[i]
+			all = slices.Insert(slices.Delete(all, i, i+1), n-1, x)
+		}
+	}
+	e.active = e.active[:0]
+	held, bytes, full := len(e.held), e.bytes, false
+	for _, x := range all {
+		if len(e.active) == e.o.Concurrency {
+			break
+		}
+		t := x.t
+		if t.g == nil {
+			if t.need == 0 {
+				t.need = e.need(t)
+			}
+			room := e.room
+			if t.c.class != Interactive {
+				room -= room / 4
+			}
+			// Who does not fit is not overtaken by who would.
+			if full = full || held > 0 && (held >= pausable*e.o.Concurrency || bytes+t.need > room); full {
+				continue
+			}
+			held, bytes = held+1, bytes+t.need
+			begin = append(begin, t)
+			e.starting(t)
+		}
+		e.active = append(e.active, t)
+	}
+	e.bytes = bytes
+	return begin
+}
+
+// need returns the memory of a task's keys and values.
+func (e *Engine) need(t *task) int64 {
+	n := e.total(t)
+	if e.m.card != nil {
+		return int64(pagesFor(n)) * e.m.card.pageBytes
+	}
+	return e.m.cacheBytes(n)
+}
+
+// total returns the longest that a task's sequence can become.
+func (e *Engine) total(t *task) int {
+	return min(len(t.j.prompt.ids)+t.j.prompt.maxNew, e.m.Context())
+}
+
+// starting notes that a task will be started.
+func (e *Engine) starting(t *task) {
+	c, now := t.c, time.Now()
+	if !c.started {
+		c.started, c.begun = true, now
+		e.stats.Started++
+		e.stats.QueueWait += now.Sub(c.arrived)
+	}
+	c.rest--
+	c.held++
+	e.starts++
+	e.served[turn{c.class, c.client}] = e.starts
+	e.held = append(e.held, t)
+}
+
+// start lends a task its session.
+func (e *Engine) start(t *task) {
+	prompt := t.j.prompt.ids
+	if t.j.PromptLogprobs {
+		prompt = nil // all of it is evaluated, to be scored
+	}
+	over := false
+	err := guarded(func() (err error) {
+		if t.entry, err = e.cache.take(prompt, e.total(t)); err != nil {
+			return err
+		}
+		t.j.recent, t.j.prefill = e.cache.texts(), e.o.CacheBytes > 0
+		var emit func(Chunk) error
+		if t.c.emits {
+			emit = t.emit
+		}
+		t.g = newGeneration(e.m, t.j, t.entry.session, emit)
+		e.count(func(s *Stats) { s.CachedTokens += int64(t.g.s.Len()) })
+		over, err = t.g.begin()
+		return err
+	})
+	if over || err != nil {
+		e.finish(t, err)
+	}
+}
+
+// finish ends a task, takes its session back and, if it was the last of its call that was under way, ends the call.
+func (e *Engine) finish(t *task, err error) {
+	res := Result{PromptIDs: t.j.prompt.ids, Shortened: t.j.prompt.shortened, FinishReason: FinishCancel}
+	if t.g != nil {
+		res = t.g.end(err)
+	}
+	res.Timings.Queue = t.c.begun.Sub(t.c.arrived)
+	if t.entry != nil {
+		last := t.index+1 == len(t.c.tasks)
+		e.cache.put(t.entry, !last && t.c.tasks[t.index+1].after == t)
+		e.cache.remember(t.j.prompt.ids, res.IDs)
+		t.entry = nil
+	}
+	t.over = true
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.held = slices.DeleteFunc(e.held, func(x *task) bool { return x == t })
+	e.active = slices.DeleteFunc(e.active, func(x *task) bool { return x == t })
+	e.bytes -= t.need
+	t.end(res, err)
+	if err != nil {
+		t.c.broken = t.c.ctx.Err() == nil
+		t.c.cancel(err)
+	}
+	e.stats.add(res)
+	e.changed = true
+	if t.c.held--; t.c.held == 0 && (t.c.rest == 0 || err != nil) {
+		e.close(t.c)
+	}
+}
+
+// close ends a call of which nothing is under way. e.mu is held.
+func (e *Engine) close(c *call) {
+	if c.started {
+		e.pace.finished(time.Now(), len(e.calls) > 1)
+	}
+	c.started = true
+	e.stats.ended(context.Cause(c.ctx), c.broken)
+	e.calls = slices.DeleteFunc(e.calls, func(x *call) bool { return x == c })
+	key := turn{c.class, c.client}
+	if !slices.ContainsFunc(e.calls, func(x *call) bool { return turn{x.class, x.client} == key }) {
+		delete(e.served, key)
+	}
+	e.changed = true
+	close(c.over)
+}
+
+// pass evaluates the next tokens of all that are active.
+func (e *Engine) pass() {
+	e.plan()
+	began := time.Now()
+	err := guarded(e.evaluate)
+	d := time.Since(began)
+	e.results = e.results[:0]
+	for _, t := range e.inPass {
+		e.results = append(e.results, taken{t: t, prompt: !t.g.prompted, over: true, err: err})
+	}
+	if err == nil {
+		alone := len(e.results) == 1
+		e.m.pool.Run(len(e.results), func(i int) {
+			r := &e.results[i]
+			r.err = guarded(func() (err error) {
+				r.over, err = r.t.g.take(d, alone)
+				return err
+			})
+		})
+		e.learn(d)
+	}
+	for _, r := range e.results {
+		if r.prompt && r.t.g.prompted {
+			e.cache.settle(r.t.entry)
+			e.decideAnew()
+		}
+		if r.over || r.err != nil {
+			e.finish(r.t, r.err)
+		}
+	}
+	clear(e.results)
+}
+
+// taken is what a pass was for one of its tasks.
+type taken struct {
+	t      *task
+	prompt bool // it was a part of its prompt
+	over   bool
+	err    error
+}
+
+// decideAnew says that others may be able to run.
+func (e *Engine) decideAnew() {
+	e.mu.Lock()
+	e.changed = true
+	e.mu.Unlock()
+}
+
+// guarded makes an error of a panic, so that it ends what it happened in, and not all that the process does.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			slog.Error("panic", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			err = fmt.Errorf("internal error: %v", v)
+		}
+	}()
+	return f()
+}
+
+// plan fills spans and inPass: the last tokens of all that generate, with guesses, and the next part of the most urgent prompt, with
+// other short ones.
+func (e *Engine) plan() {
+	e.spans, e.inPass = e.spans[:0], e.inPass[:0]
+	var prompts []*task
+	for _, t := range e.active {
+		if t.g.left() > 0 {
+			prompts = append(prompts, t)
+		} else {
+			e.inPass = append(e.inPass, t)
+		}
+	}
+	generating := len(e.inPass)
+	rows := 0 // of prompts
+	if len(prompts) > 0 {
+		chunk := e.m.chunk
+		if generating > 0 {
+			patience := stall
+			if highest(e.inPass) > prompts[0].c.class {
+				patience = patientStall
+			}
+			chunk = e.speed.part(patience, chunk)
+		}
+		for i, t := range prompts {
+			if i > 0 && rows+t.g.left() > min(chunk, togetherRows) {
+				continue
+			}
+			sp := t.g.plan(t.c.ctx, chunk, 0, 0)
+			e.spans, e.inPass = append(e.spans, sp), append(e.inPass, t)
+			rows += len(sp.ids)
+		}
+	}
+	certain, guesses := generating, max(0, e.m.pass-generating)
+	var decoding []*span
+	for _, t := range e.inPass[:generating] {
+		sp := t.g.plan(t.c.ctx, 0, 1+guesses, certain-1+rows)
+		certain, guesses = certain+len(sp.ids)-1, guesses-len(sp.ids)+1
+		decoding = append(decoding, sp)
+	}
+	e.spans = append(decoding, e.spans...)
+}
+
+// highest returns the class of the most urgent of tasks.
+func highest(tasks []*task) Class {
+	c := Background
+	for _, t := range tasks {
+		c = min(c, t.c.class)
+	}
+	return c
+}
+
+// evaluate runs the pass that plan has made.
+func (e *Engine) evaluate() (err error) {
+	if e.m.card != nil {
+		for i, t := range e.inPass {
+			sp := e.spans[i]
+			sp.err = t.g.s.run(sp)
+		}
+		return nil
+	}
+	if e.work == nil {
+		if e.work, err = e.m.workspace(); err != nil {
+			return err
+		}
+	}
+	e.batch.begin(e.m, e.work, e.spans)
+	return e.batch.run()
+}
+
+// learn notes the time and the tokens of a pass.
+func (e *Engine) learn(d time.Duration) {
+	prompts, rows := 0, 0
+	for i, sp := range e.spans {
+		if sp.err != nil {
+			return // a part of it was left out
+		}
+		rows += len(sp.ids)
+		if e.results[i].prompt {
+			prompts += len(sp.ids)
+		}
+	}
+	e.speed.pass(d, rows-prompts, prompts)
+	e.count(func(s *Stats) {
+		s.Passes++
+		s.Rows += int64(rows)
+		s.PromptTokens += int64(prompts)
+	})
+}
+
+// speed is what passes take, to tell how long a part of a prompt makes others wait.
+type speed struct {
+	without float64 // seconds of a pass without a prompt
+	token   float64 // that a token of a prompt adds; 0: none was timed
+}
+
+func (s *speed) pass(d time.Duration, generating, prompts int) {
+	t := d.Seconds()
+	switch {
+	case prompts == 0:
+		s.without = mix(s.without, t)
+	case generating > 0:
+		s.token = mix(s.token, max(0, t-s.without)/float64(prompts))
+	case prompts >= leastPart:
+		s.token = mix(s.token, t/float64(prompts))
+	}
+}
+
+func mix(mean, x float64) float64 {
+	if mean == 0 {
+		return x
+	}
+	return mean + (x-mean)/4
+}
+
+// part returns how many tokens of a prompt, at most most, take d beside others.
+func (s *speed) part(d time.Duration, most int) int {
+	if s.token == 0 {
+		return min(firstPart, most)
+	}
+	return min(max(leastPart, int(d.Seconds()/s.token)), most)
+}
