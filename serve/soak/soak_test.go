@@ -1,0 +1,349 @@
+package soak
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"autodev/infer"
+	"autodev/infer/infertest"
+	"autodev/serve"
+	"autodev/serve/registry"
+	"autodev/serve/wire"
+)
+
+const clients = 64
+
+// question is a greedy request and the answer that the model gives alone.
+type question struct {
+	prefix, suffix string
+	tokens         int
+	answer         string
+}
+
+// dialect is how a protocol asks for a fill-in and answers.
+type dialect struct {
+	path, streamPath string // the second where streams have a path of their own
+	body             func(q question, stream bool) map[string]any
+	whole            func(answer []byte) (string, error)
+	stream           func(r io.Reader) (string, error) // nil: the protocol has none
+}
+
+func duration(t *testing.T) time.Duration {
+	v := os.Getenv("AUTODEV_SOAK")
+	if v == "" {
+		if testing.Short() {
+			return 2 * time.Second
+		}
+		return 10 * time.Second
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil {
+		t.Fatalf("AUTODEV_SOAK=%s: %v", v, err)
+	}
+	return d
+}
+
+// questions draws fill-ins that begin alike in part, so that they share what is cached, and asks the model for each alone.
+func questions(t *testing.T, m *infer.Model, r *rand.Rand) []question {
+	lines := []string{"def add(a, b):\n", "    return a + b\n", "for i in range(10):\n", "    print(i)\n", "class Straße:\n", "    größe = 'é' # 日本語\n", "if self.name is None:\n", "\treturn\n"}
+	var all []question
+	for range 40 {
+		q := question{tokens: 1 + r.IntN(40)}
+		for range 1 + r.IntN(16) {
+			q.prefix += lines[r.IntN(len(lines))]
+		}
+		q.prefix = q.prefix[:len(q.prefix)-r.IntN(4)]
+		q.prefix = strings.ToValidUTF8(q.prefix, "")
+		for range r.IntN(5) {
+			q.suffix += lines[r.IntN(len(lines))]
+		}
+		res, err := m.Generate(t.Context(), infer.Request{Prompt: infer.Prompt{Prefix: q.prefix, Suffix: q.suffix}, MaxTokens: q.tokens}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.answer = res.Text
+		all = append(all, q)
+	}
+	return all
+}
+
+// soaker is the state of a run.
+type soaker struct {
+	t         *testing.T
+	url       string
+	client    *http.Client
+	questions []question
+	dialects  []dialect
+
+	answered, streamed, left, refused, turnedAway atomic.Int64
+	failures                                      atomic.Int64
+}
+
+func (s *soaker) fail(format string, args ...any) {
+	if s.failures.Add(1) <= 10 {
+		s.t.Errorf(format, args...)
+	}
+}
+
+// one does something that clients do.
+func (s *soaker) one(ctx context.Context, r *rand.Rand) {
+	q, d := s.questions[r.IntN(len(s.questions))], s.dialects[r.IntN(len(s.dialects))]
+	stream := d.stream != nil && r.IntN(2) == 0
+	body, err := json.Marshal(d.body(q, stream))
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	path := d.path
+	if stream && d.streamPath != "" {
+		path = d.streamPath
+	}
+	switch r.IntN(8) {
+	case 0:
+		s.nonsense(ctx, r, path, body)
+	case 1, 2:
+		s.leave(ctx, r, path, body)
+	default:
+		s.ask(ctx, d, path, body, q, stream)
+	}
+}
+
+func (s *soaker) post(ctx context.Context, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return s.client.Do(req)
+}
+
+// ask expects the answer that the model gives alone, or to be told when to come back.
+func (s *soaker) ask(ctx context.Context, d dialect, path string, body []byte, q question, stream bool) {
+	resp, err := s.post(ctx, path, bytes.NewReader(body))
+	if err != nil {
+		s.fail("%s: %v", path, err)
+		return
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
+		if resp.Header.Get("Retry-After") == "" {
+			s.fail("%s: %d without Retry-After", path, resp.StatusCode)
+		}
+		s.turnedAway.Add(1)
+		return
+	}
+	var text string
+	if stream && resp.StatusCode == http.StatusOK {
+		text, err = d.stream(resp.Body)
+		s.streamed.Add(1)
+	} else {
+		var answer []byte
+		if answer, err = io.ReadAll(resp.Body); err == nil {
+			text, err = d.whole(answer)
+		}
+		s.answered.Add(1)
+	}
+	if err != nil || resp.StatusCode != http.StatusOK || text != q.answer {
+		s.fail("%s, stream %v: %d %v %q, alone %q", path, stream, resp.StatusCode, err, text, q.answer)
+	}
+}
+
+// leave goes away after a moment, before or in the middle of the answer.
+func (s *soaker) leave(ctx context.Context, r *rand.Rand, path string, body []byte) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(r.IntN(20_000))*time.Microsecond)
+	defer cancel()
+	resp, err := s.post(ctx, path, bytes.NewReader(body))
+	if err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body) // it may have been quick enough
+		resp.Body.Close()
+	}
+	s.left.Add(1)
+}
+
+// nonsense sends a body that something has been done to. The server may find it good; it must not fail.
+func (s *soaker) nonsense(ctx context.Context, r *rand.Rand, path string, body []byte) {
+	b := bytes.Clone(body)
+	switch r.IntN(4) {
+	case 0:
+		b = b[:r.IntN(len(b))]
+	case 1:
+		b[r.IntN(len(b))] = byte(r.IntN(256))
+	case 2:
+		b = []byte(`{"prompt":{},"inputs":[],"input_prefix":7,"segments":"x","suffix":-1,"options":[],"parameters":3}`)
+	case 3:
+		b = bytes.Repeat([]byte("["), 10_000)
+	}
+	resp, err := s.post(ctx, path, bytes.NewReader(b))
+	if err != nil {
+		s.fail("nonsense to %s: %v", path, err)
+		return
+	}
+	answer, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if resp.StatusCode >= 500 && resp.StatusCode != http.StatusServiceUnavailable && resp.StatusCode != http.StatusNotImplemented || resp.StatusCode == http.StatusOK && len(answer) == 0 {
+		s.fail("nonsense to %s: %d %.200s", path, resp.StatusCode, answer)
+	}
+	s.refused.Add(1)
+}
+
+// settled waits for the number of goroutines to fall to most, and returns it.
+func settled(most int) int {
+	n := 0
+	for range 200 {
+		if n = runtime.NumGoroutine(); n <= most {
+			return n
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return n
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func TestSoak(t *testing.T) {
+	tok := infertest.Tokenizer(t)
+	before := runtime.NumGoroutine()
+	m, err := infer.New(infertest.Checkpoint(infertest.Config(tok.VocabSize())), tok, infer.Options{Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	s := &soaker{t: t, questions: questions(t, m, r), dialects: dialects()}
+	engine := infer.NewEngine(m, infer.EngineOptions{Concurrency: 8, Queue: 2 * clients, MaxWait: time.Minute})
+	models := registry.New(false)
+	models.Put([]wire.Model{{ID: "soak", Engine: engine}}, nil)
+	server := serve.New(models, serve.Options{Logger: slog.New(slog.DiscardHandler), Grace: time.Minute})
+	l, err := serve.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.url, s.client = "http://"+l.Addr().String(), &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, l) }()
+
+	var wg sync.WaitGroup
+	until := time.Now().Add(duration(t))
+	for c := range clients {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(3, uint64(c)))
+			for time.Now().Before(until) {
+				s.one(t.Context(), r)
+			}
+		})
+	}
+	// Memory in use, from when caches are full on.
+	var first, last uint64
+	for i := 0; time.Now().Before(until); i++ {
+		time.Sleep(time.Until(until) / 4)
+		if last = heap(); i == 0 {
+			first = last
+		}
+		if time.Until(until) < 200*time.Millisecond {
+			break
+		}
+	}
+	wg.Wait()
+	if last > first+first/2+(16<<20) {
+		t.Errorf("memory in use grew from %d to %d bytes", first, last)
+	}
+
+	// When the server stops, whoever has been let in gets the whole answer.
+	var whole, late atomic.Int64
+	for c := range clients {
+		wg.Go(func() {
+			q := s.questions[c%len(s.questions)]
+			d := s.dialects[c%len(s.dialects)]
+			body, _ := json.Marshal(d.body(q, false))
+			resp, err := s.post(t.Context(), d.path, bytes.NewReader(body))
+			if err != nil {
+				late.Add(1)
+				return
+			}
+			defer resp.Body.Close()
+			answer, err := io.ReadAll(resp.Body)
+			if resp.StatusCode == http.StatusServiceUnavailable {
+				late.Add(1)
+				return
+			}
+			text, parse := d.whole(answer)
+			if err := errors.Join(err, parse); err != nil || text != q.answer {
+				s.fail("while the server stops: %d %v %q, alone %q", resp.StatusCode, err, text, q.answer)
+			}
+			whole.Add(1)
+		})
+	}
+	time.Sleep(5 * time.Millisecond)
+	stop()
+	wg.Wait()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if whole.Load() == 0 {
+		t.Error("the server stopped before anybody was let in: the test saw nothing")
+	}
+	s.client.CloseIdleConnections()
+	closeEngine(engine)
+	m.Close()
+	if n := settled(before); n > before {
+		buf := make([]byte, 1<<20)
+		t.Errorf("%d goroutines, %d before\n%s", n, before, buf[:runtime.Stack(buf, true)])
+	}
+	t.Logf("%d whole answers and %d streams as the model gives them alone, %d clients left, %d bodies of nonsense, %d turned away; %d answers while the server stopped, %d too late; memory in use %.1f then %.1f MB",
+		s.answered.Load(), s.streamed.Load(), s.left.Load(), s.refused.Load(), s.turnedAway.Load(), whole.Load(), late.Load(), float64(first)/1e6, float64(last)/1e6)
+	if s.answered.Load() == 0 || s.streamed.Load() == 0 {
+		t.Error("nothing was answered")
+	}
+}
+
+// closeEngine ends an engine's goroutine, if it has one.
+func closeEngine(e any) {
+	if c, ok := e.(interface{ Close() }); ok {
+		c.Close()
+	}
+}
+
+// field returns a text at a path of names and indexes in JSON.
+func field(raw []byte, path ...any) (string, error) {
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return "", fmt.Errorf("%w in %.200s", err, raw)
+	}
+	for _, p := range path {
+		switch p := p.(type) {
+		case string:
+			o, _ := v.(map[string]any)
+			v = o[p]
+		case int:
+			a, _ := v.([]any)
+			if v = nil; p < len(a) {
+				v = a[p]
+			}
+		}
+	}
+	text, ok := v.(string)
+	if !ok {
+		return "", fmt.Errorf("no text at %v of %.200s", path, raw)
+	}
+	return text, nil
+}
