@@ -17,6 +17,7 @@ type language struct {
 	closes []string
 	// opens are the first words, and doing the last ones, of lines that open such a block.
 	opens, doing []string
+	slashed      bool // regular expressions stand between slashes
 	// newline says that a line with closed brackets that ends in no operator is a statement.
 	newline bool
 }
@@ -51,7 +52,7 @@ var (
 	anyLanguage = &language{closes: endWord, quotes: []quote{double, char}, follow: elseWords, opens: []string{"def"}, doing: []string{"do", "then"}}
 	python      = &language{comment: "#", style: indented, newline: true, follow: []string{"else", "elif", "except", "finally"},
 		quotes: []quote{{open: `"""`, close: `"""`, lines: true}, {open: `'''`, close: `'''`, lines: true}, double, single}}
-	ruby = &language{comment: "#", style: ended, closes: endWord, quotes: []quote{double, single},
+	ruby = &language{comment: "#", slashed: true, style: ended, closes: endWord, quotes: []quote{double, single},
 		follow: []string{"else", "elsif", "rescue", "ensure", "when", "in"}, doing: []string{"do"},
 		opens: []string{"def", "class", "module", "if", "unless", "while", "until", "for", "case", "begin"}}
 	lua = &language{comment: "--", block: [2]string{"--[[", "]]"}, style: ended, closes: []string{"end", "until"}, quotes: []quote{{open: "[[", close: "]]", lines: true, raw: true}, double, single},
@@ -65,7 +66,7 @@ var (
 		follow: []string{"else", "rescue", "catch", "after"}, doing: []string{"do"}}
 	c          = slashes(braced, double, char)
 	java       = slashes(braced, quote{open: `"""`, close: `"""`, lines: true}, double, char)
-	javascript = slashes(braced, backtick, double, single)
+	javascript = withSlashes(slashes(braced, backtick, double, single))
 	golang     = withNewline(slashes(braced, quote{open: "`", close: "`", lines: true, raw: true}, double, char))
 	kotlin     = slashes(braced, quote{open: `"""`, close: `"""`, lines: true, raw: true}, double, char)
 	php        = slashes(braced, double, single)
@@ -81,6 +82,11 @@ var (
 
 func slashes(s style, quotes ...quote) *language {
 	return &language{comment: "//", block: [2]string{"/*", "*/"}, style: s, quotes: quotes, follow: []string{"else", "catch", "finally", "while"}}
+}
+
+func withSlashes(l *language) *language {
+	l.slashed = true
+	return l
 }
 
 func withNewline(l *language) *language {

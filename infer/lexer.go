@@ -1,7 +1,6 @@
 package infer
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 )
@@ -10,11 +9,19 @@ import (
 // lines; a string or comment that goes on is remembered.
 type lexer struct {
 	lang  *language
-	stack []byte // brackets that are open: what closes them
-	until string // what ends the string or comment that goes on; "" in code
-	raw   bool   // in a string without escapes, or a comment
-	note  bool   // in a comment
-	shut  []byte // brackets that were closed and had not been opened
+	stack []bracket // brackets that are open
+	until string    // what ends the string or comment that goes on; "" in code
+	raw   bool      // in a string without escapes, or a comment
+	note  bool      // in a comment
+	nests byte      // what opens the string's bracket once more; 0: nothing does
+	depth int       // how often it has
+	shut  []bracket // brackets that were closed and had not been opened
+}
+
+// bracket is an open one, or one that closes.
+type bracket struct {
+	close  byte
+	indent int // of the line where it stands; −1 when another than the first character of that line closes it
 }
 
 // clone returns a lexer in the same state.
@@ -34,6 +41,7 @@ type lineScan struct {
 // when it closes none; where it says true, reading ends.
 func (x *lexer) line(s string, stop func(i, depth int) bool) (out lineScan) {
 	out = lineScan{lowest: len(x.stack)}
+	indent, first := indentation(s)
 	var code strings.Builder
 	defer func() { out.code = strings.TrimSpace(code.String()) }()
 	for i := 0; i < len(s); {
@@ -52,7 +60,7 @@ func (x *lexer) line(s string, stop func(i, depth int) bool) (out lineScan) {
 			i++
 			continue
 		}
-		if n, ok := x.open(s[i:]); ok {
+		if n, ok := x.open(s[i:], code.String()); ok {
 			if n == 0 {
 				break // a comment to the end of the line
 			}
@@ -64,11 +72,11 @@ func (x *lexer) line(s string, stop func(i, depth int) bool) (out lineScan) {
 		}
 		switch b {
 		case '(':
-			x.stack = append(x.stack, ')')
+			x.stack = append(x.stack, bracket{')', indent})
 		case '[':
-			x.stack = append(x.stack, ']')
+			x.stack = append(x.stack, bracket{']', indent})
 		case '{':
-			x.stack = append(x.stack, '}')
+			x.stack = append(x.stack, bracket{'}', indent})
 		case ')', ']', '}':
 			depth, ok := x.closes(b)
 			if !ok {
@@ -78,9 +86,14 @@ func (x *lexer) line(s string, stop func(i, depth int) bool) (out lineScan) {
 				return out
 			}
 			if depth < 0 {
-				x.shut = append(x.shut, b)
+				if i != first {
+					indent = -1
+				}
+				x.shut = append(x.shut, bracket{b, indent})
 				break
 			}
+			// What follows belongs to the statement that began there.
+			indent = min(indent, x.stack[depth].indent)
 			x.stack = x.stack[:depth]
 			out.lowest = min(out.lowest, depth)
 		}
@@ -94,19 +107,21 @@ func (x *lexer) line(s string, stop func(i, depth int) bool) (out lineScan) {
 // are: one of them has not been read aright.
 func (x *lexer) closes(b byte) (depth int, ok bool) {
 	last := len(x.stack) - 1
-	if last < 0 || x.stack[last] == b {
+	if last < 0 || x.stack[last].close == b {
 		return last, true
 	}
 	// What is between braces has ended with them, whatever it was.
-	if at := bytes.LastIndexByte(x.stack, b); at >= 0 && b == '}' {
-		return at, true
+	for depth = last; depth >= 0 && b == '}'; depth-- {
+		if x.stack[depth].close == b {
+			return depth, true
+		}
 	}
 	return 0, false
 }
 
-// open recognises the beginning of a comment or string, and returns its length when it goes on, the length of all of it when it ends
+// open recognises the beginning of a comment or string behind the code before it in its line, and returns its length when it goes on, the length of all of it when it ends
 // in the line, and 0 for a comment that the line ends.
-func (x *lexer) open(s string) (n int, ok bool) {
+func (x *lexer) open(s, before string) (n int, ok bool) {
 	l := x.lang
 	if b := l.block; b[0] != "" && strings.HasPrefix(s, b[0]) {
 		x.until, x.raw, x.note = b[1], true, true
@@ -114,6 +129,9 @@ func (x *lexer) open(s string) (n int, ok bool) {
 	}
 	if l.comment != "" && strings.HasPrefix(s, l.comment) || l == anyLanguage && (strings.HasPrefix(s, "//") || strings.HasPrefix(s, "# ")) {
 		return 0, true
+	}
+	if n := x.literal(s, before); n > 0 {
+		return n, true
 	}
 	for _, q := range l.quotes {
 		if !strings.HasPrefix(s, q.open) {
@@ -135,14 +153,69 @@ func (x *lexer) open(s string) (n int, ok bool) {
 	return 0, false
 }
 
+// literal returns the length of a regular expression between slashes, or of Ruby's literals with a percent sign, 0 when there is none.
+func (x *lexer) literal(s, before string) int {
+	if !x.lang.slashed || s[0] != '/' && s[0] != '%' || len(s) < 2 {
+		return 0
+	}
+	before = strings.TrimRight(before, " \t")
+	if before != "" && strings.IndexByte("(,=:[!&|?{};+<>~", before[len(before)-1]) < 0 {
+		word := before[strings.LastIndexFunc(before, func(r rune) bool { return !isWord(r) })+1:]
+		if word == "" || s[1] == ' ' || x.lang != ruby && word != "return" && word != "typeof" && word != "case" {
+			return 0
+		}
+	}
+	if s[0] == '/' {
+		class := false
+		for i := 1; i < len(s); i++ {
+			switch {
+			case s[i] == '\\':
+				i++
+			case s[i] == '[':
+				class = true
+			case s[i] == ']':
+				class = false
+			case s[i] == '/' && !class:
+				return i + 1
+			}
+		}
+		return 0
+	}
+	if x.lang != ruby {
+		return 0
+	}
+	kind := strings.TrimLeft(s[1:], "qQrwWiIxs")
+	pairs := "(){}[]<>//||!!"
+	if len(s)-len(kind) > 2 || kind == "" || strings.IndexByte(pairs, kind[0]) < 0 {
+		return 0
+	}
+	end := pairs[strings.IndexByte(pairs, kind[0])+1]
+	x.until, x.raw, x.note, x.nests, x.depth = string(end), false, false, 0, 0
+	if end != kind[0] {
+		x.nests = kind[0]
+	}
+	return len(s) - len(kind) + 1
+}
+
 // skip returns how much of s belongs to the string or comment that goes on.
 func (x *lexer) skip(s string) int {
-	end := closing(s, x.until, x.raw)
-	if end < 0 {
-		return len(s)
+	for i := 0; i < len(s); i++ {
+		switch {
+		case strings.HasPrefix(s[i:], x.until):
+			if x.depth > 0 {
+				x.depth--
+				continue
+			}
+			i += len(x.until)
+			x.until, x.note, x.nests = "", false, 0
+			return i
+		case s[i] == '\\' && !x.raw:
+			i++
+		case s[i] == x.nests && x.nests != 0:
+			x.depth++
+		}
 	}
-	x.until, x.note = "", false
-	return end
+	return len(s)
 }
 
 // closing returns the index behind end, −1 when it is not there.

@@ -122,7 +122,7 @@ func (g *blockStage) body(indent int) bool {
 		return false
 	}
 	next, n := indentation(s.next)
-	return n == len(s.next) || next < indent
+	return n == len(s.next) || next < indent || next == indent && strings.IndexByte(")]}", s.next[n]) >= 0
 }
 
 // enter starts with the block that the line before the cursor opened.
@@ -138,6 +138,10 @@ func (g *blockStage) enter(indent int) {
 // inside judges a line after the first.
 func (g *blockStage) inside(line string, indent int, complete bool) verdict {
 	code := strings.TrimLeft(line, " \t")
+	if g.site.lang.style == ended && indent <= g.base && slices.Contains(g.site.lang.closes, code) {
+		// A bracket that seems to be open was not read aright.
+		g.lex.until, g.lex.stack = "", g.lex.stack[:min(g.level, len(g.lex.stack))]
+	}
 	if g.closesOuter(code[0]) {
 		return ends
 	}
@@ -196,7 +200,7 @@ func (g *blockStage) take(line string, v verdict) verdict {
 	}
 	over := false
 	scan := g.lex.line(line, func(_, depth int) bool {
-		over = over || depth < g.site.floor
+		over = over || depth < g.site.floor && g.site.lang.style != ended
 		return over
 	})
 	if over || v == last {

@@ -122,7 +122,7 @@ func TestAutoLinesCorpus(t *testing.T) {
 			files++
 			for range min(20, len(cuts)) {
 				c := cuts[r.IntN(len(cuts))]
-				line := text[c.cursor-len(lastLine(text[:c.cursor])):c.cursor]
+				line := text[c.cursor-len(lastLine(text[:c.cursor])) : c.cursor]
 				from := strings.Contains(c.kind, " on")
 				if (!from && !blank(line)) || !blank(firstLine(text[c.end:])) || c.end-c.cursor > 4000 {
 					continue

@@ -1,6 +1,9 @@
 package infer
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // site is the place where a completion is inserted.
 type site struct {
@@ -52,23 +55,48 @@ func newSite(p Prompt) *site {
 		lines = more
 		code := s.lex.until == ""
 		scan := s.lex.line(line, nil)
-		if blank(line) {
-			continue
+		if scan.code == "" {
+			continue // blank, or a comment
 		}
 		s.prev.indent, _ = indentation(line)
 		s.prev.level, s.prev.word = scan.lowest, firstWord(scan.code)
 		s.prev.opens = (code || s.lex.until == "") && s.opens(s.lex, scan)
 	}
-	ahead := &lexer{lang: s.lang}
-	for lines := after; lines != ""; {
-		line, more, _ := strings.Cut(lines, "\n")
-		ahead.line(line, nil)
-		lines = more
-	}
+	s.floor = s.closed(after)
+	return s
+}
+
+// closed returns how many of the brackets that are open at the cursor the text after it closes, with those around them.
+func (s *site) closed(after string) int {
 	cursor := s.lex.clone()
 	cursor.line(s.head, nil)
-	s.floor = min(len(cursor.stack), len(ahead.shut))
-	return s
+	open := cursor.stack
+	ahead := &lexer{lang: s.lang}
+	ahead.line(s.rest, nil)
+	if n := len(ahead.shut); n > 0 {
+		// Of those opened in the cursor's line, the rest of the line closes the outer ones.
+		return len(open) - max(0, len(open)-len(s.lex.stack)-n)
+	}
+	_, lines, ok := strings.Cut(after, "\n")
+	for ok {
+		var line string
+		line, lines, ok = strings.Cut(lines, "\n")
+		ahead.line(line, nil)
+		if len(ahead.shut) == 0 {
+			continue
+		}
+		// The bracket that this closes was opened in a line of that indentation.
+		first := ahead.shut[0]
+		for i, b := range slices.Backward(open) {
+			if b.close == first.close && b.indent == first.indent {
+				return i + 1
+			}
+		}
+		break
+	}
+	ahead = &lexer{lang: s.lang}
+	ahead.read(after)
+	return min(len(open), len(ahead.shut))
 }
 
 // auto says what AutoLines means here.
