@@ -194,6 +194,19 @@ func elements[T any](raw json.RawMessage) ([]T, bool) {
 	return all, true
 }
 
+// Texts reads an array of strings; nil without one.
+func (f *Fields) Texts(name string) []string {
+	raw, ok := f.Get(name)
+	if !ok {
+		return nil
+	}
+	all, ok := elements[string](raw)
+	if !ok {
+		f.Wrong(name, raw, "an array of strings")
+	}
+	return all
+}
+
 // maxStops bounds the stop texts of a request.
 const maxStops = 64
 
@@ -234,7 +247,15 @@ func (f *Fields) Seed(name string) uint64 {
 	}
 	var n int64
 	if json.Unmarshal(raw, &n) != nil {
-		f.Wrong(name, raw, "a whole number of 64 bits")
+		var v float64 // 5.0
+		if json.Unmarshal(raw, &v) != nil || v != math.Trunc(v) || math.Abs(v) > 1<<53 {
+			f.Wrong(name, raw, "a whole number of 64 bits")
+			return 0
+		}
+		n = int64(v)
+	}
+	if n < 0 {
+		return NewSeed()
 	}
 	return uint64(n)
 }

@@ -16,6 +16,11 @@ type Form interface {
 
 // Reply has m's engine complete reqs and answers in the form of f, whole or as server-sent events.
 func (c *Call) Reply(m Model, reqs []infer.Request, stream bool, f Form) error {
+	return c.ReplyFramed(m, reqs, stream, SSE, f)
+}
+
+// ReplyFramed is Reply with streams in a framing of the protocol's own.
+func (c *Call) ReplyFramed(m Model, reqs []infer.Request, stream bool, framing Framing, f Form) error {
 	if !stream {
 		results, err := c.Complete(m, reqs, nil)
 		if err != nil {
@@ -25,7 +30,7 @@ func (c *Call) Reply(m Model, reqs []infer.Request, stream bool, f Form) error {
 		c.ServerTiming(results)
 		return c.JSON(f.Whole(results))
 	}
-	s := c.Stream(SSE, "")
+	s := c.Stream(framing, "")
 	send := func(events []any) error {
 		for _, e := range events {
 			if err := s.Send(e); err != nil {
