@@ -6,15 +6,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"path/filepath"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"autodev/infer"
 	"autodev/serve"
+	"autodev/serve/admin"
 	"autodev/serve/registry"
-	"autodev/serve/wire"
 )
 
 func serveCommand() *cli.Command {
@@ -22,11 +20,15 @@ func serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "serve completions over HTTP (OpenAI's /v1/completions, with suffix)",
 		Description: "Prints one line with the address when ready; logs requests, never their text, to standard error.\n" +
-			"A first interrupt lets requests under way finish, for at most ten seconds.",
+			"A first interrupt lets requests under way finish, for at most ten seconds. On Unix, SIGHUP reads the model again without dropping any.",
 		Flags: append(inferenceFlags(),
 			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to listen on; there is no authentication, so think before leaving 127.0.0.1", Value: "127.0.0.1:8000"},
 			&cli.StringFlag{Name: "name", Usage: "the model's id for clients (default: its folder's name)"},
 			&cli.IntFlag{Name: "queue", Usage: "requests that may wait for their turn", Value: 64},
+			&cli.StringSliceFlag{Name: "lora", Usage: "`NAME=FOLDER` of a PEFT LoRA adapter that is served as a model of its own, beside the model itself"},
+			&cli.StringFlag{Name: "adapters", Usage: "`FOLDER` below which adapters may be loaded by name while the server runs (POST /v1/load_lora_adapter)"},
+			&cli.BoolFlag{Name: "strict-models", Usage: "turn away requests for a model of another name, which otherwise get the one there is"},
+			linesFlag(),
 			fimOrderFlag(),
 			speculateFlag(),
 			&cli.IntFlag{Name: "prompt-cache", Usage: "`MIB` of memory for recent prompts, so that one that begins alike is not read again (-1: within 15 % of the weights, but one of the longest at least; 0: none)", Value: -1},
@@ -48,9 +50,18 @@ func serveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			lines, err := linesOf(c.String("lines"))
+			if err != nil {
+				return err
+			}
+			adapters, err := namedFolders(c.StringSlice("lora"))
+			if err != nil {
+				return err
+			}
 			return serveModel(c.Context, serveFlags{
 				inference: f,
-				listen:    c.String("listen"), name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
+				shape:     infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, lora: adapters, adapters: c.String("adapters"), strict: c.Bool("strict-models"),
+				listen: c.String("listen"), name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
 				order: order, speculate: speculate, promptCache: c.Int("prompt-cache"),
 			}, c.App.Writer, c.App.ErrWriter)
 		},
@@ -86,6 +97,10 @@ func speculation(value string) (infer.Speculate, error) {
 type serveFlags struct {
 	inference
 	listen, name, log string
+	shape             infer.Shape
+	lora              []registry.Adapter
+	adapters          string
+	strict            bool
 	queue             int
 	order             infer.Order
 	speculate         infer.Speculate
@@ -118,35 +133,24 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error 
 		return err
 	}
 	defer l.Close() // again, when the server has closed it
-	m, _, err := f.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
 	if f.name == "" {
 		f.name = modelID(f.model, f.adapter)
 	}
-	engine := infer.EngineOptions{Queue: f.queue}
-	switch {
-	case f.promptCache == 0:
-		engine.CacheBytes = -1
-	case f.promptCache > 0:
-		engine.CacheBytes = int64(f.promptCache) << 20
+	models := registry.New(f.strict)
+	defer models.Close()
+	manager, err := registry.NewManager(ctx, models, f.load)
+	if err != nil {
+		return err
 	}
-	models := registry.New(false)
-	models.Put([]wire.Model{{ID: f.name, Engine: infer.NewEngine(m, engine), Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate}}, nil)
-	s := serve.New(models, serve.Options{Logger: logger})
+	for _, a := range f.lora {
+		if err := manager.LoadAdapter(ctx, a.Name, a.Path); err != nil {
+			return err
+		}
+	}
+	defer reloadOnHangup(ctx, manager, logger)()
+	s := serve.New(models, serve.Options{Logger: logger, Protocols: append(serve.Protocols(), admin.New(manager, f.adapters))})
 	if _, err := fmt.Fprintf(out, "%s is ready at http://%s/v1\n", f.name, l.Addr()); err != nil {
 		return err
 	}
 	return s.Serve(ctx, l)
-}
-
-// modelID is how clients call a model: the names of its folder and its adapter's.
-func modelID(name, adapter string) string {
-	id := filepath.Base(filepath.Clean(modelLabel(name)))
-	if adapter != "" {
-		id += "+" + filepath.Base(filepath.Clean(adapter))
-	}
-	return id
 }

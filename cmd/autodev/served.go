@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"autodev/infer"
+	"autodev/serve/registry"
+	"autodev/serve/wire"
+)
+
+// load makes the model ready to be served.
+func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
+	m, _, err := f.open(ctx)
+	if err != nil {
+		return registry.Loaded{}, err
+	}
+	o := infer.EngineOptions{Queue: f.queue}
+	switch {
+	case f.promptCache == 0:
+		o.CacheBytes = -1
+	case f.promptCache > 0:
+		o.CacheBytes = int64(f.promptCache) << 20
+	}
+	engine := infer.NewEngine(m, o)
+	l := registry.Loaded{
+		Model: wire.Model{ID: f.name, Engine: engine, Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate, Shape: f.shape},
+		Close: func() {
+			engine.Close()
+			m.Close()
+		},
+	}
+	l.Adapters, _ = any(engine).(registry.AdapterEngine)
+	return l, nil
+}
+
+// reloader is what a hangup reloads.
+type reloader interface {
+	Reload(ctx context.Context) error
+}
+
+// reload reads the model again and logs what came of it.
+func reload(ctx context.Context, m reloader, logger *slog.Logger) {
+	began := time.Now()
+	err := m.Reload(ctx)
+	switch {
+	case logger == nil:
+	case err != nil:
+		logger.Error("reload: the model before goes on", "error", err)
+	default:
+		logger.Info("reload", "took", time.Since(began))
+	}
+}
+
+// modelID is how clients call a model: the names of its folder and its adapter's.
+func modelID(name, adapter string) string {
+	id := filepath.Base(filepath.Clean(modelLabel(name)))
+	if adapter != "" {
+		id += "+" + filepath.Base(filepath.Clean(adapter))
+	}
+	return id
+}
+
+// namedFolders reads the values of --lora.
+func namedFolders(values []string) (all []registry.Adapter, err error) {
+	for _, v := range values {
+		name, folder, ok := strings.Cut(v, "=")
+		if !ok || name == "" || folder == "" {
+			return nil, usageError("--lora %s: expected NAME=FOLDER", v)
+		}
+		all = append(all, registry.Adapter{Name: name, Path: folder})
+	}
+	return all, nil
+}
+
+func linesFlag() cli.Flag {
+	return &cli.StringFlag{Name: "lines", Usage: "how much a completion between two texts spans, unless its request says: one (the rest of the line), block (a line and the block it opens), auto (one inside a line, else block) or all", Value: "auto"}
+}
+
+// linesOf reads the value of linesFlag.
+func linesOf(value string) (infer.Lines, error) {
+	l, ok := map[string]infer.Lines{"one": infer.OneLine, "block": infer.Block, "auto": infer.AutoLines, "all": infer.AllLines}[value]
+	if !ok {
+		return 0, usageError("--lines %s: expected one, block, auto or all", value)
+	}
+	return l, nil
+}
