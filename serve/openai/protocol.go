@@ -6,13 +6,14 @@ import (
 	"autodev/serve/wire"
 )
 
-// New returns the protocol. The paths without /v1, and LM Studio's and DeepSeek's, are those that clients with a fixed idea of a base address
+// New returns the protocol. The paths without /v1, and LM Studio's, DeepSeek's and Tabby's, are those that clients with a fixed idea of a base address
 // ask for.
 func New() *wire.Protocol {
 	p := &wire.Protocol{Name: "openai", Fault: wire.OpenAIFault}
 	for _, base := range []string{"/v1", "", "/api/v0"} {
 		p.Routes = append(p.Routes,
 			wire.Route{Method: http.MethodPost, Path: base + "/completions", Handle: completions},
+			wire.Route{Method: http.MethodPost, Path: base + "/chat/completions", Handle: chat},
 			wire.Route{Method: http.MethodGet, Path: base + "/models", Handle: models},
 			wire.Route{Method: http.MethodGet, Path: base + "/models/{id...}", Handle: model},
 		)
@@ -20,5 +21,7 @@ func New() *wire.Protocol {
 	for _, path := range []string{"/beta/completions", "/v1/beta/completions"} {
 		p.Routes = append(p.Routes, wire.Route{Method: http.MethodPost, Path: path, Handle: completions})
 	}
+	// Tabby's chat is OpenAI's.
+	p.Routes = append(p.Routes, wire.Route{Method: http.MethodPost, Path: "/v1beta/chat/completions", Handle: chat})
 	return p
 }

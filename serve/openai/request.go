@@ -10,51 +10,30 @@ import (
 	"autodev/serve/wire"
 )
 
-// Defaults of POST /v1/completions. Temperature differs from OpenAI's 1: code completion wants the most probable text, and
-// the same request is to give the same answer.
-const (
-	defaultMaxTokens   = 16
-	defaultTemperature = 0
-)
+// defaultMaxTokens is OpenAI's.
+const defaultMaxTokens = 16
 
-// Limits of one request.
-const (
-	maxPrompts = 128
-	maxChoices = 128 // prompts × n
-)
+// maxPrompts bounds a request.
+const maxPrompts = 128
 
 // completionRequest is the body of POST /v1/completions.
 type completionRequest struct {
-	model        string
-	prompts      []infer.Prompt
-	n            int
-	maxTokens    int
-	sampling     infer.Sampling
-	stop         []string
-	stopIDs      []int32
-	stream       bool
-	includeUsage bool
-	echo         bool
-	logprobs     *int
-	fields       *wire.Fields // for what depends on the model
+	options
+	prompts   []infer.Prompt
+	maxTokens int
+	echo      bool
+	logprobs  *int
 }
 
 // parseCompletion reads a body. Unknown fields are ignored and null is absence, as clients of many servers need it; a field
 // of the wrong type is an error that names it.
 func parseCompletion(f *wire.Fields) (*completionRequest, error) {
 	r := &completionRequest{
-		model:     f.Text("model", ""),
-		n:         f.Whole("n", 1, 1, maxChoices),
+		options:   readOptions(f),
 		maxTokens: f.Whole("max_tokens", defaultMaxTokens, 0, math.MaxInt32),
-		sampling:  sampling(f),
-		stream:    f.Boolean("stream", false),
 		echo:      f.Boolean("echo", false),
-		stop:      f.Stops("stop"),
-		stopIDs:   f.IDs("stop_token_ids"),
 		logprobs:  logprobsField(f),
-		fields:    f,
 	}
-	r.includeUsage = includeUsage(f)
 	r.readPrompts(f)
 	if best := f.Whole("best_of", r.n, 1, maxChoices); best > r.n {
 		f.Fail(wire.BadField("best_of", "found %d, expected at most n, which is %d: choosing among more completions is not supported", best, r.n))
@@ -63,19 +42,6 @@ func parseCompletion(f *wire.Fields) (*completionRequest, error) {
 		f.Fail(wire.BadField("n", "found %d for %d prompts, expected at most %d completions in all", r.n, len(r.prompts), maxChoices))
 	}
 	return r, f.Err()
-}
-
-// sampling reads the fields that say how tokens are chosen.
-func sampling(f *wire.Fields) infer.Sampling {
-	return infer.Sampling{
-		Temperature:      f.Number("temperature", defaultTemperature),
-		TopP:             f.Number("top_p", 1),
-		TopK:             max(0, f.Whole("top_k", 0, -1, math.MaxInt32)), // −1 is how some clients say all
-		PresencePenalty:  f.Number("presence_penalty", 0),
-		FrequencyPenalty: f.Number("frequency_penalty", 0),
-		Seed:             f.Seed("seed"),
-		Bias:             f.Bias("logit_bias"),
-	}
 }
 
 // logprobsField reads how many alternatives are wanted beside each token's log-probability; nil: none of it. false is nil.
@@ -88,14 +54,6 @@ func logprobsField(f *wire.Fields) *int {
 	return &n
 }
 
-// includeUsage reads stream_options.
-func includeUsage(f *wire.Fields) bool {
-	o := f.Object("stream_options")
-	include := o.Boolean("include_usage", false)
-	f.Join("stream_options", o)
-	return include
-}
-
 // requests returns one request per choice, in the order of the choices' indexes. shape is that of completions with a suffix.
 func (r *completionRequest) requests(shape infer.Shape) ([]infer.Request, error) {
 	all := make([]infer.Request, 0, r.n*len(r.prompts))
@@ -105,14 +63,14 @@ func (r *completionRequest) requests(shape infer.Shape) ([]infer.Request, error)
 			s = shape
 		}
 		s = r.fields.Shape(s)
-		for choice := range r.n {
-			q := infer.Request{Prompt: p, MaxTokens: r.maxTokens, Sampling: r.sampling, Stop: r.stop, StopIDs: r.stopIDs, Shape: s}
-			q.Sampling.Choice = uint64(choice)
-			if r.logprobs != nil {
-				q.Logprobs, q.Top, q.PromptLogprobs = true, *r.logprobs, r.echo
-			}
-			all = append(all, q)
+		q := infer.Request{Prompt: p, MaxTokens: r.maxTokens, Shape: s}
+		if r.maxTokens == 0 && !r.echo {
+			q.Class = infer.Background // only puts the prompt into the cache
 		}
+		if r.logprobs != nil {
+			q.Logprobs, q.Top, q.PromptLogprobs = true, *r.logprobs, r.echo
+		}
+		all = append(all, r.choices(q)...)
 	}
 	return all, r.fields.Err()
 }
