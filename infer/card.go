@@ -38,18 +38,17 @@ const (
 // choice; they differ, by rounding, from those of longer ones, since kernels differ: so a prompt that was read in other parts may,
 // between two choices that are as good as equal, end in another token.
 type card struct {
-	device     *devices.Device
-	d          *cuda.Device
-	program    *program
-	rows       int // of the head's weight
-	vocab      int
-	context    int
-	chunk      int
-	store      cuda.Store
-	bytes      int64 // of the matrices
-	tokenBytes int64 // of keys and values
-	pageBytes  int64 // of all layers
-	pages      int
+	device    *devices.Device
+	d         *cuda.Device
+	program   *program
+	rows      int // of the head's weight
+	vocab     int
+	context   int
+	chunk     int
+	store     cuda.Store
+	bytes     int64 // of the matrices
+	pageBytes int64 // of all layers
+	pages     int
 
 	// What follows belongs to the device's goroutine, once the card is made.
 	at     places
@@ -226,7 +225,7 @@ func (c *card) fits(free int64) string {
 func (c *card) allocate() error {
 	_, fixed := c.place(0, c.store)
 	layers, page := c.layerPages(c.store)
-	c.pageBytes, c.tokenBytes = page, (page+cuda.PageTokens-1)/cuda.PageTokens
+	c.pageBytes = page
 	return c.d.Do(func(q *cuda.Queue) error {
 		free, _, err := q.MemInfo()
 		if err != nil {
@@ -568,15 +567,27 @@ func (c *card) hidden(row int) cuda.Ptr {
 type cardSequence struct {
 	c      *card
 	m      *Model
-	pages  []int32
-	logits []byte // pinned, between forward and park
+	held   []*block
+	pages  []int32 // of held
+	logits []byte  // pinned, between forward and park
 }
 
 func (c *card) sequence(m *Model) sequence { return &cardSequence{c: c, m: m} }
 
 func (s *cardSequence) capacity() int { return len(s.pages) * cuda.PageTokens }
 
-func (s *cardSequence) bytes() int64 { return int64(len(s.pages)) * s.c.pageBytes }
+func (s *cardSequence) blocks() []*block { return s.held }
+
+func (s *cardSequence) share(b *block) { s.add(b.hold()) }
+
+func (s *cardSequence) add(b *block) {
+	s.held, s.pages = append(s.held, b), append(s.pages, b.page)
+}
+
+func (s *cardSequence) replace(i int, b *block) {
+	s.held[i].drop()
+	s.held[i], s.pages[i] = b.hold(), b.page
+}
 
 func (s *cardSequence) reserve(n int) error {
 	c := s.c
@@ -588,20 +599,30 @@ func (s *cardSequence) reserve(n int) error {
 	}
 	if more > 0 {
 		rest := len(c.free) - more
-		s.pages = append(s.pages, c.free[rest:]...)
+		for _, page := range c.free[rest:] {
+			b := &block{home: c, page: page}
+			s.add(b.hold())
+		}
 		c.free = c.free[:rest]
 	}
 	return nil
 }
 
-func (s *cardSequence) free() {
-	s.park()
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	s.c.free = append(s.c.free, s.pages...)
-	s.pages = nil
+func (c *card) takeBack(b *block) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free = append(c.free, b.page)
 }
 
+func (s *cardSequence) free() {
+	s.park()
+	for _, b := range s.held {
+		b.drop()
+	}
+	s.held, s.pages = nil, nil
+}
+
+// park gives the memory for logits back.
 func (s *cardSequence) park() {
 	if s.logits == nil {
 		return
@@ -732,17 +753,15 @@ func (s *cardSequence) score(ctx context.Context, ids []int32, at, from int, tar
 	return err
 }
 
-// copyPrefix copies whole pages; what is behind n in the last is not used.
-func (s *cardSequence) copyPrefix(from sequence, n int) error {
-	c, other := s.c, from.(*cardSequence)
+// copyTokens copies the whole page; what is behind n in it is not used.
+func (s *cardSequence) copyTokens(i int, from *block, _ int) error {
+	c := s.c
 	layers, _ := c.layerPages(c.store)
 	return c.d.Do(func(q *cuda.Queue) error {
 		for layer, size := range layers {
 			page := func(i int32) cuda.Ptr { return c.at.cache[layer] + cuda.Ptr(int64(i)*size) }
-			for i := range pagesFor(n) {
-				if err := q.Copy(page(s.pages[i]), page(other.pages[i]), size); err != nil {
-					return err
-				}
+			if err := q.Copy(page(s.pages[i]), page(from.page), size); err != nil {
+				return err
 			}
 		}
 		return q.Sync()

@@ -134,9 +134,10 @@ func TestCardBits(t *testing.T) {
 				}
 				other := m.NewSession()
 				defer other.Close()
-				if err := other.copyPrefix(s, ids[:60]); err != nil {
+				if err := errors.Join(other.reserve(60), other.kv.copyTokens(0, s.kv.blocks()[0], 60)); err != nil {
 					t.Fatal(err)
 				}
+				other.commit(ids[:60])
 				for _, sizes := range [][]int{{1}, {8}, {3, 5, 2, 1}, {8}} {
 					for _, s := range []*Session{s, other} {
 						got := fewAtATime(t, s, ids[60:], sizes)
@@ -227,9 +228,10 @@ func TestCardCompletes(t *testing.T) {
 			}
 		}
 	}
-	if engine.cache.block != cuda.PageTokens || len(engine.cache.entries) < 2 {
-		t.Errorf("blocks of %d tokens, %d sessions kept", engine.cache.block, len(engine.cache.entries))
+	if s := engine.CacheStats(); s.Blocks < 4 || s.Bytes != int64(s.Blocks)*card.card.pageBytes || s.InUse != 0 || s.Found < 200 {
+		t.Errorf("the engine's cache: %+v", s)
 	}
+	recount(t, engine.cache)
 	drafted := 0
 	for seed := range uint64(2) {
 		req := Request{Prompt: Prompt{IDs: repeated}, MaxTokens: 14, Logprobs: true, Sampling: Sampling{Temperature: 0.8, TopP: 0.9, Seed: seed}, Speculate: SpeculateOff}

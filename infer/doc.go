@@ -19,7 +19,10 @@
 //	speculate.go guesses at the next tokens from the prompt and recent text, and how many are worth a pass
 //	generate.go  what a completion is asked for with and what it is; one made by itself
 //	generation.go a completion under way: which tokens it needs evaluated next, and what it makes of them
-//	prefix.go    sessions kept for prompts that begin alike
+//	blocks.go    the memory of keys and values, in parts that sequences share
+//	prefix.go    keys and values kept for prompts that begin alike, within a limit
+//	prefix_tree.go where those are by their tokens, and which were used least recently
+//	adapter.go   LoRA adapters
 //	engine.go    completions for many callers at a time: admission, the queue, who is turned away
 //	call.go      one call: its requests, the chunks on the way to its receiver, its results
 //	scheduler.go the goroutine that owns all passes: who takes part in the next, with how much of a prompt

@@ -60,6 +60,10 @@ type Model struct {
 	stops   []int32 // end a completion: end of text, fill-in-the-middle and separator tokens
 	masked  []int32 // never generated: control tokens that do not end a text, ids without a token
 
+	blockTokens int       // whose keys and values share a block of memory
+	blockBytes  int64     // of a block
+	spare       blockPool // the processor's
+
 	drafts speculation // what speculative decoding has learnt
 
 	mu     sync.Mutex
@@ -141,7 +145,11 @@ func build(ctx context.Context, name string, c model.Config, w Weights, tok *tok
 			return nil, fmt.Errorf("model %s: %w", name, err)
 		}
 		m.chunk, m.pass = m.card.chunk, cuda.FewRows
+		m.blockTokens, m.blockBytes = cuda.PageTokens, m.card.pageBytes
+		return m, nil
 	}
+	m.blockTokens, m.blockBytes = cpu.BlockTokens, 4*int64(newProcessor(m).words())
+	m.spare.keep(m.blocksFor(m.Context()))
 	return m, nil
 }
 

@@ -5,28 +5,40 @@ import (
 	"sync"
 )
 
-// prefixes keeps the sessions of recent calls, so that a prompt which begins like one of them is not evaluated from the start. A
-// continued session has the bits of a new one. It is safe for use by any number of goroutines.
+// prefixes keeps the keys and values of recent calls, so that a prompt which begins like one of them is not evaluated from the
+// start: whole blocks are shared, of the last one the tokens are copied. Running sequences share what they have settled. A continued
+// sequence has the bits of a new one. It is safe for use by any number of goroutines, but an entry's session is not evaluated while
+// its entry is settled or put.
 type prefixes struct {
 	m     *Model
-	limit int64 // bytes of keys and values that are kept
-	block int   // tokens whose keys and values share memory
+	open  func(*adapter) *Session
+	limit int64 // bytes of keys and values, those of running sequences included
 
 	mu      sync.Mutex
-	entries []*entry  // the latest used last
+	tree    *prefixTree
+	running map[*entry]struct{}
+	private int // blocks of running sequences that are not in the tree
+	stats   CacheStats
 	recent  [][]int32 // ends of recent completions, the latest last
 }
 
-// entry is a session, in use or idle. Its fields are guarded by prefixes.mu, the session's own by busy and readers: a busy
-// session belongs to its call, which appends to it within what it has reserved and never goes back before the first stable
-// tokens, so that whole blocks of those may be copied meanwhile; of an idle one everything may be copied; and it is not lent
-// out, and so not cut or grown, while somebody copies.
+// entry is a sequence that is running.
 type entry struct {
 	session *Session
-	busy    bool
-	stable  []int32 // the tokens that may be copied
-	readers int     // calls that are copying
-	bytes   int64
+	root    *node
+	path    []*node // what the tree has of its blocks, from the first on. Only the last may not be full
+	private int     // its other blocks
+}
+
+// CacheStats say how much prompts begin like others.
+type CacheStats struct {
+	Asked     int64 // tokens of prompts
+	Found     int64 // of them, whose keys and values were there
+	Blocks    int   // of keys and values in memory, those of running sequences included
+	Bytes     int64 // which they take
+	InUse     int64 // of them, by running sequences
+	Limit     int64 // what Bytes may become; running sequences alone may take more
+	Evictions int64 // blocks that were forgotten to make room
 }
 
 const (
@@ -37,25 +49,18 @@ const (
 )
 
 func newPrefixes(m *Model, limit int64) *prefixes {
-	p := &prefixes{m: m, limit: limit, block: 1}
-	s := m.NewSession()
-	defer s.Close()
-	// Where there is no room for a token, nothing will ever be shared.
-	if s.reserve(1) == nil {
-		p.block = s.kv.capacity()
-	}
-	return p
+	return &prefixes{m: m, open: m.newSession, limit: limit, tree: newPrefixTree(m.blockTokens), running: map[*entry]struct{}{}}
 }
 
-// defaultCacheBytes is the memory for sessions if none is given: a model that is served is to take 15 % more than its weights,
+// defaultCacheBytes is the memory for keys and values if none is given: a model that is served is to take 15 % more than its weights,
 // of which what else a request needs is taken off. But it is a full context or, where those are small, eight in at most
 // 32 MiB; and never more than eight contexts or a gigabyte.
 func defaultCacheBytes(m *Model) int64 {
-	context := m.cacheBytes(m.Context())
 	if m.card != nil {
 		return m.card.pageBytes * int64(m.card.pages)
 	}
-	least := max(context+context/32, min(8*context, 32<<20))
+	context := m.cacheBytes(m.Context())
+	least := max(context+m.blockBytes, min(8*context, 32<<20))
 	other := otherBytes + int64(m.chunk*m.program.tokenBytes())
 	return min(max(m.program.bytes()*15/100-other, least), 8*context, 1<<30)
 }
@@ -63,123 +68,188 @@ func defaultCacheBytes(m *Model) int64 {
 // otherBytes is about what serving takes beside weights, keys and values, and a chunk's scratch memory: tokenizer, program, garbage.
 const otherBytes = 80 << 20
 
-// common returns the number of tokens that a and b begin with together.
-func common(a, b []int32) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
-}
-
-// take returns a session that holds the longest known beginning of prompt, though not the whole: at least one token has to be
-// evaluated to know what follows. It has room for total tokens. The caller gives it back with put. A session most of which would
-// be lost is copied, not cut. When there is no memory for it, nothing is taken.
-func (p *prefixes) take(prompt []int32, total int) (*entry, error) {
+// take returns a sequence that holds the longest known beginning of prompt, though not the whole: at least one token has to be
+// evaluated to know what follows. It has room for total tokens. with is the adapter it is evaluated with, nil for none. The caller gives
+// it back with put. When there is no memory for it, nothing is taken.
+func (p *prefixes) take(prompt []int32, total int, with *adapter) (*entry, error) {
 	p.mu.Lock()
-	var best *entry
-	shared := 0
-	for _, e := range slices.Backward(p.entries) {
-		n := min(common(e.stable, prompt), len(prompt)-1)
-		if n > shared || n == shared && n > 0 && best.busy && !e.busy {
-			best, shared = e, n
+	defer p.mu.Unlock()
+	e := &entry{session: p.open(with), root: p.tree.root(with.kind())}
+	s := e.session
+	path, found := p.tree.find(e.root, prompt[:max(0, len(prompt)-1)])
+	p.tree.touch(path)
+	whole, rest := found/p.m.blockTokens, found%p.m.blockTokens
+	for _, n := range path[:whole] {
+		s.kv.share(n.block)
+		p.tree.use(n)
+	}
+	e.path = slices.Clone(path[:whole])
+	var from *block
+	if rest > 0 {
+		// The block is taken out of the tree, or its first tokens are copied.
+		if n := path[whole]; n.free(rest) {
+			s.kv.share(n.block)
+			p.tree.remove(n)
+		} else {
+			from = n.block.hold()
+			defer from.drop()
 		}
 	}
-	if best != nil && !best.busy && best.readers == 0 && 2*shared >= len(best.stable) {
-		best.busy, best.stable = true, nil
-		p.mu.Unlock()
-		best.session.Truncate(shared)
-		if err := best.session.reserve(total); err != nil {
-			p.put(best, false)
-			return nil, err
-		}
-		p.settle(best)
-		return best, nil
+	p.running[e] = struct{}{}
+	p.count(e, max(0, p.m.blocksFor(total)-whole))
+	p.evict()
+	err := s.reserve(total)
+	for err != nil && p.evictOne() {
+		err = s.reserve(total)
 	}
-	e := p.room(best, p.m.cacheBytes(total))
-	p.entries = append(p.entries, e)
-	var prefix []int32
-	if best != nil {
-		best.readers++
-		prefix = best.stable[:shared]
-	}
-	p.mu.Unlock()
-	err := e.session.reserve(total)
-	if best != nil {
-		if err == nil {
-			err = e.session.copyPrefix(best.session, prefix)
-		}
-		p.mu.Lock()
-		best.readers--
-		p.mu.Unlock()
+	if err == nil && from != nil {
+		err = s.kv.copyTokens(whole, from, rest)
 	}
 	if err != nil {
-		p.put(e, false)
+		p.end(e)
 		return nil, err
 	}
-	p.settle(e)
+	s.commit(prompt[:found])
+	p.stats.Asked += int64(len(prompt))
+	p.stats.Found += int64(found)
+	p.publish(e)
 	return e, nil
 }
 
-// room returns a new entry that will take the given bytes. What has to go for it goes first, the least recently used; and its
-// memory is used again. best stays. p.mu is held.
-func (p *prefixes) room(best *entry, bytes int64) *entry {
-	held := bytes
-	for _, x := range p.entries {
-		held += x.bytes
-	}
-	e := &entry{busy: true}
-	p.entries = slices.DeleteFunc(p.entries, func(x *entry) bool {
-		if x == best || x.busy || x.readers > 0 || held <= p.limit {
-			return false
-		}
-		held -= x.bytes
-		if e.session == nil {
-			e.session = x.session
-			e.session.Truncate(0)
-		} else {
-			x.session.Close()
-		}
-		return true
-	})
-	if e.session == nil {
-		e.session = p.m.NewSession()
-	}
-	return e
+// count notes how many of e's blocks are not in the tree.
+func (p *prefixes) count(e *entry, private int) {
+	p.private += private - e.private
+	e.private = private
 }
 
-// settle says that the tokens which a busy session holds now will stay until put.
+// size returns the memory of n blocks.
+func (p *prefixes) size(n int) int64 { return int64(n) * p.m.blockBytes }
+
+// evict forgets the least recently used blocks beyond the limit that no running sequence holds.
+func (p *prefixes) evict() {
+	for p.size(p.tree.nodes+p.private) > p.limit && p.evictOne() {
+	}
+}
+
+func (p *prefixes) evictOne() bool {
+	n := p.tree.oldest()
+	if n != nil {
+		p.tree.remove(n)
+		p.stats.Evictions++
+	}
+	return n != nil
+}
+
+// settle says that the tokens which e's session holds now will stay until put, so that others may begin with them.
 func (p *prefixes) settle(e *entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.stable = e.session.ids[:e.session.Len():e.session.Len()]
-	e.bytes = e.session.bytes()
+	p.publish(e)
 }
 
-// put takes a session back and forgets the least recently used idle ones beyond the limit, but for this one if it is to be kept.
-func (p *prefixes) put(e *entry, keep bool) {
-	e.session.park()
+// publish brings e's blocks into the tree. What another has brought there before is used in place of e's own.
+func (p *prefixes) publish(e *entry) {
+	t, s := p.tree, e.session
+	if e.root == nil {
+		return
+	}
+	blocks := s.kv.blocks()
+	if k := len(e.path) - 1; k >= 0 && len(e.path[k].tokens) < t.full {
+		n := e.path[k]
+		if k*t.full+len(n.tokens) == s.Len() {
+			return
+		}
+		t.remove(n) // and comes back with more tokens
+		e.path = e.path[:k]
+	}
+	for i := len(e.path); i*t.full < s.Len(); i++ {
+		parent := e.root
+		if i > 0 {
+			parent = e.path[i-1]
+		}
+		tokens := s.ids[i*t.full : min((i+1)*t.full, s.Len())]
+		at, found := parent.search(tokens)
+		var n *node
+		switch {
+		case found && len(tokens) == t.full:
+			n = parent.children[at]
+			if n.block != blocks[i] {
+				s.kv.replace(i, n.block)
+			}
+		case at < len(parent.children) && common(parent.children[at].tokens, tokens) == len(tokens):
+			// Another has these tokens and, it may be, more.
+		default:
+			n = t.insert(parent, at, tokens, blocks[i])
+			for ; at > 0; at-- {
+				less := parent.children[at-1]
+				if less.users > 0 || common(less.tokens, tokens) < len(less.tokens) {
+					break
+				}
+				t.remove(less)
+			}
+		}
+		if n == nil {
+			break
+		}
+		t.use(n)
+		e.path = append(e.path, n)
+	}
+	t.touch(e.path)
+	p.count(e, len(blocks)-len(e.path))
+}
+
+// put takes a sequence back. What is beyond the limit is forgotten, unless more says that another call with the same prompt follows at once.
+func (p *prefixes) put(e *entry, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.busy = false
-	e.stable = e.session.ids[:e.session.Len():e.session.Len()]
-	e.bytes = e.session.bytes()
-	i := slices.Index(p.entries, e)
-	p.entries = append(slices.Delete(p.entries, i, i+1), e)
-	var held int64
-	for _, x := range p.entries {
-		held += x.bytes
+	p.publish(e)
+	p.end(e)
+	if !more {
+		p.evict()
 	}
-	p.entries = slices.DeleteFunc(p.entries, func(x *entry) bool {
-		if x.busy || x.readers > 0 || keep && x == e || held <= p.limit && len(x.stable) > 0 {
-			return false
+	if p.m.card == nil {
+		p.m.spare.keep(int(max(0, p.limit/max(1, p.m.blockBytes)-int64(p.tree.nodes+p.private))))
+	}
+}
+
+// end forgets that e is running, and frees its session.
+func (p *prefixes) end(e *entry) {
+	for _, n := range e.path {
+		p.tree.leave(n)
+	}
+	e.path = nil
+	p.count(e, 0)
+	delete(p.running, e)
+	e.session.Close()
+}
+
+// forget removes what was evaluated with an adapter. Sequences that still run with it share nothing from now on.
+func (p *prefixes) forget(with *adapter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	root := p.tree.roots[with.kind()]
+	if root == nil {
+		return
+	}
+	for e := range p.running {
+		if e.root == root {
+			p.count(e, len(e.session.kv.blocks()))
+			e.root, e.path = nil, nil
 		}
-		held -= x.bytes
-		x.session.Close()
-		return true
-	})
+	}
+	p.tree.removeRoot(with.kind())
+}
+
+// CacheStats returns what the cache of keys and values holds and has found.
+func (e *Engine) CacheStats() CacheStats { return e.cache.read() }
+
+func (p *prefixes) read() CacheStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stats
+	s.Blocks = p.tree.nodes + p.private
+	s.Bytes, s.InUse, s.Limit = p.size(s.Blocks), p.size(p.tree.pinned+p.private), p.limit
+	return s
 }
 
 // remember adds a completion to those that the next may repeat.
@@ -207,26 +277,21 @@ func (p *prefixes) texts() [][]int32 {
 	return slices.Clone(p.recent)
 }
 
-// bytes returns the memory of all sessions, in use and idle.
-func (p *prefixes) bytes() (n int64) {
+// bytes returns the memory of all keys and values, those of running sequences included.
+func (p *prefixes) bytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, e := range p.entries {
-		n += e.bytes
-	}
-	return n
+	return p.size(p.tree.nodes + p.private)
 }
 
-// clear forgets everything that is idle.
+// clear forgets everything that no running sequence holds.
 func (p *prefixes) clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.entries = slices.DeleteFunc(p.entries, func(e *entry) bool {
-		if e.busy || e.readers > 0 {
-			return false
-		}
-		e.session.Close()
-		return true
-	})
+	for n := p.tree.oldest(); n != nil; n = p.tree.oldest() {
+		p.tree.remove(n)
+	}
+	p.m.spare.keep(0)
+	p.m.spare.keep(p.m.blocksFor(p.m.Context()))
 	p.recent = nil
 }

@@ -66,15 +66,9 @@ func TestPrefixBitEqual(t *testing.T) {
 				t.Fatalf("%d of %d tokens cached with a limit of %d", got.Cached, len(p), limit)
 			}
 			reused += got.Cached
-			var held int64
-			for _, x := range e.cache.entries {
-				if x.busy || x.readers != 0 || x.session.kv.(*processor).work != nil {
-					t.Fatal("a session was not given back")
-				}
-				held += x.session.bytes()
-			}
-			if held > max(0, limit) {
-				t.Fatalf("%d bytes held, expected at most %d", held, limit)
+			recount(t, e.cache)
+			if s := e.CacheStats(); s.Bytes > max(0, limit) || s.InUse != 0 {
+				t.Fatalf("held: %+v", s)
 			}
 		}
 	})
@@ -83,12 +77,13 @@ func TestPrefixBitEqual(t *testing.T) {
 	}
 }
 
-// TestPrefixChoice: the longest beginning is continued; what would lose most of a session copies it; an exact repeat evaluates one
-// token; a prompt for no tokens warms the cache; the choices of one prompt evaluate it once even when nothing is kept.
+// TestPrefixChoice: the longest beginning is continued, in whichever call it was evaluated; an exact repeat evaluates one token; a
+// prompt for no tokens warms the cache; what is rewritten in place is not there twice; the choices of one prompt evaluate it
+// once even when nothing is kept.
 func TestPrefixChoice(t *testing.T) {
 	m := randomModel(t, nil, 1)
 	r := rand.New(rand.NewPCG(2, 2))
-	a, b := randomIDs(r, m.vocab, 200), randomIDs(r, m.vocab, 200)
+	a, b := randomIDs(r, m.vocab, 200), randomIDs(r, m.vocab, 400)
 	e := NewEngine(m, EngineOptions{})
 	ask := func(e *Engine, ids []int32, n int) int {
 		t.Helper()
@@ -101,15 +96,20 @@ func TestPrefixChoice(t *testing.T) {
 	}{
 		{a, 0, 0, 1},   // warms
 		{a, 4, 199, 1}, // continues
-		{b, 4, 0, 2},
-		{a, 4, 199, 2},
-		{slices.Concat(a[:150], b[:10]), 4, 150, 2}, // cuts a
-		{slices.Concat(a[:40], b[:100]), 4, 40, 3},  // copies
-		{slices.Concat(a[:150], b[:9]), 4, 158, 3},
-		{b, 4, 199, 3},
+		{b, 4, 0, 3},
+		{a, 4, 199, 3},
+		{slices.Concat(a[:150], b[:10]), 4, 150, 3}, // a's end is lost
+		{slices.Concat(a[:40], b[:100]), 4, 40, 4},  // copies
+		{slices.Concat(a[:150], b[:9]), 4, 158, 4},
+		{b, 4, 399, 4},
+		{slices.Concat(b[:300], a[:100]), 4, 300, 5}, // shares a block, copies of the next
+		{slices.Concat(b[:255], a, a[:9]), 4, 255, 7},
+		{slices.Concat(b[:256], a[:9]), 4, 256, 8},
+		{b, 4, 399, 8},
 	} {
-		if n := ask(e, c.ids, c.n); n != c.cached || len(e.cache.entries) != c.held {
-			t.Errorf("call %d: %d tokens cached, %d sessions held; expected %d and %d", i, n, len(e.cache.entries), c.cached, c.held)
+		n := ask(e, c.ids, c.n)
+		if s := e.CacheStats(); n != c.cached || s.Blocks != c.held {
+			t.Errorf("call %d: %d tokens cached, %d blocks held; expected %d and %d", i, n, s.Blocks, c.cached, c.held)
 		}
 	}
 	none := NewEngine(m, EngineOptions{CacheBytes: -1})
@@ -130,8 +130,8 @@ func TestPrefixChoice(t *testing.T) {
 			t.Errorf("choice %d: %d tokens cached, expected all but one", i, res.Cached)
 		}
 	}
-	if len(none.cache.entries) != 0 {
-		t.Errorf("%d sessions held, expected none", len(none.cache.entries))
+	if s := none.CacheStats(); s.Blocks != 0 || len(m.spare.idle) != 0 {
+		t.Errorf("%d blocks held and %d kept, expected none", s.Blocks, len(m.spare.idle))
 	}
 }
 
@@ -197,10 +197,9 @@ func TestPrefixTogether(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		for _, x := range e.cache.entries {
-			if x.busy || x.readers != 0 {
-				t.Error("a session was not given back")
-			}
+		recount(t, e.cache)
+		if s := e.CacheStats(); s.InUse != 0 || s.Bytes > s.Limit {
+			t.Errorf("afterwards: %+v", s)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 type processor struct {
 	m    *Model
 	kv   []*cpu.Cache // by layer
+	held []*block     // whose parts are the caches' blocks
 	work *workspace   // nil between park and the next use
 
 	// What a pass over this sequence alone takes.
@@ -31,30 +32,52 @@ func newProcessor(m *Model) *processor {
 	return s
 }
 
-func (s *processor) reserve(n int) error {
+// words returns the size of a block.
+func (s *processor) words() (n int) {
 	for _, c := range s.kv {
-		c.Grow(n)
-	}
-	return nil
-}
-
-func (s *processor) capacity() int {
-	if len(s.kv) == 0 {
-		return s.m.Context()
-	}
-	return s.kv[0].Capacity()
-}
-
-func (s *processor) bytes() (n int64) {
-	for _, c := range s.kv {
-		n += int64(c.Bytes())
+		n += c.BlockWords()
 	}
 	return n
 }
 
-func (s *processor) copyPrefix(from sequence, n int) error {
-	for i := range s.kv {
-		s.kv[i].CopyPrefix(from.(*processor).kv[i], n)
+func (s *processor) reserve(n int) error {
+	for s.capacity() < n {
+		s.add(s.m.spare.get(s.words()))
+	}
+	return nil
+}
+
+func (s *processor) capacity() int { return len(s.held) * cpu.BlockTokens }
+
+func (s *processor) blocks() []*block { return s.held }
+
+func (s *processor) share(b *block) { s.add(b.hold()) }
+
+// add puts the tokens of a block, which the sequence holds from now on, behind those it has.
+func (s *processor) add(b *block) {
+	at := 0
+	for _, c := range s.kv {
+		c.Add(b.words[at:][:c.BlockWords()])
+		at += c.BlockWords()
+	}
+	s.held = append(s.held, b)
+}
+
+func (s *processor) replace(i int, b *block) {
+	at := 0
+	for _, c := range s.kv {
+		c.Replace(i, b.words[at:][:c.BlockWords()])
+		at += c.BlockWords()
+	}
+	s.held[i].drop()
+	s.held[i] = b.hold()
+}
+
+func (s *processor) copyTokens(i int, from *block, n int) error {
+	at := 0
+	for _, c := range s.kv {
+		c.CopyTokens(i, from.words[at:][:c.BlockWords()], n)
+		at += c.BlockWords()
 	}
 	return nil
 }
@@ -66,14 +89,12 @@ func (s *processor) park() {
 	}
 }
 
-func (s *processor) free() { s.park() }
-
-// tokenBytes returns the memory of a token's keys and values.
-func (s *processor) tokenBytes() (n int64) {
-	for _, c := range s.kv {
-		n += int64(c.BytesPerToken())
+func (s *processor) free() {
+	s.park()
+	for _, b := range s.held {
+		b.drop()
 	}
-	return n
+	s.kv, s.held = nil, nil
 }
 
 // scratch sees to it that there is scratch memory.

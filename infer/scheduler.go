@@ -181,11 +181,7 @@ func (e *Engine) schedule() (begin []*task) {
 
 // need returns the memory of a task's keys and values.
 func (e *Engine) need(t *task) int64 {
-	n := e.total(t)
-	if e.m.card != nil {
-		return int64(pagesFor(n)) * e.m.card.pageBytes
-	}
-	return e.m.cacheBytes(n)
+	return e.m.cacheBytes(e.total(t))
 }
 
 // total returns the longest that a task's sequence can become.
@@ -216,7 +212,7 @@ func (e *Engine) start(t *task) {
 	}
 	over := false
 	err := guarded(func() (err error) {
-		if t.entry, err = e.cache.take(prompt, e.total(t)); err != nil {
+		if t.entry, err = e.cache.take(prompt, e.total(t), nil); err != nil {
 			return err
 		}
 		t.j.recent, t.j.prefill = e.cache.texts(), e.o.CacheBytes > 0

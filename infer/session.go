@@ -19,9 +19,10 @@ func (e *ContextError) Error() string {
 // Session is one sequence of tokens with its keys and values. It is for one goroutine at a time; Close gives its memory back to
 // the model.
 type Session struct {
-	m   *Model
-	kv  sequence
-	ids []int32 // its tokens
+	m    *Model
+	kv   sequence
+	ids  []int32  // its tokens
+	with *adapter // nil: none
 }
 
 // sequence is the device's part of a Session: the keys and values of its tokens, and what evaluates more of them. The processor
@@ -40,29 +41,30 @@ type sequence interface {
 	extend(ctx context.Context, ids []int32, at, from int, visit func(first, n int, logits []float32) error) error
 	// score is forward, and sets nll[i] to −ln p(targets[i]) after ids[from+i], to the end of ids.
 	score(ctx context.Context, ids []int32, at, from int, targets []int32, nll []float64) error
-	// copyPrefix copies the keys and values of the first n tokens of another sequence of the same model.
-	copyPrefix(from sequence, n int) error
-	// bytes returns the memory of keys and values that are reserved.
-	bytes() int64
-	// park gives back what is needed only from one forward to the next.
-	park()
+	// blocks returns what holds the keys and values: block i those of the tokens from i·Model.blockTokens on.
+	blocks() []*block
+	// share makes room for the tokens of b, which it holds from now on, behind those there is room for.
+	share(b *block)
+	// replace puts b, which holds the same keys and values, in the place of block i.
+	replace(i int, b *block)
+	// copyTokens makes the first n tokens of block i those of from.
+	copyTokens(i int, from *block, n int) error
 	// free gives back everything.
 	free()
 }
 
 // NewSession returns an empty sequence.
-func (m *Model) NewSession() *Session {
+func (m *Model) NewSession() *Session { return m.newSession(nil) }
+
+func (m *Model) newSession(with *adapter) *Session {
 	if m.card != nil {
-		return &Session{m: m, kv: m.card.sequence(m)}
+		return &Session{m: m, kv: m.card.sequence(m), with: with}
 	}
-	return &Session{m: m, kv: newProcessor(m)}
+	return &Session{m: m, kv: newProcessor(m), with: with}
 }
 
 // Close ends the session, which must not be used afterwards.
 func (s *Session) Close() { s.kv.free() }
-
-// park gives the scratch memory back; the tokens and their keys and values stay.
-func (s *Session) park() { s.kv.park() }
 
 // Len returns the number of tokens in the sequence.
 func (s *Session) Len() int { return len(s.ids) }
@@ -70,30 +72,6 @@ func (s *Session) Len() int { return len(s.ids) }
 // Truncate forgets all tokens from the n-th on.
 func (s *Session) Truncate(n int) {
 	s.ids = s.ids[:max(0, min(s.Len(), n))]
-}
-
-// copyPrefix makes s, which is empty, the sequence ids, which from begins with, by copying their keys and values. Of from it
-// reads nothing else, so that from may meanwhile be appended to within what it has reserved.
-func (s *Session) copyPrefix(from *Session, ids []int32) error {
-	if err := s.reserve(len(ids)); err != nil {
-		return err
-	}
-	if err := s.kv.copyPrefix(from.kv, len(ids)); err != nil {
-		return err
-	}
-	s.commit(ids)
-	return nil
-}
-
-// bytes returns the memory that the session holds.
-func (s *Session) bytes() int64 { return 4*int64(cap(s.ids)) + s.kv.bytes() }
-
-// cacheBytes returns the memory of the keys and values of n tokens.
-func (m *Model) cacheBytes(n int) int64 {
-	if m.card != nil {
-		return int64(n) * m.card.tokenBytes
-	}
-	return int64(n) * newProcessor(m).tokenBytes()
 }
 
 // Append adds ids to the sequence and returns the logits [vocabulary] after the last of them, which are valid until the next

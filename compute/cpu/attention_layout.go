@@ -187,7 +187,7 @@ func (l layout) putOne(keys, values []uint32, u int, k, v []float32) {
 			at[(c/2+i)*attend.Panel] = w
 		}
 		attend.Round(pairs[:(n+1)/2], v[c:][:n])
-		// The upper halves are written alone: the lower may be read meanwhile (Cache.CopyPrefix).
+		// The upper halves are written alone: the lower may be read meanwhile (Cache.CopyTokens).
 		to := values[c*keyBlock/2+u/2*attend.Panel:][:n]
 		if u%2 == 1 {
 			upper := halves(to)

@@ -1,0 +1,320 @@
+package infer
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"autodev/model"
+)
+
+// recount checks the cache's account of its blocks by counting them, and the order of its tree.
+func recount(t interface {
+	Helper()
+	Errorf(string, ...any)
+}, p *prefixes) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	holders, users := map[*block]int32{}, map[*node]int{}
+	private := 0
+	for e := range p.running {
+		blocks := e.session.kv.blocks()
+		for i, b := range blocks {
+			holders[b]++
+			if i < len(e.path) && e.path[i].block != b {
+				t.Errorf("block %d of a running sequence is not that of its node", i)
+			}
+		}
+		for _, n := range e.path {
+			users[n]++
+		}
+		if e.private != len(blocks)-len(e.path) {
+			t.Errorf("a running sequence has %d of %d blocks in the tree and %d others", len(e.path), len(blocks), e.private)
+		}
+		private += e.private
+	}
+	nodes, pinned := 0, 0
+	var walk func(n *node, depth int)
+	walk = func(n *node, depth int) {
+		if !slices.IsSortedFunc(n.children, func(a, b *node) int { return slices.Compare(a.tokens, b.tokens) }) {
+			t.Errorf("the children of a node are in no order")
+		}
+		for i, c := range n.children {
+			if i > 0 && slices.Equal(c.tokens, n.children[i-1].tokens) {
+				t.Errorf("a block is there twice: %v", c.tokens)
+			}
+			if len(c.tokens) == 0 || len(c.tokens) > p.tree.full || len(c.tokens) < p.tree.full && len(c.children) > 0 || c.parent != n {
+				t.Errorf("a node of %d tokens with %d children", len(c.tokens), len(c.children))
+			}
+			if holders[c.block]++; c.users != users[c] {
+				t.Errorf("a node has %d users, expected %d", c.users, users[c])
+			}
+			nodes++
+			if c.users > 0 {
+				pinned++
+			}
+			walk(c, depth+1)
+		}
+	}
+	for _, r := range p.tree.roots {
+		walk(r, 0)
+	}
+	for b, n := range holders {
+		if b.holders.Load() != n {
+			t.Errorf("a block has %d holders, expected %d", b.holders.Load(), n)
+		}
+	}
+	if nodes != p.tree.nodes || nodes != p.tree.recent.Len() || pinned != p.tree.pinned || private != p.private || nodes+private < len(holders) {
+		t.Errorf("%d nodes (%d in order), %d in use, %d blocks beside; counted %d, %d, %d and %d blocks",
+			p.tree.nodes, p.tree.recent.Len(), p.tree.pinned, p.private, nodes, pinned, private, len(holders))
+	}
+}
+
+// letters is a sequence whose keys and values are the tokens themselves, in blocks of four.
+type letters struct {
+	sequence
+	home *blockCount
+	held []*block
+}
+
+const mostBlocks = 25
+
+// blockCount counts the blocks that somebody holds.
+type blockCount struct{ blocks int }
+
+func (h *blockCount) takeBack(b *block) {
+	h.blocks--
+	b.words = nil // whoever reads it yet is mistaken
+}
+
+func (s *letters) blocks() []*block { return s.held }
+func (s *letters) capacity() int    { return 4 * len(s.held) }
+func (s *letters) share(b *block)   { s.held = append(s.held, b.hold()) }
+func (s *letters) reserve(n int) error {
+	for s.capacity() < n {
+		if s.home.blocks == mostBlocks {
+			return fmt.Errorf("no room")
+		}
+		s.home.blocks++
+		b := &block{home: s.home, words: make([]uint32, 4)}
+		s.held = append(s.held, b.hold())
+	}
+	return nil
+}
+func (s *letters) replace(i int, b *block) {
+	s.held[i].drop()
+	s.held[i] = b.hold()
+}
+func (s *letters) copyTokens(i int, from *block, n int) error {
+	copy(s.held[i].words, from.words[:n])
+	return nil
+}
+func (s *letters) free() {
+	for _, b := range s.held {
+		b.drop()
+	}
+	s.held = nil
+}
+
+// write evaluates a token.
+func (s *letters) write(at int, id int32) { s.held[at/4].words[at%4] = uint32(id) }
+
+// TestPrefixTree: of any mix of running sequences, the tokens that a new one begins with are the longest beginning that is known, and
+// are what it finds in its blocks, whatever the others do; no block is lost, forgotten in use, or there beyond the limit but in
+// use.
+func TestPrefixTree(t *testing.T) {
+	shared, rewritten, evicted, refused := 0, 0, int64(0), 0
+	rapid.Check(t, func(t *rapid.T) {
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		home := &blockCount{}
+		m := &Model{blockTokens: 4, blockBytes: 16}
+		m.config = model.Config{Positions: 40}
+		limit := rapid.SampledFrom([]int64{0, 16, 100, 400, 10000}).Draw(t, "limit")
+		p := newPrefixes(m, limit)
+		p.open = func(with *adapter) *Session { return &Session{m: m, kv: &letters{home: home}, with: with} }
+		adapters := []*adapter{nil, {generation: 1}, {generation: 2}}
+		var running []*entry
+		settled := map[*entry]int{}
+		ids := func(n int) []int32 {
+			return randomIDs(r, 2, n)
+		}
+		bases := [][]int32{ids(20), ids(20)}
+		extend := func(e *entry, more []int32) {
+			more = more[:min(len(more), e.session.kv.capacity()-e.session.Len())]
+			for i, id := range more {
+				e.session.kv.(*letters).write(e.session.Len()+i, id)
+			}
+			e.session.commit(more)
+		}
+		check := func() {
+			recount(t, p)
+			for _, e := range running {
+				for i, id := range e.session.ids {
+					if got := e.session.kv.blocks()[i/4].words[i%4]; got != uint32(id) {
+						t.Fatalf("token %d of %v is %d", i, e.session.ids, got)
+					}
+				}
+			}
+			if n := p.tree.nodes + p.private; n < home.blocks {
+				t.Fatalf("%d blocks, %d are accounted for", home.blocks, n)
+			}
+		}
+		for range 150 {
+			i := 0
+			if len(running) > 0 {
+				i = r.IntN(len(running))
+			}
+			switch what := r.IntN(40); {
+			case what < 12 && len(running) < 5 || len(running) == 0:
+				prompt := slices.Concat(bases[r.IntN(2)][:r.IntN(21)], ids(r.IntN(4)))
+				with := adapters[max(0, r.IntN(6)-3)]
+				total := len(prompt) + r.IntN(13)
+				want := longestKnown(p, with, prompt)
+				inUse := p.tree.pinned + p.private
+				e, err := p.take(prompt, total, with)
+				if err != nil {
+					// One block may be what was to be copied.
+					if refused++; inUse+m.blocksFor(total)+1 <= mostBlocks {
+						t.Fatalf("refused with %d blocks in use", inUse)
+					}
+					break
+				}
+				if got := e.session.Len(); got != want || !slices.Equal(e.session.ids, prompt[:got]) {
+					t.Fatalf("prompt %v: %v is known, expected %d", prompt, e.session.ids, want)
+				}
+				shared += e.session.Len() / 4
+				running = append(running, e)
+				settled[e] = e.session.Len()
+				extend(e, prompt[e.session.Len():])
+			case what < 20:
+				extend(running[i], ids(r.IntN(10)))
+			case what < 23:
+				e := running[i]
+				e.session.Truncate(max(settled[e], e.session.Len()-3))
+			case what < 28:
+				before := slices.Clone(running[i].session.kv.blocks())
+				p.settle(running[i])
+				settled[running[i]] = running[i].session.Len()
+				if !slices.Equal(before, running[i].session.kv.blocks()) {
+					rewritten++
+				}
+			case what < 39:
+				p.put(running[i], false)
+				running = slices.Delete(running, i, i+1)
+				if s := p.read(); s.Bytes > s.Limit && p.tree.nodes != p.tree.pinned {
+					t.Fatalf("beyond the limit: %+v", s)
+				}
+			default:
+				p.forget(adapters[1+r.IntN(2)])
+			}
+			check()
+		}
+		for _, e := range running {
+			p.put(e, false)
+		}
+		running = nil
+		check()
+		s := p.read()
+		if s.InUse != 0 || s.Bytes > limit || s.Blocks != home.blocks {
+			t.Fatalf("in the end %d blocks: %+v", home.blocks, s)
+		}
+		evicted += s.Evictions
+		p.limit = 0
+		p.evict()
+		if home.blocks != 0 {
+			t.Fatalf("%d blocks are held when all is forgotten", home.blocks)
+		}
+	})
+	if shared == 0 || rewritten == 0 || evicted == 0 || refused == 0 {
+		t.Errorf("%d blocks shared, %d times another's taken, %d evicted, %d refused", shared, rewritten, evicted, refused)
+	}
+}
+
+// longestKnown returns how many tokens of prompt but the last are those of a path in the tree.
+func longestKnown(p *prefixes, with *adapter, prompt []int32) (most int) {
+	if len(prompt) == 0 {
+		return 0
+	}
+	prompt = prompt[:len(prompt)-1]
+	var walk func(n *node, before []int32)
+	walk = func(n *node, before []int32) {
+		for _, c := range n.children {
+			all := slices.Concat(before, c.tokens)
+			most = max(most, common(all, prompt))
+			walk(c, all)
+		}
+	}
+	if r := p.tree.roots[with.kind()]; r != nil {
+		walk(r, nil)
+	}
+	return most
+}
+
+// TestPrefixKnown: every beginning of every prompt and its completion is known afterwards, whatever else was asked, as long as nothing
+// is forgotten and no call rewrites the end of another.
+func TestPrefixKnown(t *testing.T) {
+	m := randomModel(t, func(c *model.Config) { c.Positions, c.Layers, c.Embed, c.Inner = 900, 1, 16, 16 }, 1)
+	e := NewEngine(m, EngineOptions{CacheBytes: 1 << 30})
+	r := rand.New(rand.NewPCG(3, 1))
+	file := randomIDs(r, m.vocab, 700)
+	var texts [][]int32
+	for _, n := range []int{700, 650, 300, 520, 90} {
+		p := slices.Concat(file[:n], randomIDs(r, m.vocab, 40))
+		texts = append(texts, slices.Concat(p, completed(t, e, Request{Prompt: Prompt{IDs: p}, MaxTokens: 30}).IDs))
+	}
+	for _, text := range texts {
+		// The last token was generated, not evaluated. The longest beginning comes first: while it runs, none takes its end away.
+		for _, n := range []int{len(text) - 1, 513, 512, 511, 257, 256, 255, 89, 2, 1} {
+			if n >= len(text) {
+				continue
+			}
+			entry, err := e.cache.take(slices.Concat(text[:n], []int32{0}), n+1, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := entry.session.Len(); got != n {
+				t.Errorf("%d of %d tokens are known", got, n)
+			}
+			defer e.cache.put(entry, true)
+		}
+	}
+}
+
+// TestPrefixPublished: a call finds what another has evaluated of the same prompt before that is over.
+func TestPrefixPublished(t *testing.T) {
+	m := randomModel(t, func(c *model.Config) { c.Positions = 900 }, 2)
+	e := NewEngine(m, EngineOptions{CacheBytes: -1})
+	ids := randomIDs(rand.New(rand.NewPCG(4, 4)), m.vocab, 600)
+	want, err := m.Generate(t.Context(), Request{Prompt: Prompt{IDs: ids}, MaxTokens: 8, Logprobs: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := e.cache.take(ids, 620, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{200, 512, 590} {
+		if _, err := first.session.Append(context.Background(), ids[first.session.Len():n]); err != nil {
+			t.Fatal(err)
+		}
+		e.cache.settle(first)
+		before := e.CacheStats().Blocks
+		got := completed(t, e, Request{Prompt: Prompt{IDs: ids}, MaxTokens: 8, Logprobs: true})
+		if got.Cached != n || !sameCompletion(got, want) {
+			t.Errorf("%d tokens are settled, %d found", n, got.Cached)
+		}
+		recount(t, e.cache)
+		if after := e.CacheStats().Blocks; after != before {
+			t.Errorf("%d blocks before a call that is over, %d after", before, after)
+		}
+	}
+	e.cache.put(first, false)
+	if s := e.CacheStats(); s.Blocks != 0 {
+		t.Errorf("%d blocks held", s.Blocks)
+	}
+}
