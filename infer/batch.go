@@ -36,7 +36,8 @@ func (s *span) wanted() int {
 type spanAdapter interface {
 	// adapts says whether it adds anything to products with w.
 	adapts(w *matrix) bool
-	// add adds its part for x [n, w.in] to y [n, w.out], which hold products with w. A row's bits must not depend on n.
+	// add adds its part for x [n, w.in] to y [n, w.out], where the products with w are, before an activation. A row's bits must not depend
+	// on n.
 	add(w *matrix, y, x []float32, n int)
 }
 
@@ -176,34 +177,29 @@ func (st *step) embed(row []float32, id int32, position int) {
 	vec.Add(row, row, st.positions[position*len(row):][:len(row)])
 }
 
-// linear computes a product and what follows it.
+// linear computes a product and what follows it. What an adapter adds comes before an activation, so that this is a step of its own
+// then, which changes no bit of other rows, and after what else is added.
 func (b *batch) linear(st *step, out, x, y []float32) {
+	adapted := func(s *span) bool { return s.adapter != nil && s.adapter.adapts(st.weight) }
+	any := slices.ContainsFunc(b.spans, adapted)
 	e := epilogue{bias: st.bias, base: y}
-	if st.fused {
+	if st.fused && !any {
 		e.then = activation(st.act)
 	}
-	if !slices.ContainsFunc(b.spans, func(s *span) bool { return s.adapter != nil && s.adapter.adapts(st.weight) }) {
-		b.product(st, out, x, e)
+	b.product(st, out, x, e)
+	if !any {
 		return
 	}
-	// What adapters add comes before what follows the product. Out may hold the rows that are to be added.
-	sum := b.w.unfused(len(out))
-	b.product(st, sum, x, epilogue{bias: st.bias})
 	first, in, width := 0, st.weight.in, st.weight.out
 	for _, s := range b.spans {
 		n := len(s.ids)
-		if s.adapter != nil && s.adapter.adapts(st.weight) {
-			s.adapter.add(st.weight, sum[first*width:][:n*width], x[first*in:][:n*in], n)
+		if adapted(s) {
+			s.adapter.add(st.weight, out[first*width:][:n*width], x[first*in:][:n*in], n)
 		}
 		first += n
 	}
-	switch {
-	case st.fused:
-		b.m.kernels.Activation(out, sum, st.act)
-	case y != nil:
-		b.m.kernels.Add(out, sum, y)
-	default:
-		copy(out, sum)
+	if st.fused {
+		b.m.kernels.Activation(out, out, st.act)
 	}
 }
 
@@ -340,5 +336,5 @@ func (m *Model) rowsPerLook(operations int, f *form) int {
 	case f.packed != nil && f.packed.BF16() != nil:
 		budget = lookBFloat16
 	}
-	return max(headTokens, int(budget)*m.pool.Threads()/max(1, operations))
+	return max(headTokens, int(budget*m.perLook)*m.pool.Threads()/max(1, operations))
 }

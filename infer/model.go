@@ -56,6 +56,7 @@ type Model struct {
 	rows    int     // of the head's weight
 	chunk   int     // longest part of a prompt that is evaluated at once, in tokens
 	pass    int     // most tokens of a speculative pass
+	perLook float64 // what kernels compute between two looks at the contexts, in parts of the usual
 	vocab   int     // rows that are tokens
 	stops   []int32 // end a completion: end of text, fill-in-the-middle and separator tokens
 	masked  []int32 // never generated: control tokens that do not end a text, ids without a token
@@ -137,7 +138,7 @@ func build(ctx context.Context, name string, c model.Config, w Weights, tok *tok
 		m.pool.Close()
 		return nil, fmt.Errorf("model %s: %w", name, err)
 	}
-	m.chunk, m.pass = m.program.chunkTokens(), headTokens
+	m.chunk, m.pass, m.perLook = m.program.chunkTokens(), headTokens, 1
 	m.controls()
 	if o.Device.Kind == devices.CUDA {
 		if m.card, err = newCard(ctx, o.Device, m, data); err != nil {
@@ -242,7 +243,6 @@ type workspace struct {
 	attention []float32
 	logits    []float32 // [tokens whose logits are wanted, Model.rows]
 	gathered  []float32 // what the head reads, of several sequences
-	sums      []float32 // of a linear that an adapter adds to
 	spans     []*span
 	cached    []cpu.Cached
 }
@@ -253,14 +253,6 @@ func (w *workspace) wanted(n int) []float32 {
 		w.gathered = make([]float32, n)
 	}
 	return w.gathered[:n]
-}
-
-// unfused returns memory for the rows of a linear before what follows it.
-func (w *workspace) unfused(n int) []float32 {
-	if len(w.sums) < n {
-		w.sums = make([]float32, n)
-	}
-	return w.sums[:n]
 }
 
 // errClosed says that a closed model was used.
