@@ -3,6 +3,7 @@ package serve
 import (
 	"autodev/serve/openai"
 	"autodev/serve/tabby"
+	"autodev/serve/tgi"
 	"autodev/serve/wire"
 )
 
@@ -11,5 +12,6 @@ func Protocols() []*wire.Protocol {
 	return []*wire.Protocol{
 		openai.New(),
 		tabby.New(nil),
+		tgi.New(),
 	}
 }
