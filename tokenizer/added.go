@@ -65,11 +65,23 @@ func (m *matcher) longest(s string, i int) (index, end int) {
 	return index, end
 }
 
-// split calls emit with the parts of s in order: an added token with its id, or text between them with id -1.
-func (m *matcher) split(s string, emit func(part string, id int32)) {
+// split calls emit with the parts of s in order and where they begin: an added token with its id, or text between them with id -1. No token has a
+// byte of the plain ranges, which are ascending and disjoint, but one that takes white space may take theirs.
+func (m *matcher) split(s string, plain []Range, emit func(part string, at int, id int32)) {
 	done := 0
 	for i := 0; len(m.tokens) > 0 && i < len(s); {
-		index, end := m.longest(s, i)
+		for len(plain) > 0 && plain[0].To <= i {
+			plain = plain[1:]
+		}
+		limit := len(s)
+		if len(plain) > 0 {
+			limit = min(limit, plain[0].From)
+		}
+		if limit <= i {
+			i = min(plain[0].To, len(s))
+			continue
+		}
+		index, end := m.longest(s[:limit], i)
 		if index < 0 {
 			i++
 			continue
@@ -101,13 +113,13 @@ func (m *matcher) split(s string, emit func(part string, id int32)) {
 			i = end
 		}
 		if done < start {
-			emit(s[done:start], -1)
+			emit(s[done:start], done, -1)
 		}
-		emit(s[start:end], int32(t.ID))
+		emit(s[start:end], start, int32(t.ID))
 		done = end
 	}
 	if done < len(s) {
-		emit(s[done:], -1)
+		emit(s[done:], done, -1)
 	}
 }
 

@@ -59,17 +59,25 @@ func (t *Tokenizer) AppendEncode(dst []int32, text string) []int32 {
 
 // EncodeSpecial is Encode for text that the caller vouches for: added tokens spelled out in it ("<fim-prefix>") become
 // those tokens. Never call it on text of a user.
-func (t *Tokenizer) EncodeSpecial(text string) []int32 {
+func (t *Tokenizer) EncodeSpecial(text string) []int32 { return t.EncodeMixed(text, nil) }
+
+// Range is a range of bytes, [From, To).
+type Range struct{ From, To int }
+
+// EncodeMixed is EncodeSpecial for text of which a user wrote parts: no byte of the given ranges, which are ascending and disjoint, becomes part of an
+// added token. The ids are those of EncodeSpecial where the user spelled none out.
+func (t *Tokenizer) EncodeMixed(text string, user []Range) []int32 {
 	var dst []int32
-	t.raw.split(text, func(part string, id int32) {
+	t.raw.split(text, user, func(part string, at int, id int32) {
 		if id >= 0 {
 			dst = append(dst, id)
 			return
 		}
+		own := within(user, at, at+len(part))
 		if t.nfc {
-			part = nfc(part)
+			part, own = nfcMixed(part, own)
 		}
-		t.normalized.split(part, func(part string, id int32) {
+		t.normalized.split(part, own, func(part string, _ int, id int32) {
 			if id >= 0 {
 				dst = append(dst, id)
 				return
@@ -78,6 +86,38 @@ func (t *Tokenizer) EncodeSpecial(text string) []int32 {
 		})
 	})
 	return dst
+}
+
+// within returns the parts of ranges in [from, to), counted from there.
+func within(ranges []Range, from, to int) []Range {
+	var out []Range
+	for _, r := range ranges {
+		if r = (Range{max(r.From, from) - from, min(r.To, to) - from}); r.From < r.To {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// nfcMixed normalises s and moves the ranges along with their bytes. What changes in a text with ranges is normalised piece by piece: a combining
+// mark of a user does not change what stands before it.
+func nfcMixed(s string, ranges []Range) (string, []Range) {
+	whole := nfc(s)
+	if whole == s || len(ranges) == 0 {
+		return whole, ranges
+	}
+	var b strings.Builder
+	moved := make([]Range, len(ranges))
+	at := 0
+	for i, r := range ranges {
+		b.WriteString(nfc(s[at:r.From]))
+		moved[i].From = b.Len()
+		b.WriteString(nfc(s[r.From:r.To]))
+		moved[i].To = b.Len()
+		at = r.To
+	}
+	b.WriteString(nfc(s[at:]))
+	return b.String(), moved
 }
 
 func (t *Tokenizer) appendWords(dst []int32, text string) []int32 {
