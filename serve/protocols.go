@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"autodev/serve/mistral"
 	"autodev/serve/openai"
 	"autodev/serve/tabby"
 	"autodev/serve/tgi"
@@ -11,6 +12,7 @@ import (
 func Protocols() []*wire.Protocol {
 	return []*wire.Protocol{
 		openai.New(),
+		mistral.New(),
 		tabby.New(nil),
 		tgi.New(),
 	}
