@@ -180,6 +180,12 @@ func (c *Call) Finish(p *Protocol, err error) {
 	case c.stream != nil && c.stream.started:
 		c.Record.Status = e.Status
 		c.stream.fault(p, e)
+	case p != nil && p.Refusal != nil:
+		contentType, body := p.Refusal(c, e)
+		e.retryAfter(c.W)
+		c.W.Header().Set("Content-Type", contentType)
+		c.W.WriteHeader(e.Status)
+		_, _ = io.WriteString(c.W, body)
 	default:
 		WriteError(c.W, p, e)
 	}

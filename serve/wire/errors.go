@@ -99,11 +99,16 @@ func Optional(s string) *string {
 	return &s
 }
 
-// WriteError answers with e in the form of p.
-func WriteError(w http.ResponseWriter, p *Protocol, e *Error) {
+// retryAfter says in the header when it is worth trying again.
+func (e *Error) retryAfter(w http.ResponseWriter) {
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
 	}
+}
+
+// WriteError answers with e in the form of p.
+func WriteError(w http.ResponseWriter, p *Protocol, e *Error) {
+	e.retryAfter(w)
 	fault := OpenAIFault
 	if p != nil && p.Fault != nil {
 		fault = p.Fault

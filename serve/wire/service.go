@@ -76,6 +76,8 @@ type Protocol struct {
 	Routes []Route
 	// Fault returns the JSON body of a failure.
 	Fault func(*Error) any
+	// Refusal, unless it is nil, returns what a call is answered in place of Fault, where its clients do not read JSON.
+	Refusal func(*Call, *Error) (contentType, body string)
 }
 
 // Limits bound a call. All are positive.
