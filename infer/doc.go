@@ -16,6 +16,14 @@
 //	sample.go    logits to the next token
 //	option.go    options that cannot be honoured
 //	stop.go      text so far to text that may be shown
+//	shape.go     the same by the form of the text: the rules of a Shape, one after the other
+//	shape_block.go   lines that belong to a statement or a block
+//	shape_overlap.go what repeats the text after the cursor
+//	shape_loop.go    what goes round in circles
+//	site.go      the place of a completion: brackets, indentation and lines around the cursor
+//	lexer.go     brackets, strings and comments, as far as that can be told without a grammar
+//	language.go  what these rules know of programming languages
+//	writer.go    tokens to the text that is shown
 //	speculate.go guesses at the next tokens from the prompt and recent text, and how many are worth a pass
 //	generate.go  what a completion is asked for with and what it is; one made by itself
 //	generation.go a completion under way: which tokens it needs evaluated next, and what it makes of them

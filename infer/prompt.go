@@ -67,8 +67,25 @@ func (e *PromptTooLongError) Error() string {
 // budgeted is a prompt that fits.
 type budgeted struct {
 	ids       []int32
-	maxNew    int  // new tokens there is room for, at most those asked for
-	shortened bool // text was left out
+	maxNew    int    // new tokens there is room for, at most those asked for
+	shortened bool   // text was left out
+	crlf      bool   // the newlines of the text are "\r\n", but those given to the model are "\n"
+	heal      string // the end of the prefix that was left out, for the completion to begin with
+	healedNew int    // new tokens behind that, at most; maxNew counts those that spell it as well
+}
+
+// plain returns p with "\n" for newlines, if all of them are "\r\n".
+func (p Prompt) plain() Prompt {
+	if p.crlf() {
+		p.Prefix, p.Suffix = strings.ReplaceAll(p.Prefix, "\r\n", "\n"), strings.ReplaceAll(p.Suffix, "\r\n", "\n")
+	}
+	return p
+}
+
+// crlf says whether all newlines are "\r\n". A cursor between the two is behind neither.
+func (p Prompt) crlf() bool {
+	n := strings.Count(p.Prefix, "\n") + strings.Count(p.Suffix, "\n")
+	return n > 0 && n == strings.Count(p.Prefix, "\r\n")+strings.Count(p.Suffix, "\r\n")
 }
 
 // budget turns p into ids that leave room for completion tokens in a context of the given size. When the whole prompt leaves
@@ -85,6 +102,8 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 	if tok == nil {
 		return budgeted{}, fmt.Errorf("prompt: found text, expected token ids: the model has no tokenizer")
 	}
+	crlf := p.crlf()
+	p = p.plain()
 	fim, ok := tok.FIM()
 	use := p.FIM == FIMAlways || p.FIM == FIMAuto && p.Suffix != ""
 	switch {
@@ -102,7 +121,7 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 	}
 	prefix := newClip(tok, p.Prefix, context, false)
 	suffix := newClip(tok, p.Suffix, context, true)
-	out := budgeted{maxNew: min(maxNew, context-overhead)}
+	out := budgeted{maxNew: min(maxNew, context-overhead), crlf: crlf}
 	whole := overhead + len(prefix.ids) + len(suffix.ids)
 	if p.Whole && (prefix.cut || suffix.cut || whole+min(maxNew, 1) > context) {
 		n := whole

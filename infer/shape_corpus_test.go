@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -156,6 +157,9 @@ func TestAutoLinesCorpus(t *testing.T) {
 		}
 		for kind, n := range counts {
 			t.Logf("%s, %s: %d of %d right (%.1f %%), %d short, %d long", l.name, kind, n.right, n.all, 100*float64(n.right)/float64(n.all), n.short, n.long)
+			if n.all < 90 || float64(n.right) < 0.98*float64(n.all) {
+				t.Errorf("%s, %s: %d of %d right, expected 98 %% of at least 90", l.name, kind, n.right, n.all)
+			}
 		}
 	}
 }
@@ -175,4 +179,143 @@ func shapeText(s Shape, p Prompt, text string, n int) (string, StopRule) {
 		b.WriteString(x.flush())
 	}
 	return b.String(), x.rule
+}
+
+// TestNoOverlapCorpus takes pieces out of real files. What was taken out, as a completion that ends by itself, has to stay whole; and
+// where it runs on into the rest of the file, it has to end where it met that.
+func TestNoOverlapCorpus(t *testing.T) {
+	dir := sharedtest.Path(t, "corpus/test")
+	for _, l := range []struct {
+		name, file string
+	}{{"go", "a.go"}, {"java", "A.java"}, {"javascript", "a.js"}, {"ruby", "a.rb"}, {"python", "a.py"}} {
+		r := rand.New(rand.NewPCG(2, 2))
+		type count struct{ all, wrong, early, right int }
+		counts := map[string]*count{}
+		files, printed := 0, map[string]int{}
+		err := edits.Files(t.Context(), dir, l.name, func(text string) bool {
+			text = strings.ReplaceAll(text, "\r\n", "\n")
+			if len(text) < 1000 {
+				return true
+			}
+			files++
+			for i := range 30 {
+				c := r.IntN(len(text) - 500)
+				end := c + 1 + r.IntN(400)
+				kind := []string{"in a line", "to the end of a line", "whole lines"}[i%3]
+				switch kind {
+				case "in a line":
+					n := len(firstLine(text[c:]))
+					if n < 2 {
+						continue
+					}
+					end = c + 1 + r.IntN(n-1)
+				case "to the end of a line":
+					end += len(firstLine(text[end:]))
+				case "whole lines":
+					c -= len(lastLine(text[:c]))
+					end += len(firstLine(text[end:]))
+				}
+				p := Prompt{Prefix: text[:c], Suffix: text[end:], Filename: l.file}
+				middle := text[c:end]
+				if strings.TrimSpace(middle) == "" || kind != "in a line" && !within(languageOf(l.file), text, c, end) {
+					continue
+				}
+				n := counts[kind]
+				if n == nil {
+					n = &count{}
+					counts[kind] = n
+				}
+				n.all++
+				got, _ := shapeText(Shape{NoOverlap: true}, p, middle, 7)
+				if strings.TrimRight(got, " \t\n") != strings.TrimRight(middle, " \t\n") {
+					n.wrong++
+					if printed[kind] < 5 && testing.Verbose() {
+						printed[kind]++
+						fmt.Printf("=== %s %s\n…%s|\n--- want\n%s\n--- got\n%s\n--- suffix\n%s\n", l.name, kind, tail(p.Prefix, 100), middle, got, p.Suffix[:min(len(p.Suffix), 100)])
+					}
+				}
+				got, _ = shapeText(Shape{NoOverlap: true}, p, text[c:], 7)
+				switch a, b := strings.TrimRight(got, " \t\n"), strings.TrimRight(middle, " \t\n"); {
+				case a == b:
+					n.right++
+				case len(a) < len(b):
+					n.early++
+				default:
+					if printed["long"]++; printed["long"] < 5 && testing.Verbose() {
+						fmt.Printf("=== LONG %s %s\n…%s|\n--- want\n%s\n--- got\n%s\n--- suffix\n%s\n", l.name, kind, tail(p.Prefix, 100), middle, got[:min(len(got), len(middle)+200)], p.Suffix[:min(len(p.Suffix), 100)])
+					}
+				}
+			}
+			return files < 100
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for kind, n := range counts {
+			t.Logf("%s, %s: of %d, %d cut wrongly; running on, %.1f %% end where they meet the rest of the file, %d before", l.name, kind, n.all, n.wrong, 100*float64(n.right)/float64(n.all), n.early)
+			if n.all < 400 || float64(n.wrong) > 0.01*float64(n.all) || float64(n.early) > 0.01*float64(n.all) {
+				t.Errorf("%s, %s: of %d, %d and %d cut wrongly, expected 1 %% of at least 400 at most", l.name, kind, n.all, n.wrong, n.early)
+			}
+			if kind != "in a line" && float64(n.right) < 0.96*float64(n.all) {
+				t.Errorf("%s, %s: %d of %d end where they meet the rest of the file, expected 96 %%", l.name, kind, n.right, n.all)
+			}
+		}
+	}
+}
+
+// within says whether a piece of a file stays in the block that it begins in: it is not indented by less and closes no bracket from before.
+func within(l *language, text string, from, to int) bool {
+	head := lastLine(text[:from])
+	lines := strings.Split(text[from:to], "\n")
+	lines[0] = head + lines[0]
+	x := &lexer{lang: l}
+	least := -1
+	for i, line := range lines {
+		x.line(line, nil)
+		width, n := indentation(line)
+		if n == len(line) {
+			continue
+		}
+		if least < 0 {
+			least = width
+		}
+		if width < least || i > 0 && width == least && !blank(head) && slices.Contains(l.closes, firstWord(line[n:])) {
+			return false
+		}
+	}
+	return len(x.shut) == 0
+}
+
+// TestNoLoopsCorpus: next to nothing that people write is taken for a circle.
+func TestNoLoopsCorpus(t *testing.T) {
+	dir := sharedtest.Path(t, "corpus/test")
+	for _, l := range edits.Languages() {
+		r := rand.New(rand.NewPCG(3, 3))
+		all, cuts, files := 0, 0, 0
+		err := edits.Files(t.Context(), dir, l, func(text string) bool {
+			files++
+			for range 10 {
+				from := r.IntN(len(text))
+				piece := text[from:min(len(text), from+1500)]
+				got, rule := shapeText(Shape{NoLoops: true}, Prompt{}, piece, 7)
+				all++
+				if rule != "" {
+					cuts++
+					if testing.Verbose() && cuts < 6 {
+						fmt.Printf("=== %s\n%s\n--- cut\n%.200s\n", l, tail(got, 300), piece[len(got):])
+					}
+				} else if got != piece {
+					t.Fatalf("no rule, but %q", piece[len(got):])
+				}
+			}
+			return files < 200
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d of %d cut", l, cuts, all)
+		if all < 1000 || cuts > all/100 {
+			t.Errorf("%s: %d of %d cut, expected 1 %% of at least 1000 at most", l, cuts, all)
+		}
+	}
 }

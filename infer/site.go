@@ -22,6 +22,8 @@ type site struct {
 	after string // the text after the cursor, blank lines left out at its beginning when nothing follows in the cursor's line
 	// The completion has to leave this many of the brackets before it open: the text after it closes them.
 	floor int
+	// restCloses says that the rest of the cursor's line closes brackets from before the cursor.
+	restCloses bool
 }
 
 // lookBack and lookAhead bound the text that is read around the cursor, in bytes.
@@ -66,37 +68,55 @@ func newSite(p Prompt) *site {
 	return s
 }
 
-// closed returns how many of the brackets that are open at the cursor the text after it closes, with those around them.
+// closed returns how many of the brackets that are open at the cursor the text after it closes, with those around them; 0 when that is
+// not clear.
 func (s *site) closed(after string) int {
 	cursor := s.lex.clone()
 	cursor.line(s.head, nil)
 	open := cursor.stack
-	ahead := &lexer{lang: s.lang}
-	ahead.line(s.rest, nil)
-	if n := len(ahead.shut); n > 0 {
-		// Of those opened in the cursor's line, the rest of the line closes the outer ones.
-		return len(open) - max(0, len(open)-len(s.lex.stack)-n)
+	inLine := 0 // that the rest of the cursor's line closes
+	s.lex.clone().line(s.head+s.rest, func(i, depth int) bool {
+		if i >= len(s.head) {
+			inLine = max(inLine, len(open)-depth)
+		}
+		return depth < 0
+	})
+	s.restCloses = inLine > 0
+	outer, known := s.closedBelow(open, after)
+	switch {
+	case inLine == 0:
+		return outer
+	case !known:
+		outer = min(len(open), len(s.lex.stack))
 	}
+	// Of the brackets within those, the rest of the line closes the outer ones.
+	return max(0, len(open)-max(0, len(open)-outer-inLine))
+}
+
+// closedBelow is closed for the lines below the cursor's.
+func (s *site) closedBelow(open []bracket, after string) (n int, known bool) {
 	_, lines, ok := strings.Cut(after, "\n")
-	for ok {
+	x := &lexer{lang: s.lang}
+	for ok && len(x.shut) == 0 {
 		var line string
 		line, lines, ok = strings.Cut(lines, "\n")
-		ahead.line(line, nil)
-		if len(ahead.shut) == 0 {
-			continue
-		}
-		// The bracket that this closes was opened in a line of that indentation.
-		first := ahead.shut[0]
-		for i, b := range slices.Backward(open) {
-			if b.close == first.close && b.indent == first.indent {
-				return i + 1
-			}
-		}
-		break
+		x.line(line, nil)
 	}
-	ahead = &lexer{lang: s.lang}
-	ahead.read(after)
-	return min(len(open), len(ahead.shut))
+	if len(x.shut) == 0 {
+		return 0, false
+	}
+	// The bracket that this closes was opened in a line of that indentation.
+	first := x.shut[0]
+	for i, b := range slices.Backward(open) {
+		if b.close == first.close && b.indent == first.indent {
+			return i + 1, true
+		}
+	}
+	if indent, n := indentation(s.head); n < len(s.head) && first.indent >= indent {
+		return 0, false // or in one that is not written yet
+	}
+	x.read(lines)
+	return min(len(open), len(x.shut)), true
 }
 
 // auto says what AutoLines means here.
