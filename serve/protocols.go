@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"autodev/serve/llamacpp"
 	"autodev/serve/mistral"
 	"autodev/serve/openai"
 	"autodev/serve/tabby"
@@ -13,6 +14,7 @@ func Protocols() []*wire.Protocol {
 	return []*wire.Protocol{
 		openai.New(),
 		mistral.New(),
+		llamacpp.New(),
 		tabby.New(nil),
 		tgi.New(),
 	}

@@ -1,0 +1,545 @@
+package llamacpp_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"autodev/infer"
+	"autodev/model"
+	"autodev/serve"
+	"autodev/serve/llamacpp"
+	"autodev/serve/openai"
+	"autodev/serve/registry"
+	"autodev/serve/servetest"
+	"autodev/serve/wire"
+)
+
+// options are those of a server that speaks this protocol, and OpenAI's to compare it with.
+func options() serve.Options {
+	return serve.Options{Protocols: []*wire.Protocol{llamacpp.New(), openai.New()}}
+}
+
+func start(t *testing.T, engine wire.Engine, change func(*wire.Model)) string {
+	t.Helper()
+	url, _ := servetest.Start(t, engine, options(), change)
+	return url
+}
+
+const timings = `"timings":{"cache_n":1,"prompt_n":1,"prompt_ms":0,"prompt_per_token_ms":0,"prompt_per_second":0,"predicted_n":3,"predicted_ms":0,"predicted_per_token_ms":0,"predicted_per_second":0,"draft_n":2,"draft_n_accepted":1}`
+
+// whole is the default completion of a servetest.Fake.
+func whole(index int, content, temperature string, rest string) string {
+	return fmt.Sprintf(`{"index":%d,"content":"%s","tokens":[],"id_slot":0,"stop":true,"model":"some/model","tokens_predicted":3,"tokens_evaluated":2,`+
+		`"generation_settings":{"n_ctx":64,"seed":7,"temperature":%s,%s},"prompt":"##","has_new_line":false,"truncated":false,"stop_type":"eos","stopping_word":"","tokens_cached":4,%s}`,
+		index, content, temperature, rest, timings)
+}
+
+const usual = `"top_k":40,"top_p":0.95,"min_p":0.05,"repeat_last_n":64,"repeat_penalty":1,"presence_penalty":0,"frequency_penalty":0,"stop":[],"max_tokens":-1,"n_predict":-1,"n_keep":0,"ignore_eos":false,` +
+	`"stream":false,"n_probs":0,"n_indent":0,"samplers":["penalties","top_k","top_p","min_p","temperature"],"lora":[]`
+
+func TestAnswers(t *testing.T) {
+	url := start(t, &servetest.Fake{}, nil)
+	infill := strings.NewReplacer(`"repeat_last_n":64,"repeat_penalty":1`, `"repeat_last_n":0,"repeat_penalty":0`, `"min_p":0.05`, `"min_p":0`, `"top_p":0.95`, `"top_p":0.9`, `"max_tokens":-1,"n_predict":-1`, `"max_tokens":9,"n_predict":9`,
+		`"n_indent":0`, `"n_indent":4`, `"samplers":["penalties","top_k","top_p","min_p","temperature"]`, `"samplers":["top_k","top_p","infill"]`).Replace(usual)
+	const fields = `"input_prefix":"a","input_suffix":"b","seed":7`
+	for _, c := range []struct{ path, body, want string }{
+		{"/completion", `{"prompt":"p","seed":7}`, whole(0, `one two<&>`, "0", usual)},
+		{"/completion", `{"prompt":["p","q"],"seed":7.0,"unknown":[1],"stream":false}`, "[" + whole(0, `one two<&>`, "0", usual) + "," + whole(1, `one two<&>`, "0", usual) + "]"},
+		{"/infill", `{` + fields + `,"n_cmpl":2,"samplers":["top_k","top_p","infill"],"top_p":0.9,"n_predict":9,"n_indent":4}`,
+			"[" + whole(0, `one two<&>`, "0", infill) + "," + whole(1, `one two<&>`, "1", infill) + "]"},
+		{"/infill", `{` + fields + `,"response_fields":["content","timings/prompt_n","timings/predicted_ms","generation_settings/n_ctx","tokens_cached","nothing","content/x","timings/y"]}`,
+			`{"content":"one two<&>","generation_settings/n_ctx":64,"timings/predicted_ms":0,"timings/prompt_n":1,"tokens_cached":4}`},
+		{"/infill", `{` + fields + `,"response_fields":["timings","prompt"]}`, `{"prompt":"##",` + timings + `}`},
+		{"/infill", `{` + fields + `,"response_fields":[""],"n_predict":0}`, `{}`},
+	} {
+		status, got, header := servetest.Post(t, url+c.path, c.body)
+		if status != 200 || got != c.want+"\n" || header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s %s: %d\n%s\nexpected\n%s", c.path, c.body, status, got, c.want)
+		}
+	}
+}
+
+func TestStream(t *testing.T) {
+	url := start(t, &servetest.Fake{}, nil)
+	for _, path := range []string{"/completion", "/infill"} {
+		status, got, header := servetest.Post(t, url+path, `{"prompt":"p","input_prefix":"a","input_suffix":"b","seed":7,"stream":true,"response_fields":["stop","content"]}`)
+		want := `data: {"index":0,"content":"one","tokens":[],"stop":false,"id_slot":0,"tokens_predicted":0}` + "\n\n" +
+			`data: {"index":0,"content":" two<&>","tokens":[],"stop":false,"id_slot":0,"tokens_predicted":0}` + "\n\n" +
+			`data: {"content":"","stop":true}` + "\n\n"
+		if status != 200 || got != want || header.Get("Content-Type") != "text/event-stream" {
+			t.Errorf("%s: %d\n%s\nexpected\n%s", path, status, got, want)
+		}
+		_, got, _ = servetest.Post(t, url+path, `{"prompt":"p","input_prefix":"a","input_suffix":"b","seed":7,"stream":true}`)
+		all := servetest.Events(t, strings.NewReader(got))
+		if want := whole(0, "", "0", strings.Replace(usual, `"stream":false`, `"stream":true`, 1)); len(all) != 3 || all[2] != want {
+			t.Errorf("%s: %d events, the last\n%s\nexpected\n%s", path, len(all), all[len(all)-1], want)
+		}
+	}
+}
+
+// TestTokens: ids and probabilities of tokens are told when they are asked for.
+func TestTokens(t *testing.T) {
+	tokens := []infer.Token{{ID: 65, Bytes: []byte("A"), LogProb: -0.5, Top: []infer.TokenProb{{ID: 66, LogProb: -1.5}}}, {ID: 67, Bytes: []byte{0xc3}, LogProb: -2}}
+	url := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		if !reqs[0].Logprobs || reqs[0].Top != 1 {
+			t.Errorf("the engine was asked for %+v", reqs[0])
+		}
+		if emit != nil {
+			if err := emit(0, infer.Chunk{Text: "A", Tokens: tokens}); err != nil {
+				return nil, err
+			}
+		}
+		return []infer.Result{{Text: "A", IDs: []int32{65, 67}, Tokens: tokens, FinishReason: infer.FinishLength, StopRule: infer.StopIndent}}, nil
+	}}, nil)
+	const probabilities = `[{"id":65,"token":"A","bytes":[65],"logprob":-0.5,"top_logprobs":[{"id":66,"token":"#B","bytes":[35,66],"logprob":-1.5}]},{"id":67,"token":"","bytes":[195],"logprob":-2,"top_logprobs":[]}]`
+	_, got, _ := servetest.Post(t, url+"/completion", `{"prompt":"p","n_probs":1,"return_tokens":true,"response_fields":["tokens","completion_probabilities","stop_type"]}`)
+	if want := `{"completion_probabilities":` + probabilities + `,"stop_type":"limit","tokens":[65,67]}` + "\n"; got != want {
+		t.Errorf("%s\nexpected\n%s", got, want)
+	}
+	_, got, _ = servetest.Post(t, url+"/completion", `{"prompt":"p","n_probs":1,"stream":true,"response_fields":["stop"]}`)
+	want := `data: {"index":0,"content":"A","tokens":[65,67],"stop":false,"id_slot":0,"tokens_predicted":2,"completion_probabilities":` + probabilities + "}\n\ndata: {\"stop\":true}\n\n"
+	if got != want {
+		t.Errorf("%s\nexpected\n%s", got, want)
+	}
+}
+
+func TestStopTypes(t *testing.T) {
+	var result infer.Result
+	url := start(t, &servetest.Fake{Do: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+		return []infer.Result{result}, nil
+	}}, nil)
+	ids := []int32{1}
+	for _, c := range []struct {
+		result infer.Result
+		want   string
+	}{
+		{infer.Result{Text: "x\n", IDs: ids, FinishReason: infer.FinishStop}, `{"content":"x\n","has_new_line":true,"stop_type":"eos","stopping_word":"","truncated":false}`},
+		{infer.Result{Text: "x", IDs: ids, FinishReason: infer.FinishStop, StopText: "END"}, `{"content":"x","has_new_line":false,"stop_type":"word","stopping_word":"END","truncated":false}`},
+		{infer.Result{Text: "x", IDs: ids, FinishReason: infer.FinishStop, StopRule: infer.StopBlock}, `{"content":"x","has_new_line":false,"stop_type":"limit","stopping_word":"","truncated":false}`},
+		{infer.Result{Text: "x", IDs: ids, FinishReason: infer.FinishLength, Shortened: true}, `{"content":"x","has_new_line":false,"stop_type":"limit","stopping_word":"","truncated":true}`},
+		{infer.Result{FinishReason: infer.FinishCancel}, `{"content":"","has_new_line":false,"stop_type":"none","stopping_word":"","truncated":false}`},
+		// The prompt took too long: llama.vim must not remember this.
+		{infer.Result{FinishReason: infer.FinishLength}, `{"content":null,"has_new_line":false,"stop_type":"limit","stopping_word":"","truncated":false}`},
+		{infer.Result{FinishReason: infer.FinishStop}, `{"content":"","has_new_line":false,"stop_type":"eos","stopping_word":"","truncated":false}`},
+	} {
+		result = c.result
+		_, got, _ := servetest.Post(t, url+"/infill", `{"input_prefix":"","input_suffix":"","response_fields":["content","has_new_line","stop_type","stopping_word","truncated"]}`)
+		if got != c.want+"\n" {
+			t.Errorf("%+v: %s\nexpected %s", c.result, got, c.want)
+		}
+	}
+}
+
+func TestRequestsReachEngine(t *testing.T) {
+	var got []infer.Request
+	url := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		got = reqs
+		return make([]infer.Result, len(reqs)), nil
+	}}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.Block, NoOverlap: true} })
+	plain := infer.Request{
+		Prompt: infer.Prompt{Prefix: "p"}, MaxTokens: 1<<31 - 1, Reuse: true,
+		Sampling: infer.Sampling{TopK: 40, TopP: 0.95, MinP: 0.05, RepetitionPenalty: 1, RepetitionWindow: 64, Seed: 1},
+	}
+	fill := plain
+	fill.Prompt = infer.Prompt{Prefix: "ab", Suffix: "c", FIM: infer.FIMAlways}
+	fill.Shape = infer.Shape{Lines: infer.Block, NoOverlap: true}
+	bare := infer.Sampling{Temperature: 1, Seed: 1}
+	for _, c := range []struct {
+		route, fields string
+		change        func(*infer.Request)
+	}{
+		{"/completion", ``, func(*infer.Request) {}},
+		{"/completion", `,"stop":null,"n_predict":null,"temperature":null,"samplers":null,"lora":null,"logit_bias":null,"model":null,"response_fields":null,"stream":null,"grammar":null,"json_schema":{}`, func(*infer.Request) {}},
+		{"/completion", `,"n_predict":-1`, func(*infer.Request) {}},
+		{"/completion", `,"n_predict":7,"max_tokens":3`, func(r *infer.Request) { r.MaxTokens = 7 }},
+		{"/completion", `,"max_tokens":3.0`, func(r *infer.Request) { r.MaxTokens = 3 }},
+		{"/completion", `,"n_predict":0,"t_max_prompt_ms":1`, func(r *infer.Request) { r.MaxTokens, r.Class = 0, infer.Background }},
+		{"/completion", `,"stop":["a","","b"]`, func(r *infer.Request) { r.Stop = []string{"a", "b"} }},
+		{"/completion", `,"stop":"a"`, func(r *infer.Request) { r.Stop = []string{"a"} }},
+		{"/completion", `,"cache_prompt":false`, func(r *infer.Request) { r.Reuse = false }},
+		{"/completion", `,"t_max_prompt_ms":500,"t_max_predict_ms":250.5`, func(r *infer.Request) {
+			r.PromptTime, r.DecodeTime = 500*time.Millisecond, 250500*time.Microsecond
+		}},
+		{"/completion", `,"t_max_prompt_ms":-1,"t_max_predict_ms":1e300`, func(r *infer.Request) { r.DecodeTime = 24 * time.Hour }},
+		{"/completion", `,"temperature":0.8,"top_k":-1,"top_p":0.5,"min_p":0.1,"repeat_penalty":1.1,"repeat_last_n":-1,"presence_penalty":0.5,"frequency_penalty":0.25`, func(r *infer.Request) {
+			r.Sampling = infer.Sampling{Temperature: 0.8, TopP: 0.5, MinP: 0.1, RepetitionPenalty: 1.1, PresencePenalty: 0.5, FrequencyPenalty: 0.25, Seed: 1}
+		}},
+		{"/completion", `,"temperature":-1,"repeat_last_n":0,"repeat_penalty":3`, func(r *infer.Request) { r.Sampling.RepetitionPenalty, r.Sampling.RepetitionWindow = 0, 0 }},
+		{"/completion", `,"samplers":[]`, func(r *infer.Request) { r.Sampling = bare }},
+		{"/completion", `,"samplers":[],"temperature":0.0`, func(r *infer.Request) { r.Sampling = infer.Sampling{Seed: 1} }},
+		{"/completion", `,"samplers":[],"temperature":0.7`, func(r *infer.Request) { r.Sampling = bare }},
+		{"/completion", `,"samplers":["Top-K","xtc","whatever","nucleus","temp"],"temperature":0.5`, func(r *infer.Request) {
+			r.Sampling = infer.Sampling{Temperature: 0.5, TopK: 40, TopP: 0.95, Seed: 1}
+		}},
+		{"/completion", `,"samplers":"kpmz"`, func(r *infer.Request) {
+			r.Sampling = infer.Sampling{Temperature: 1, TopK: 40, TopP: 0.95, MinP: 0.05, Seed: 1}
+		}},
+		{"/completion", `,"samplers":["min_p","temperature"],"min_p":0.1,"temperature":0.1`, func(r *infer.Request) { r.Sampling = infer.Sampling{Temperature: 0.1, MinP: 0.1, Seed: 1} }},
+		{"/completion", `,"samplers":["infill","temperature"]`, func(r *infer.Request) { r.Sampling = infer.Sampling{Seed: 1} }},
+		{"/completion", `,"logit_bias":{"5":-2.5,"AB":1,"7":false}`, func(r *infer.Request) {
+			r.Sampling.Bias = map[int32]float64{5: -2.5, 'A': 1, 'B': 1, 7: -100}
+		}},
+		{"/completion", `,"logit_bias":[[5,-2.5],["A",2],[7,false]]`, func(r *infer.Request) { r.Sampling.Bias = map[int32]float64{5: -2.5, 'A': 2, 7: -100} }},
+		{"/completion", `,"n_probs":3`, func(r *infer.Request) { r.Logprobs, r.Top = true, 3 }},
+		{"/completion", `,"filename":"a.py","files":[{"filename":"b.py","text":"x"}],"lines":"one"`, func(r *infer.Request) {
+			r.Prompt.Filename, r.Prompt.Files, r.Shape.Lines = "a.py", []infer.File{{Name: "b.py", Text: "x"}}, infer.OneLine
+		}},
+		{"/infill", ``, func(*infer.Request) {}},
+		{"/infill", `,"prompt":null`, func(r *infer.Request) { r.Prompt.Prefix = "a" }},
+		{"/infill", `,"n_indent":4,"no_loops":true,"lines":"auto","no_overlap":false`, func(r *infer.Request) {
+			r.Shape = infer.Shape{Lines: infer.AutoLines, NoLoops: true, MinIndent: 4}
+		}},
+		{"/infill", `,"input_extra":[{"text":"old","time":[1,2],"filename":"o.py"},{"text":"new","time":5.5,"filename":null}]`, func(r *infer.Request) {
+			r.Prompt.Files = []infer.File{{Text: "new"}, {Name: "o.py", Text: "old"}}
+		}},
+		{"/infill", `,"input_extra":null,"heal":true`, func(r *infer.Request) { r.Prompt.Heal = true }},
+		{"/infill", `,"samplers":["top_k","top_p","infill"],"top_p":0.9`, func(r *infer.Request) { r.Sampling = infer.Sampling{TopK: 40, TopP: 0.9, Seed: 1} }},
+	} {
+		body, want := `{"prompt":"p","seed":1`+c.fields+`}`, plain
+		if c.route == "/infill" {
+			body, want = `{"input_prefix":"a","prompt":"b","input_suffix":"c","seed":1`+c.fields+`}`, fill
+		}
+		c.change(&want)
+		status, answer, _ := servetest.Post(t, url+c.route, body)
+		if status != 200 || len(got) != 1 || !reflect.DeepEqual(got[0], want) {
+			t.Errorf("%s %s: %d %.200s\nengine got %+v\nexpected   %+v", c.route, body, status, answer, got, want)
+		}
+	}
+
+	for prompt, want := range map[string]string{
+		`[1,2]`:                 `[{ [1 2]}]`,
+		`[1,"AB",2]`:            `[{ [1 65 66 2]}]`,
+		`["a","b"]`:             `[{a []} {b []}]`,
+		`[[1],"a",["b","c",3]]`: `[{ [1]} {a []} { [98 99 3]}]`,
+		`[["a","b"]]`:           `[{ab []}]`,
+	} {
+		servetest.Post(t, url+"/completion", `{"prompt":`+prompt+`}`)
+		var prompts []string
+		for _, r := range got {
+			prompts = append(prompts, fmt.Sprint(struct {
+				text string
+				ids  []int32
+			}{r.Prompt.Prefix, r.Prompt.IDs}))
+		}
+		if fmt.Sprint(prompts) != want {
+			t.Errorf("prompt %s: %v, expected %s", prompt, prompts, want)
+		}
+	}
+
+	// Choices: the first of the sure sampler is greedy, the others are drawn apart.
+	servetest.Post(t, url+"/infill", `{"input_prefix":"","input_suffix":"","n_cmpl":3,"samplers":["top_k","infill"],"top_k":5,"seed":9}`)
+	var choices []string
+	for _, r := range got {
+		s := r.Sampling
+		choices = append(choices, fmt.Sprint(s.Seed, s.Choice, s.Temperature, s.TopK))
+	}
+	if fmt.Sprint(choices) != "[9 0 0 5 9 1 1 5 9 2 1 5]" {
+		t.Errorf("choices %v", choices)
+	}
+
+	// Seeds that mean any are drawn, of 32 bits.
+	seen := map[uint64]bool{}
+	for _, seed := range []string{``, `,"seed":-1`, `,"seed":4294967295`, `,"seed":null`} {
+		servetest.Post(t, url+"/completion", `{"prompt":"p"`+seed+`}`)
+		if s := got[0].Sampling.Seed; seen[s] || s > 1<<32-1 {
+			t.Errorf("seed %s: %d", seed, s)
+		} else {
+			seen[s] = true
+		}
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	engine := servetest.RealEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{})
+	url, log := servetest.Start(t, engine, serve.Options{Protocols: options().Protocols, Limits: wire.Limits{MaxBody: 2000}}, nil)
+	const fill = `"input_prefix":"a","input_suffix":"b"`
+	for _, c := range []struct {
+		route, body   string
+		status        int
+		message, kind string
+	}{
+		{"/infill", ``, 400, "body: malformed JSON at byte 0 of 0: unexpected end of JSON input", ""},
+		{"/infill", `[]`, 400, "body: found an array, expected an object", ""},
+		{"/infill", `{"input_suffix":"secret"}`, 400, "input_prefix: missing, expected a string", ""},
+		{"/infill", `{"input_prefix":"secret","input_suffix":null}`, 400, "input_suffix: missing, expected a string", ""},
+		{"/infill", `{"input_prefix":["secret"],"input_suffix":""}`, 400, "input_prefix: found an array, expected a string", ""},
+		{"/infill", `{` + fill + `,"prompt":["secret"]}`, 400, "prompt: found an array, expected a string", ""},
+		{"/infill", `{` + fill + `,"input_extra":{}}`, 400, "input_extra: found an object, expected an array of objects", ""},
+		{"/infill", `{` + fill + `,"input_extra":[{"text":"x"},{"filename":"secret"}]}`, 400, "input_extra: element 1: text: missing, expected a string", ""},
+		{"/infill", `{` + fill + `,"input_extra":[{"text":"x","filename":7}]}`, 400, "input_extra: element 0: filename: found 7, expected a string", ""},
+		{"/infill", `{` + fill + `,"input_extra":[null]}`, 400, "input_extra: element 0: found null, expected an object", ""},
+		{"/infill", `{` + fill + `,"n_cmpl":33}`, 400, "Field 'n_cmpl': Value must be between 1 <= value <= 32, but got 33", ""},
+		{"/infill", `{` + fill + `,"n_cmpl":"secret"}`, 400, "n_cmpl: found a string, expected a whole number from -2147483648 to 2147483647", ""},
+		{"/infill", `{` + fill + `,"n_indent":-1}`, 400, "n_indent: found -1, expected a whole number from 0 to 1000", ""},
+		{"/infill", `{` + fill + `,"n_predict":"secret"}`, 400, "n_predict: found a string, expected a whole number from -2 to 2147483647", ""},
+		{"/infill", `{` + fill + `,"samplers":{}}`, 400, "samplers: found an object, expected an array of names or a string", ""},
+		{"/infill", `{` + fill + `,"samplers":[1]}`, 400, "samplers: found an array, expected an array of strings", ""},
+		{"/infill", `{` + fill + `,"response_fields":"content"}`, 400, "response_fields: found a string, expected an array of strings", ""},
+		{"/infill", `{` + fill + `,"t_max_predict_ms":"x"}`, 400, "t_max_predict_ms: found a string, expected a number", ""},
+		{"/infill", `{` + fill + `,"stream":1}`, 400, "stream: found 1, expected true or false", ""},
+		{"/infill", `{` + fill + `,"lora":[{"id":0,"scale":0.5}]}`, 400, "lora: element 0: id: found 0, expected one of the 0 adapters that GET /lora-adapters lists", ""},
+		{"/infill", `{` + fill + `,"lora":[{"scale":1}]}`, 400, "lora: element 0: id: missing, expected the number of an adapter", ""},
+		{"/infill", `{` + fill + `,"lora":5}`, 400, "lora: found 5, expected an array of objects", ""},
+		{"/infill", `{` + fill + `,"lines":"secret"}`, 400, "lines: found another word, expected all, one, block or auto", ""},
+		{"/completion", `{}`, 400, "prompt: missing, expected a string, an array of strings and token ids, or an array of such prompts", ""},
+		{"/completion", `{"prompt":{}}`, 400, "prompt: found an object, expected a string, an array of strings and token ids, or an array of such prompts", ""},
+		{"/completion", `{"prompt":[]}`, 400, "prompt: found an empty array, expected at least one element", ""},
+		{"/completion", `{"prompt":[[]]}`, 400, "prompt: found no token ids, expected at least one", ""},
+		{"/completion", `{"prompt":[1,null]}`, 400, "prompt: element 1: found null, expected a string or a token id", ""},
+		{"/completion", `{"prompt":[1.5]}`, 400, "prompt: element 0: found 1.5, expected a string or a token id", ""},
+		{"/completion", `{"prompt":[true]}`, 400, "prompt: found a boolean, expected a string, an array of strings and token ids, or an array of such prompts", ""},
+		{"/completion", `{"prompt":[100000]}`, 400, "prompt: token 0: found id 100000, expected 0 to 321", ""},
+		{"/completion", `{"prompt":["a","b","c","d","e"],"n":32}`, 400, "n_cmpl: found 32 for 5 prompts, expected at most 128 completions in all", ""},
+		{"/completion", `{"prompt":[` + strings.TrimSuffix(strings.Repeat("7,", 70), ",") + `]}`, 400, "prompt: found 70 tokens, expected at most 63: the model's context is 64 and at least 1 is left for the completion", "exceed_context_size_error"},
+		{"/completion", `{"prompt":"a","top_p":2}`, 400, "top_p: found 2, expected 0 to 1", ""},
+		{"/completion", `{"prompt":"a","seed":"secret"}`, 400, "seed: found a string, expected a whole number of 64 bits", ""},
+		{"/completion", `{"prompt":"a","n_probs":21}`, 400, "logprobs: found 21, expected 0 to 20", ""},
+		{"/completion", `{"prompt":"a","logit_bias":5}`, 400, "logit_bias: found 5, expected an object of tokens and numbers, or an array of such pairs", ""},
+		{"/completion", `{"prompt":"a","logit_bias":[[1]]}`, 400, "logit_bias: element 0: expected a token, as an id or a text, and a number or false", ""},
+		{"/completion", `{"prompt":"a","logit_bias":[[1,true]]}`, 400, "logit_bias: element 0: expected a token, as an id or a text, and a number or false", ""},
+		{"/completion", `{"prompt":"a","logit_bias":{"1":"secret"}}`, 400, "logit_bias: found a bias that is a string, expected a number or false", ""},
+		{"/completion", `{"prompt":"a","logit_bias":{"9999":1}}`, 400, "logit_bias: found token 9999, expected 0 to 321", ""},
+		{"/completion", `{"prompt":"a","grammar":"root ::= secret"}`, 400, "grammar: found a string, expected none: completions cannot be bound to a grammar here", ""},
+		{"/completion", `{"prompt":"` + strings.Repeat("x", 2000) + `"}`, 413, "body: found more than 2000 bytes, expected at most that", ""},
+		{"/tokenize", `{"content":5}`, 400, "content: found 5, expected a string, an array of strings and token ids, or an array of such prompts", ""},
+		{"/tokenize", `{"content":"a","with_pieces":"secret"}`, 400, "with_pieces: found a string, expected true or false", ""},
+		{"/detokenize", `{"tokens":"secret"}`, 400, "tokens: found a string, expected an array of token ids", ""},
+		{"/apply-template", `{}`, 400, "messages: missing, expected an array of messages", ""},
+		{"/apply-template", `{"messages":[{"role":"secret","content":"x"}]}`, 400, "messages: element 0: role: found another word, expected system, developer, user or assistant", ""},
+		{"/apply-template", `{"messages":[]}`, 501, "model cannot converse: it has no chat template", "not_supported_error"},
+		{"/lora-adapters", `{}`, 400, "body: found an object, expected an array", ""},
+		{"/lora-adapters", `[`, 400, "body: malformed JSON at byte 1 of 1: unexpected end of JSON input", ""},
+		{"/lora-adapters", `[{"id":3,"scale":1}]`, 400, "lora: element 0: id: found 3, expected one of the 0 adapters that GET /lora-adapters lists", ""},
+		{"/slots/0", `{}`, 501, "slots cannot be saved, restored or erased here: the cache is shared by all requests", "not_supported_error"},
+		{"/props", `{}`, 405, "POST /props: expected GET or HEAD", ""},
+	} {
+		status, got, _ := servetest.Post(t, url+c.route, c.body)
+		if c.kind == "" {
+			c.kind = "invalid_request_error"
+		}
+		want := fmt.Sprintf(`{"error":{"code":%d,"message":"%s","type":"%s"}}`, c.status, strings.ReplaceAll(c.message, `"`, `\"`), c.kind) + "\n"
+		if status != c.status || got != want {
+			t.Errorf("%s %.60s: %d %s\nexpected %d %s", c.route, c.body, status, got, c.status, want)
+		}
+	}
+	if strings.Contains(log.String(), "secret") || strings.Contains(log.String(), "xxxx") {
+		t.Error("text of a user is in the log")
+	}
+}
+
+func TestCannotFillIn(t *testing.T) {
+	url := start(t, noFIM{&servetest.Fake{}}, nil)
+	status, got, _ := servetest.Post(t, url+"/infill", `{"input_prefix":"a","input_suffix":"b"}`)
+	want := `{"error":{"code":501,"message":"Infill is not supported by this model: its tokenizer has no fill-in-the-middle tokens","type":"not_supported_error"}}` + "\n"
+	if status != 501 || got != want {
+		t.Errorf("%d %s", status, got)
+	}
+}
+
+type noFIM struct{ *servetest.Fake }
+
+func (noFIM) Info() infer.Info { return infer.Info{Context: 64} }
+
+// TestBusy: /infill has nothing to suggest, and llama.vim must not remember it; /completion says so.
+func TestBusy(t *testing.T) {
+	url, log := servetest.Start(t, &servetest.Fake{Do: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+		return nil, &infer.BusyError{Reason: "7 requests are waiting", RetryAfter: 1500 * time.Millisecond}
+	}}, options(), nil)
+	const fill = `{"input_prefix":"a","input_suffix":"b","n_cmpl":3`
+	for _, c := range []struct {
+		body, want, contentType string
+	}{
+		{fill + `}`, `{"content": "","stop":true}` + "\n", "application/json"},
+		{fill + `,"stream":true}`, `data: {"content": "","stop":true}` + "\n\n", "text/event-stream"},
+	} {
+		if status, got, header := servetest.Post(t, url+"/infill", c.body); status != 200 || got != c.want || header.Get("Content-Type") != c.contentType {
+			t.Errorf("%s: %d %s", c.body, status, got)
+		}
+	}
+	status, got, header := servetest.Post(t, url+"/completion", `{"prompt":"p"}`)
+	want := `{"error":{"code":429,"message":"busy: 7 requests are waiting","type":"unavailable_error"}}` + "\n"
+	if status != 429 || header.Get("Retry-After") != "2" || got != want {
+		t.Errorf("%d, Retry-After %q, %s", status, header.Get("Retry-After"), got)
+	}
+	if n := strings.Count(log.String(), "7 requests are waiting"); n != 3 {
+		t.Errorf("%d of 3 failures in the log:\n%s", n, log)
+	}
+}
+
+// TestFailure: an error before a stream's first part has its own status, afterwards it is the last part.
+func TestFailure(t *testing.T) {
+	after := 0
+	url := start(t, &servetest.Fake{Do: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		for range after {
+			if err := emit(0, infer.Chunk{Text: "x"}); err != nil {
+				return nil, err
+			}
+		}
+		return nil, &infer.BusyError{Reason: "late"}
+	}}, nil)
+	const failure = `{"error":{"code":429,"message":"busy: late","type":"unavailable_error"}}`
+	if status, got, _ := servetest.Post(t, url+"/completion", `{"prompt":"p","stream":true}`); status != 429 || got != failure+"\n" {
+		t.Errorf("%d %s", status, got)
+	}
+	after = 1
+	for _, route := range []string{"/completion", "/infill"} {
+		status, got, _ := servetest.Post(t, url+route, `{"prompt":"p","input_prefix":"","input_suffix":"","stream":true}`)
+		if all := servetest.Events(t, strings.NewReader(got)); status != 200 || len(all) != 2 || all[1] != failure {
+			t.Errorf("%s: %d %s", route, status, got)
+		}
+	}
+}
+
+// TestDisconnect: a completion whose client leaves ends.
+func TestDisconnect(t *testing.T) {
+	for _, route := range []string{"/infill", "/completion"} {
+		for _, stream := range []bool{true, false} {
+			begun, ended := make(chan struct{}), make(chan error, 1)
+			url := start(t, &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+				close(begun)
+				select {
+				case <-ctx.Done():
+				case <-time.After(10 * time.Second):
+				}
+				ended <- context.Cause(ctx)
+				return nil, context.Cause(ctx)
+			}}, nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			body := fmt.Sprintf(`{"prompt":"p","input_prefix":"","input_suffix":"","stream":%v}`, stream)
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+route, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { <-begun; cancel() }()
+			if resp, err := http.DefaultClient.Do(req); err == nil {
+				resp.Body.Close()
+				t.Error("an answer nobody waited for")
+			}
+			if err := <-ended; err == nil {
+				t.Errorf("%s, stream %v: the completion goes on", route, stream)
+			}
+			cancel()
+		}
+	}
+}
+
+// TestSameText: what this protocol completes is what OpenAI's does.
+func TestSameText(t *testing.T) {
+	engine := servetest.RealEngine(t, nil, infer.EngineOptions{})
+	url := start(t, engine, nil)
+	bias := strings.TrimSuffix(strings.TrimPrefix(servetest.Endless, `"logit_bias":`), "")
+	for i, c := range []struct{ route, fields, openai string }{
+		{"/infill", `"input_prefix":"def add(a, b):\n","prompt":"    return","input_suffix":"\n\nprint(add(1, 2))\n"`, `"prompt":"def add(a, b):\n    return","suffix":"\n\nprint(add(1, 2))\n"`},
+		{"/completion", `"prompt":"def größe(a, b):\n    ret"`, `"prompt":"def größe(a, b):\n    ret"`},
+		{"/completion", `"prompt":[5,6,7]`, `"prompt":[5,6,7]`},
+	} {
+		type answer struct {
+			Choices []struct{ Text string }
+			Content string
+		}
+		_, got, _ := servetest.Post(t, url+"/v1/completions", `{`+c.openai+`,"max_tokens":20,"logit_bias":`+bias+`}`)
+		want := servetest.Decode[answer](t, got).Choices[0].Text
+		if want == "" {
+			t.Fatalf("case %d: no text to compare", i)
+		}
+		rest := `,"n_predict":20,"logit_bias":` + bias
+		status, got, _ := servetest.Post(t, url+c.route, `{`+c.fields+rest+`}`)
+		if text := servetest.Decode[answer](t, got).Content; status != 200 || text != want {
+			t.Errorf("case %d: %d %q, expected %q", i, status, text, want)
+		}
+		_, got, _ = servetest.Post(t, url+c.route, `{`+c.fields+rest+`,"stream":true}`)
+		text := ""
+		for _, e := range servetest.Events(t, strings.NewReader(got)) {
+			text += servetest.Decode[answer](t, e).Content
+		}
+		if text != want {
+			t.Errorf("case %d: streamed %q, expected %q", i, text, want)
+		}
+	}
+}
+
+// TestWarmUp: the extra context that an editor sends ahead is in the cache for the completion after it.
+func TestWarmUp(t *testing.T) {
+	engine := servetest.RealEngine(t, nil, infer.EngineOptions{})
+	url := start(t, engine, nil)
+	body := `{"input_prefix":"` + strings.Repeat("x = 1\\n", 40) + `","input_suffix":"\nz","prompt":"y","id_slot":77`
+	status, got, _ := servetest.Post(t, url+"/infill", body+`,"n_predict":0,"samplers":[],"t_max_prompt_ms":1,"t_max_predict_ms":1,"response_fields":[""]}`)
+	if status != 200 || got != "{}\n" {
+		t.Fatalf("%d %s", status, got)
+	}
+	_, got, _ = servetest.Post(t, url+"/infill", body+`,"n_predict":4,"response_fields":["timings/cache_n","tokens_evaluated"]}`)
+	a := servetest.Decode[map[string]int](t, got)
+	if a["timings/cache_n"] < a["tokens_evaluated"]/2 || a["tokens_evaluated"] < 40 {
+		t.Errorf("%v: the prompt was not in the cache", a)
+	}
+}
+
+// models serves a model with two adapters, and another that is none of theirs.
+func models(t *testing.T, engine wire.Engine) string {
+	t.Helper()
+	r := registry.New(false)
+	r.Put([]wire.Model{{ID: "m", Engine: engine}, {ID: "m+a", Engine: engine, Adapter: "a"}, {ID: "m+b", Engine: engine, Adapter: "b"}}, nil)
+	r.Put([]wire.Model{{ID: "other", Engine: &servetest.Fake{}, Adapter: "c"}}, nil)
+	url, _ := servetest.StartModels(t, r, options())
+	return url
+}
+
+func TestAdapters(t *testing.T) {
+	var adapter string
+	url := models(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		adapter = reqs[0].Adapter
+		return make([]infer.Result, len(reqs)), nil
+	}})
+	check := func(fields, want string) {
+		t.Helper()
+		status, got, _ := servetest.Post(t, url+"/infill", `{"input_prefix":"","input_suffix":"","response_fields":["generation_settings/lora"]`+fields+`}`)
+		if status != 200 || adapter != want {
+			t.Errorf("%s: %d %s: adapter %q, expected %q", fields, status, got, adapter, want)
+		}
+	}
+	list := func(a, b int) {
+		t.Helper()
+		got := get(t, url+"/lora-adapters")
+		if want := fmt.Sprintf(`[{"id":0,"path":"a","scale":%d},{"id":1,"path":"b","scale":%d}]`+"\n", a, b); got != want {
+			t.Errorf("%s\nexpected %s", got, want)
+		}
+	}
+	set := func(body string) {
+		t.Helper()
+		if status, got, _ := servetest.Post(t, url+"/lora-adapters", body); status != 200 || got != `{"success":true}`+"\n" {
+			t.Errorf("%s: %d %s", body, status, got)
+		}
+	}
+	list(0, 0)
+	check(``, "")
+	check(`,"lora":[{"id":1,"scale":1.0}]`, "b")
+	check(`,"lora":[{"id":0,"scale":1},{"id":1,"scale":0}]`, "a")
+	check(`,"lora":[]`, "")
+	check(`,"model":"m+a","lora":[]`, "")
+	check(`,"model":"m+a"`, "a")
+	set(`[{"id":1,"scale":1}]`)
+	list(0, 1)
+	check(``, "b")
+	check(`,"model":"m"`, "")
+	check(`,"lora":[]`, "")
+	set(`[{"id":1,"scale":0}]`)
+	list(0, 0)
+	check(``, "")
+	for body, want := range map[string]string{
+		`[{"id":0,"scale":0.5}]`:                  "lora: element 0: scale: found 0.5, expected 0 or 1: adapters are applied as they were trained",
+		`[{"id":0,"scale":1},{"id":1,"scale":1}]`: "lora: element 1: found a second adapter with scale 1, expected one",
+		`[{"id":2,"scale":1}]`:                    "lora: element 0: id: found 2, expected one of the 2 adapters that GET /lora-adapters lists",
+		`[{"id":0,"scale":"secret"}]`:             "lora: element 0: scale: found a string, expected a number",
+		`[5]`:                                     "lora: found an array, expected an array of objects",
+	} {
+		status, got, _ := servetest.Post(t, url+"/lora-adapters", body)
+		if status != 400 || got != `{"error":{"code":400,"message":"`+want+`","type":"invalid_request_error"}}`+"\n" {
+			t.Errorf("%s: %d %s", body, status, got)
+		}
+	}
+}
