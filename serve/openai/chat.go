@@ -1,7 +1,6 @@
 package openai
 
 import (
-	"net/http"
 	"time"
 
 	"autodev/infer"
@@ -23,10 +22,7 @@ func chat(c *wire.Call) error {
 		return err
 	}
 	defer release()
-	if m.Chat == nil {
-		return wire.Errorf(http.StatusNotImplemented, wire.Unsupported, "model", "no_chat", "model %q: cannot converse, expected a model with a chat template", m.ID)
-	}
-	reqs, err := req.requests(m.Chat, m.Engine.Info().Context)
+	reqs, err := req.requests(m)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package openai
 
 import (
 	"encoding/json"
-	"errors"
 	"math"
 	"net/http"
 
@@ -90,22 +89,17 @@ func unsupported(f *wire.Fields, name, problem string) {
 	f.Fail(wire.Errorf(http.StatusBadRequest, wire.Unsupported, name, "unsupported_value", "%s: %s", name, problem))
 }
 
-// requests returns one request per choice, for a model with a context of so many tokens.
-func (r *chatRequest) requests(c wire.Chat, context int) ([]infer.Request, error) {
-	p, stops, err := c.Prompt(r.messages)
+// requests returns one request per choice.
+func (r *chatRequest) requests(m wire.Model) ([]infer.Request, error) {
+	q, err := m.Converse(r.messages)
 	if err != nil {
-		var own *wire.Error
-		if errors.As(err, &own) {
-			return nil, err
-		}
-		// The template is the model's: what it does not accept is the client's mistake.
-		return nil, wire.BadField("messages", "%s", err)
+		return nil, err
 	}
-	q := infer.Request{Prompt: p, MaxTokens: r.maxTokens, Stop: stops, Class: infer.Chat, Logprobs: r.logprobs, Top: r.top}
-	switch r.maxTokens {
-	case -2, -1:
-		q.MaxTokens = context
-	case 0:
+	q.MaxTokens, q.Logprobs, q.Top = r.maxTokens, r.logprobs, r.top
+	switch {
+	case r.maxTokens < 0:
+		q.MaxTokens = m.Engine.Info().Context
+	case r.maxTokens == 0:
 		q.Class = infer.Background // only puts the conversation into the cache
 	}
 	return r.choices(q), nil

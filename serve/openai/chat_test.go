@@ -90,7 +90,7 @@ func TestChatChoicesInterleave(t *testing.T) {
 				return nil, err
 			}
 		}
-		return make([]infer.Result, len(reqs)), nil
+		return make([]infer.Result, 2), &infer.SupersededError{Session: "editor"}
 	}}, serve.Options{}, converses)
 	_, got, _ := servetest.Post(t, url+"/v1/chat/completions", `{`+hello+`,"n":3,"stream":true}`)
 	var choices []string
@@ -104,7 +104,7 @@ func TestChatChoicesInterleave(t *testing.T) {
 		`[{"index":1,"delta":{},"logprobs":null,"finish_reason":"length"}]}`,
 		`[{"index":0,"delta":{"content":"c"},"logprobs":null,"finish_reason":null}]}`,
 		`[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}`,
-		// The engine said nothing of this one: it was ended by a later request.
+		// A later request of the session ended this one before it began.
 		`[{"index":2,"delta":{"role":"assistant"},"logprobs":null,"finish_reason":"length"}]}`,
 		``,
 	}
@@ -144,7 +144,7 @@ func TestChatReachesEngine(t *testing.T) {
 		return make([]infer.Result, len(reqs)), nil
 	}}, serve.Options{}, converses)
 	one := func(change func(*infer.Request)) infer.Request {
-		r := infer.Request{Prompt: infer.Prompt{Prefix: "user: hello\nassistant:"}, MaxTokens: 64, Stop: []string{"\nuser:"}, Sampling: infer.Sampling{TopP: 1, Seed: 1}, Class: infer.Chat}
+		r := infer.Request{Prompt: infer.Prompt{Prefix: "user: hello\nassistant:"}, MaxTokens: 64, Stop: []string{"\nuser:"}, StopIDs: []int32{5}, Sampling: infer.Sampling{TopP: 1, Seed: 1}, Class: infer.Chat}
 		change(&r)
 		return r
 	}
@@ -157,7 +157,7 @@ func TestChatReachesEngine(t *testing.T) {
 		`{` + hello + `,"max_completion_tokens":8,"max_tokens":9`:    one(func(r *infer.Request) { r.MaxTokens = 8 }),
 		`{` + hello + `,"max_tokens":-1`:                             one(func(*infer.Request) {}),
 		`{` + hello + `,"n_predict":5`:                               one(func(r *infer.Request) { r.MaxTokens = 5 }),
-		`{` + hello + `,"stop":["x",""],"stop_token_ids":[3]`:        one(func(r *infer.Request) { r.Stop, r.StopIDs = []string{"\nuser:", "x"}, []int32{3} }),
+		`{` + hello + `,"stop":["x",""],"stop_token_ids":[3]`:        one(func(r *infer.Request) { r.Stop, r.StopIDs = []string{"\nuser:", "x"}, []int32{5, 3} }),
 		`{` + hello + `,"logprobs":true`:                             one(func(r *infer.Request) { r.Logprobs = true }),
 		`{` + hello + `,"logprobs":true,"top_logprobs":4`:            one(func(r *infer.Request) { r.Logprobs, r.Top = true, 4 }),
 		`{` + hello + `,"response_format":{"type":"text"},"grammar":"","modalities":["text"],"tools":[{"type":"function"}],"tool_choice":"auto","function_call":"none"`: one(func(*infer.Request) {}),
@@ -291,7 +291,7 @@ func TestChatStreamFails(t *testing.T) {
 func TestChatEqualsCompletion(t *testing.T) {
 	url, _ := servetest.Start(t, servetest.RealEngine(t, nil, infer.EngineOptions{}), serve.Options{}, converses)
 	rest := `"max_tokens":30,"temperature":0,` + servetest.Endless
-	_, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"user: hello\nassistant:","stop":"\nuser:",`+rest+`}`)
+	_, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"user: hello\nassistant:","stop":"\nuser:","stop_token_ids":[5],`+rest+`}`)
 	want := servetest.Decode[struct{ Choices []choice }](t, got).Choices[0].Text
 	type answer struct {
 		Choices []struct{ Message, Delta struct{ Content string } }

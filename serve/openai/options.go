@@ -66,7 +66,7 @@ func includeUsage(f *wire.Fields) bool {
 
 // choices returns n requests like q that draw their tokens apart.
 func (o *options) choices(q infer.Request) []infer.Request {
-	q.Sampling, q.Stop, q.StopIDs = o.sampling, append(q.Stop, o.stop...), o.stopIDs
+	q.Sampling, q.Stop, q.StopIDs = o.sampling, append(q.Stop, o.stop...), append(q.StopIDs, o.stopIDs...)
 	all := make([]infer.Request, o.n)
 	for i := range all {
 		all[i] = q

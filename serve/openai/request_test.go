@@ -49,6 +49,12 @@ func (talk) Prompt(messages []wire.Message) (infer.Prompt, []string, error) {
 	return infer.Prompt{Prefix: messages[0].Content}, nil, nil
 }
 
+func (talk) StopIDs() []int32 { return nil }
+
+type engine struct{ wire.Engine }
+
+func (engine) Info() infer.Info { return infer.Info{Context: 64} }
+
 func FuzzChatBody(f *testing.F) {
 	for _, s := range []string{
 		`{"messages":[{"role":"user","content":"a"}],"max_tokens":3,"stop":["x"],"stream":true,"stream_options":{"include_usage":true}}`,
@@ -66,7 +72,7 @@ func FuzzChatBody(f *testing.F) {
 			r, err = parseChat(f)
 		}
 		if err == nil {
-			all, err = r.requests(talk{}, 64)
+			all, err = r.requests(wire.Model{Engine: engine{}, Chat: talk{}})
 		}
 		var own *wire.Error
 		switch {

@@ -135,6 +135,7 @@ type chat struct{ of any }
 func (chat) Prompt([]wire.Message) (p infer.Prompt, stops []string, err error) { return }
 func (chat) Render([]wire.Message) (string, error)                             { return "", nil }
 func (chat) Template() string                                                  { return "" }
+func (chat) StopIDs() []int32                                                  { return nil }
 
 // engine notes the adapters it is given.
 type engine struct {

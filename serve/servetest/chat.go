@@ -8,7 +8,7 @@ import (
 	"autodev/serve/wire"
 )
 
-// Chat is a wire.Chat with a line for each message, "role: content", that ends answers at "\nuser:" and refuses a conversation that begins with
+// Chat is a wire.Chat with a line for each message, "role: content", that ends answers at "\nuser:" and token 5, and refuses a conversation that begins with
 // the assistant.
 type Chat struct{}
 
@@ -17,6 +17,9 @@ func (c Chat) Prompt(messages []wire.Message) (infer.Prompt, []string, error) {
 	text, err := c.Render(messages)
 	return infer.Prompt{Prefix: text}, []string{"\nuser:"}, err
 }
+
+// StopIDs implements wire.Chat.
+func (Chat) StopIDs() []int32 { return []int32{5} }
 
 // Render implements wire.Chat.
 func (Chat) Render(messages []wire.Message) (string, error) {

@@ -101,7 +101,8 @@ func (c *Call) Use(name string) (Model, func(), error) {
 }
 
 // Complete has m's engine complete reqs, with what the model and the call say about all of them filled in: order, speculation, adapter, client
-// and session. Where a later request of the session ended this one, that is no error: what there is, is the answer.
+// and session. Where a later request of the session ended this one, that is no error: what there is, is the answer, and what there is not,
+// FinishCancel.
 func (c *Call) Complete(m Model, reqs []infer.Request, emit func(i int, chunk infer.Chunk) error) ([]infer.Result, error) {
 	for i := range reqs {
 		r := &reqs[i]
@@ -127,6 +128,12 @@ func (c *Call) Complete(m Model, reqs []infer.Request, emit func(i int, chunk in
 	}
 	results, err := m.Engine.Complete(c.Context(), reqs, counted)
 	c.Record.Results = append(c.Record.Results, results...)
+	if later := (*infer.SupersededError)(nil); errors.As(err, &later) {
+		for len(results) < len(reqs) {
+			results = append(results, infer.Result{FinishReason: infer.FinishCancel})
+		}
+		return results, nil
+	}
 	return results, c.whyEnded(err)
 }
 

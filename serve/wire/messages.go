@@ -2,7 +2,11 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
+	"net/http"
 	"strings"
+
+	"autodev/infer"
 )
 
 // maxMessages bounds a conversation.
@@ -35,6 +39,24 @@ func (f *Fields) Messages(name string) []Message {
 		all = append(all, m)
 	}
 	return all
+}
+
+// Converse returns a request for m's answer to a conversation. What the client wants of it, its length first, is for the caller to add; Stop and
+// StopIDs hold what ends the answers of this model.
+func (m Model) Converse(messages []Message) (infer.Request, error) {
+	if m.Chat == nil {
+		return infer.Request{}, Errorf(http.StatusNotImplemented, Unsupported, "model", "no_chat", "model %q: cannot converse, expected a model with a chat template", m.ID)
+	}
+	p, stops, err := m.Chat.Prompt(messages)
+	if err != nil {
+		var own *Error
+		if errors.As(err, &own) {
+			return infer.Request{}, err
+		}
+		// The template is the model's: what it does not accept is the client's mistake.
+		return infer.Request{}, BadField("messages", "%s", err)
+	}
+	return infer.Request{Prompt: p, Stop: stops, StopIDs: m.Chat.StopIDs(), Class: infer.Chat}, nil
 }
 
 // content reads a text, or parts that are texts.

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"cmp"
+
 	"autodev/infer"
 )
 
@@ -26,7 +28,6 @@ func (c *Call) ReplyFramed(m Model, reqs []infer.Request, stream bool, framing F
 		if err != nil {
 			return err
 		}
-		results = padded(results, len(reqs))
 		c.ServerTiming(results)
 		return c.JSON(f.Whole(results))
 	}
@@ -47,28 +48,14 @@ func (c *Call) ReplyFramed(m Model, reqs []infer.Request, stream bool, framing F
 	if err != nil {
 		return err
 	}
-	results = padded(results, len(reqs))
 	for i, r := range results {
 		if !ended[i] {
-			if err := send(f.Events(i, infer.Chunk{FinishReason: r.FinishReason})); err != nil {
+			if err := send(f.Events(i, infer.Chunk{FinishReason: cmp.Or(r.FinishReason, infer.FinishCancel)})); err != nil {
 				return err
 			}
 		}
 	}
 	return send(f.End(results))
-}
-
-// padded returns n results: those that a later request of the session has kept from beginning are cancelled.
-func padded(results []infer.Result, n int) []infer.Result {
-	for i := range results {
-		if results[i].FinishReason == "" {
-			results[i].FinishReason = infer.FinishCancel
-		}
-	}
-	for len(results) < n {
-		results = append(results, infer.Result{FinishReason: infer.FinishCancel})
-	}
-	return results
 }
 
 // FinishReason is r in OpenAI's words, nil as long as there is none. A completion that was ended before its time is as long as it is.

@@ -31,6 +31,8 @@ type Chat interface {
 	// Prompt returns the prompt that the model answers a conversation with, and texts that end its answer. No content is searched for control
 	// tokens.
 	Prompt(messages []Message) (infer.Prompt, []string, error)
+	// StopIDs returns tokens that end the model's answers, beside its own end of text.
+	StopIDs() []int32
 	// Render returns the prompt as text, control tokens spelled out.
 	Render(messages []Message) (string, error)
 	// Template returns the template's source, "" where the model has none of its own.
