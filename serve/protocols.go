@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"autodev/serve/autodevv1"
 	"autodev/serve/llamacpp"
 	"autodev/serve/mistral"
 	"autodev/serve/openai"
@@ -17,5 +18,6 @@ func Protocols() []*wire.Protocol {
 		llamacpp.New(),
 		tabby.New(nil),
 		tgi.New(),
+		autodevv1.New(nil),
 	}
 }
