@@ -129,7 +129,7 @@ function report(shown, type) {
   ask("/v1/events", { body: { type, completion_id: shown.id, choice_index: 0 }, keepalive: true }).catch(() => {});
 }
 
-let leaving = false; // Escape was the last key: Tab then moves the focus, as everywhere else
+let leaving = false; // Escape was the last key, and there was nothing to dismiss: Tab then moves the focus, as everywhere else
 
 editor.area.addEventListener("input", (e) => {
   if (!e.isComposing) suggestion.typed(e);
@@ -150,7 +150,7 @@ editor.area.addEventListener("keydown", (e) => {
   } else if (e.key === "ArrowRight" && mod && !e.shiftKey && editor.ghost) {
     suggestion.accept(true);
   } else if (e.key === "Escape") {
-    leaving = true;
+    leaving = !editor.ghost;
     suggestion.drop();
   } else if (mod && e.code === "Space" || e.altKey && e.code === "Backslash") {
     suggestion.fetch();

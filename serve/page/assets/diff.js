@@ -2,10 +2,17 @@
 
 const maxDiff = 1500; // lines of each; beyond that, all of one and all of the other
 
+// lines returns the lines of a text; a newline at its end begins none.
+function lines(text) {
+  if (!text) return [];
+  const all = text.split("\n");
+  if (all.at(-1) === "") all.pop();
+  return all;
+}
+
 // diff returns [kind, line] with kind "", "del" or "add": a longest common subsequence.
 function diff(before, after) {
-  const a = before.split("\n");
-  const b = after.split("\n");
+  const [a, b] = [lines(before), lines(after)];
   if (a.length > maxDiff || b.length > maxDiff) return [...a.map((l) => ["del", l]), ...b.map((l) => ["add", l])];
   const width = b.length + 1;
   const longest = new Uint16Array((a.length + 1) * width);

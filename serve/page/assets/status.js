@@ -93,6 +93,8 @@ function duration(s) {
   return Math.floor(s / 86400) + " d " + Math.floor(s % 86400 / 3600) + " h";
 }
 
+// count writes a number with thin spaces between thousands.
+const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const percent = (part, all) => all ? Math.round(part / all * 100) + " %" : "–";
 const ms = (v) => v >= 1000 ? (v / 1000).toFixed(1) + " s" : Math.round(v) + " ms";
 
@@ -114,12 +116,12 @@ async function look() {
   if (last && last.now.uptime_seconds > now.uptime_seconds) last = null; // it was started anew
   const seconds = last ? (at - last.at) / 1000 : 0;
   const rate = (name) => last ? (now[name] - last.now[name]) / seconds : 0;
-  tiles.set("Completions", String(now.completions), "", rate("completions"));
-  tiles.set("Tokens generated", String(now.generated_tokens), last ? `${rate("generated_tokens").toFixed(1)}/s` : "", rate("generated_tokens"));
+  tiles.set("Completions", count(now.completions), "", rate("completions"));
+  tiles.set("Tokens generated", count(now.generated_tokens), rate("generated_tokens") ? `${rate("generated_tokens").toFixed(1)}/s` : "", rate("generated_tokens"));
   const f = now.first_text_ms;
   tiles.set("First text", f ? ms(f.p50) : "–", f ? `95 %: ${ms(f.p95)}` : "", f ? f.p50 : 0);
-  tiles.set("Prompt from cache", percent(now.cached_tokens, now.prompt_tokens), `of ${now.prompt_tokens} tokens`);
-  tiles.set("Drafts accepted", percent(now.accepted_tokens, now.drafted_tokens), `of ${now.drafted_tokens}`);
+  tiles.set("Prompt from cache", percent(now.cached_tokens, now.prompt_tokens), now.prompt_tokens ? `of ${count(now.prompt_tokens)} tokens` : "");
+  tiles.set("Drafts accepted", percent(now.accepted_tokens, now.drafted_tokens), now.drafted_tokens ? `of ${count(now.drafted_tokens)}` : "");
   const e = s.engine;
   if (e) {
     tiles.set("Running", String(e.running), `${e.queued} waiting`, e.running);

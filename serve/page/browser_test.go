@@ -1,0 +1,414 @@
+package page_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	cdpruntime "github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"autodev/infer"
+	"autodev/serve/servetest"
+	"autodev/serve/wire"
+)
+
+// tab is a page in a browser without a screen, and what was wrong with it.
+type tab struct {
+	t      *testing.T
+	ctx    context.Context
+	origin string
+
+	mu       sync.Mutex
+	requests int
+	problems []string
+}
+
+// open shows url in Chromium, or skips the test where there is none.
+func open(t *testing.T, url string) *tab {
+	t.Helper()
+	var path string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "headless-shell"} {
+		if p, err := exec.LookPath(name); err == nil {
+			path = p
+			break
+		}
+	}
+	if path == "" {
+		t.Skip("no chromium on this machine (Debian's package chromium has it): the page is not driven")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1280, 860),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("force-color-profile", "srgb"))
+	alloc, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(stop)
+	ctx, stop := chromedp.NewContext(alloc)
+	t.Cleanup(stop)
+	b := &tab{t: t, ctx: ctx, origin: url}
+	if err := chromedp.Listen(ctx, b.listen); err != nil {
+		t.Fatal(err)
+	}
+	b.run(chromedp.Navigate(url + "/"))
+	b.until(`document.getElementById("state").textContent.startsWith("Serving")`)
+	b.run(do(`document.getElementById("code").focus()`)) // without a mouse the page does not do it by itself
+	return b
+}
+
+// listen notes errors of the page, and requests that leave its origin.
+func (b *tab) listen(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *network.EventRequestWillBeSent:
+		if u := e.Request.URL; !strings.HasPrefix(u, b.origin+"/") && !strings.HasPrefix(u, "data:image/svg+xml,") {
+			b.problems = append(b.problems, "a request to "+u)
+		}
+		b.requests++
+	case *cdpruntime.EventExceptionThrown:
+		b.problems = append(b.problems, "exception: "+e.ExceptionDetails.Text)
+	case *cdpruntime.EventConsoleAPICalled:
+		b.problems = append(b.problems, "console: "+string(e.Type))
+	case *log.EventEntryAdded:
+		b.problems = append(b.problems, "log: "+e.Entry.Text+" "+e.Entry.URL)
+	}
+}
+
+// well fails the test where something was wrong.
+func (b *tab) well() {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.problems {
+		b.t.Error(p)
+	}
+	if b.requests == 0 {
+		b.t.Error("no request was seen at all")
+	}
+}
+
+func (b *tab) run(steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if err := chromedp.Do(b.ctx, steps...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// value returns what an expression of JavaScript is.
+func value[T any](b *tab, expression string) T {
+	b.t.Helper()
+	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		b.t.Fatalf("%s: %v", expression, err)
+	}
+	return v
+}
+
+// do runs JavaScript.
+func do(script string) chromedp.Action[chromedp.Void] {
+	return chromedp.Evaluate[chromedp.Void](script)
+}
+
+// until waits for an expression to be true.
+func (b *tab) until(expression string) {
+	b.t.Helper()
+	for range 1500 {
+		if value[bool](b, "Boolean("+expression+")") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.t.Fatalf("never true: %s\n%s", expression, value[string](b, "document.body.innerText"))
+}
+
+// ctrl presses a key with Ctrl.
+func (b *tab) ctrl(key string) {
+	b.t.Helper()
+	b.run(chromedp.KeyEvent(key, chromedp.KeyModifiers(kb.ModifierCtrl)))
+}
+
+// shot stores a picture where AUTODEV_SCREENSHOTS names a folder.
+func (b *tab) shot(name string, width, height int64, dark bool) {
+	b.t.Helper()
+	dir := os.Getenv("AUTODEV_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	scheme := "light"
+	if dark {
+		scheme = "dark"
+	}
+	media := func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+		return err
+	}
+	b.run(chromedp.EmulateViewport(width, height), chromedp.Func(media), chromedp.Sleep(150*time.Millisecond))
+	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+const (
+	text  = `document.getElementById("code").value`
+	ghost = `(document.querySelector("#mirror .ghost") || {textContent: ""}).textContent`
+)
+
+// suggesting is an engine that suggests a sum, in three parts, and notes what it was asked.
+func suggesting(asked chan<- infer.Request) *servetest.Fake {
+	parts := []string{"sum(end - start", " for start, end", " in merge(intervals))"}
+	return &servetest.Fake{Do: func(ctx context.Context, reqs []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		select {
+		case asked <- reqs[0]:
+		default:
+		}
+		for i, p := range parts {
+			c := infer.Chunk{Text: p}
+			if i == len(parts)-1 {
+				c.FinishReason = infer.FinishStop
+			}
+			if err := emit(0, c); err != nil {
+				return nil, err
+			}
+		}
+		return []infer.Result{{Text: strings.Join(parts, ""), PromptIDs: make([]int32, 96), Cached: 90, IDs: make([]int32, 14), Drafted: 8, Accepted: 5, FinishReason: infer.FinishStop}}, nil
+	}}
+}
+
+const suggested = "sum(end - start for start, end in merge(intervals))"
+
+func TestCompletionInBrowser(t *testing.T) {
+	asked := make(chan infer.Request, 100)
+	events := make(chan string, 100)
+	url := start(t, suggesting(asked), eventsOf(events), assisting(nil))
+	b := open(t, url)
+	before := value[string](b, text)
+	b.ctrl(" ")
+	b.until(ghost + ` === "` + suggested + `"`)
+	if r := <-asked; r.Prompt.Prefix != before || r.Prompt.Filename != "intervals.py" || r.Session == "" || r.Shape.Lines != infer.AutoLines {
+		t.Errorf("asked %+v", r)
+	}
+	if got := value[string](b, text); got != before {
+		t.Errorf("a suggestion changed the text: %q", got)
+	}
+	if got := <-events; got != "view" {
+		t.Errorf("event %s, expected view", got)
+	}
+	if os.Getenv("AUTODEV_SCREENSHOTS") != "" { // with something to be seen of what the server does
+		for i := range 8 {
+			for range i % 4 {
+				servetest.Post(t, url+"/v1/completions", `{"prompt":"p","stream":true}`)
+			}
+			time.Sleep(2 * time.Second)
+		}
+	}
+	b.shot("wide-light", 1280, 860, false)
+	b.shot("wide-dark", 1280, 860, true)
+	b.shot("narrow-light", 390, 844, false)
+	b.shot("narrow-dark", 390, 844, true)
+	b.run(chromedp.EmulateReset())
+	for len(asked) > 0 {
+		<-asked
+	}
+
+	// One word, typing along, then the rest; none of it asks again.
+	b.ctrl(kb.ArrowRight)
+	b.until(text + `.endsWith("return sum") && ` + ghost + ` === "` + strings.TrimPrefix(suggested, "sum") + `"`)
+	b.run(chromedp.KeyEvent("("))
+	b.until(text + `.endsWith("return sum(") && ` + ghost + ` === "` + strings.TrimPrefix(suggested, "sum(") + `"`)
+	b.run(chromedp.KeyEvent(kb.Tab))
+	b.until(text + ` === ` + quote(before+suggested))
+	if got := <-events; got != "select" {
+		t.Errorf("event %s, expected select", got)
+	}
+	if n := len(asked); n != 0 {
+		t.Errorf("%d more requests for what had been suggested", n)
+	}
+	// What was taken can be undone.
+	b.ctrl("z")
+	b.until(text + ` !== ` + quote(before+suggested))
+
+	// Another key than the suggested one asks anew; Escape dismisses; typing asks by itself.
+	b.run(chromedp.KeyEvent(kb.Escape), chromedp.KeyEvent("x"))
+	b.until(ghost + ` === "` + suggested + `"`)
+	b.run(chromedp.KeyEvent(kb.Escape))
+	b.until(ghost + ` === ""`)
+	// Without a suggestion Tab indents, and after Escape it leaves.
+	length := value[int](b, text+".length")
+	b.run(chromedp.KeyEvent(kb.Tab))
+	b.until(fmt.Sprintf(`%s.length === %d`, text, length+4))
+	b.run(chromedp.KeyEvent(kb.Escape), chromedp.KeyEvent(kb.Tab))
+	b.until(`document.activeElement !== document.getElementById("code")`)
+	b.well()
+}
+
+// TestSuggestionInTheMiddle: the suffix goes to the model, and the suggestion stands where it belongs.
+func TestSuggestionInTheMiddle(t *testing.T) {
+	asked := make(chan infer.Request, 100)
+	b := open(t, start(t, suggesting(asked), assisting(nil)))
+	b.run(do(`{ const a = document.getElementById("code"); a.value = "a = (1)\nb = # twelve\nc"; a.setSelectionRange(12, 12); }`))
+	b.ctrl(" ")
+	b.until(ghost + ` === "` + suggested + `"`)
+	if r := <-asked; r.Prompt.Prefix != "a = (1)\nb = " || r.Prompt.Suffix != "# twelve\nc" {
+		t.Errorf("asked for the middle of %q and %q", r.Prompt.Prefix, r.Prompt.Suffix)
+	}
+	if got := value[string](b, `document.getElementById("mirror").textContent`); got != "a = (1)\nb = "+suggested+"# twelve\nc\n" {
+		t.Errorf("shown: %q", got)
+	}
+	b.well()
+}
+
+// TestCancelInBrowser: a key ends the request under way.
+func TestCancelInBrowser(t *testing.T) {
+	began, ended := make(chan struct{}, 10), make(chan error, 10)
+	b := open(t, start(t, &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		if err := emit(0, infer.Chunk{Text: "never ends"}); err != nil {
+			return nil, err
+		}
+		began <- struct{}{}
+		<-ctx.Done()
+		ended <- context.Cause(ctx)
+		return nil, context.Cause(ctx)
+	}}, assisting(nil)))
+	b.ctrl(" ")
+	b.until(ghost + ` === "never ends"`)
+	<-began
+	b.run(chromedp.KeyEvent(kb.Escape))
+	b.until(ghost + ` === ""`)
+	select {
+	case err := <-ended:
+		if err != context.Canceled {
+			t.Errorf("ended by %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the server was not told")
+	}
+	b.well()
+}
+
+func quote(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// eventsOf is a protocol that takes events.
+func eventsOf(all chan<- string) *wire.Protocol {
+	return &wire.Protocol{Name: "events", Routes: []wire.Route{{Method: http.MethodPost, Path: "/v1/events", Claims: func(*wire.Call) bool { return true }, Handle: func(c *wire.Call) error {
+		f, err := c.Fields()
+		if err != nil {
+			return err
+		}
+		all <- f.Text("type", "")
+		c.W.WriteHeader(http.StatusOK)
+		return nil
+	}}}}
+}
+
+// assisting is a protocol with two functions: one explains, one changes code.
+func assisting(release <-chan struct{}) *wire.Protocol {
+	stream := func(c *wire.Call, parts ...any) error {
+		s := c.Stream(wire.SSE, "")
+		for i, p := range parts {
+			if i == 1 && release != nil {
+				<-release
+			}
+			if err := s.Send(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	delta := func(s string) any { return map[string]string{"delta": s} }
+	return &wire.Protocol{Name: "assist", Routes: []wire.Route{
+		{Method: http.MethodGet, Path: "/v1/assist", Handle: func(c *wire.Call) error {
+			return c.JSON(map[string]any{"functions": []map[string]string{
+				{"name": "explain", "title": "Explain", "output": "prose"}, {"name": "document", "title": "Document", "output": "code", "place": "replace"},
+				{"name": "review", "title": "Review", "output": "prose"}, {"name": "find-problems", "title": "Find problems", "output": "prose"},
+				{"name": "improve", "title": "Improve", "output": "code"}, {"name": "add-input-checks", "title": "Add input checks", "output": "code"},
+				{"name": "write-tests", "title": "Write tests", "output": "code", "place": "new"},
+			}})
+		}},
+		{Method: http.MethodPost, Path: "/v1/assist/{name}", Handle: func(c *wire.Call) error {
+			f, err := c.Fields()
+			if err != nil {
+				return err
+			}
+			selection := f.Text("selection", "")
+			switch c.R.PathValue("name") {
+			case "explain":
+				return stream(c, delta("## What it does\n\nIt **merges** intervals that `overlap`:\n\n1. sorts them\n2. joins each with the one before\n\n```py"),
+					delta("thon\nmerge([[1, 3], [2, 5]])  # [[1, 5]]\n```\n\n<img src=x onerror=alert(1)> stays text."), map[string]any{"finish_reason": "stop"})
+			case "document":
+				changed := strings.Replace(selection, `"""Merge overlapping intervals."""`, "\"\"\"Merge overlapping intervals.\n\n    intervals: pairs of start and end, in any order.\n    \"\"\"", 1)
+				return stream(c, delta(changed[:10]), delta(changed[10:]), map[string]any{"edit": map[string]any{"newText": changed}, "finish_reason": "stop"})
+			}
+			return stream(c, delta("so far"), map[string]any{"error": map[string]string{"message": "the backend failed"}})
+		}},
+	}}
+}
+
+func TestAssistanceInBrowser(t *testing.T) {
+	release := make(chan struct{}, 10)
+	b := open(t, start(t, &servetest.Fake{}, assisting(release)))
+	b.run(chromedp.Click(`[data-name="explain"]`))
+	// The first part is there before the second is sent.
+	b.until(`document.querySelector("#answer-body h4")?.textContent === "What it does"`)
+	if value[bool](b, `document.querySelector("#answer-body").textContent.includes("stays text")`) {
+		t.Error("the answer was whole before it was sent")
+	}
+	release <- struct{}{}
+	b.until(`document.querySelector("#answer-body").textContent.includes("<img src=x onerror=alert(1)> stays text.") && document.querySelector("#answer-body").getAttribute("aria-busy") === "false"`)
+	if n := value[int](b, `document.querySelectorAll("#answer-body img").length`); n != 0 {
+		t.Error("text of a model became markup")
+	}
+	if n := value[int](b, `document.querySelectorAll("#answer-body ol li").length`); n != 2 {
+		t.Errorf("%d items of the list, expected 2", n)
+	}
+	b.shot("explain-wide-light", 1280, 860, false)
+	b.shot("explain-narrow-dark", 390, 844, true)
+	b.run(chromedp.EmulateReset())
+
+	// A change of the first function alone, which is selected.
+	before := value[string](b, text)
+	b.run(do(`{ const a = document.getElementById("code"); a.focus(); a.setSelectionRange(0, a.value.indexOf("\n\n\n") + 1); }`), chromedp.Click(`[data-name="document"]`))
+	release <- struct{}{}
+	b.until(`document.querySelectorAll("#answer-body .add").length === 4 && document.querySelectorAll("#answer-body .del").length === 1`)
+	if value[string](b, text) != before {
+		t.Error("the text changed before anybody said so")
+	}
+	b.shot("document-wide-light", 1280, 860, false)
+	b.shot("document-wide-dark", 1280, 860, true)
+	b.run(chromedp.EmulateReset(), chromedp.Click(`#replace`))
+	want := strings.Replace(before, "intervals.\"\"\"", "intervals.\n\n    intervals: pairs of start and end, in any order.\n    \"\"\"", 1)
+	b.until(text + ` === ` + quote(want))
+	b.ctrl("z")
+	b.until(text + ` === ` + quote(before))
+
+	// A failure leaves the code as it is, and can be read.
+	b.run(chromedp.Click(`[data-name="improve"]`))
+	release <- struct{}{}
+	b.until(`document.querySelector("#answer-body .problem")?.textContent.includes("the backend failed")`)
+	if value[string](b, text) != before || value[bool](b, `!document.getElementById("replace").hidden`) {
+		t.Error("a failed change can be applied")
+	}
+	b.run(chromedp.Focus(`#answer-body`), chromedp.KeyEvent(kb.Escape))
+	b.until(`document.getElementById("answer").hidden`)
+	b.well()
+}
