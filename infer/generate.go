@@ -160,6 +160,9 @@ func (m *Model) prepare(r Request) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Prompt.Heal && r.Replay == nil && !r.PromptLogprobs {
+		p = m.heal(p)
+	}
 	return &job{Request: r, prompt: p, stops: append(slices.Clone(m.stops), r.StopIDs...)}, nil
 }
 

@@ -65,6 +65,7 @@ type Model struct {
 	blockBytes  int64     // of a block
 	spare       blockPool // the processor's
 
+	tokens tokenIndex  // for Prompt.Heal, built when it is needed
 	drafts speculation // what speculative decoding has learnt
 
 	mu     sync.Mutex

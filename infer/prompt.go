@@ -70,6 +70,8 @@ type budgeted struct {
 	maxNew    int    // new tokens there is room for, at most those asked for
 	shortened bool   // text was left out
 	crlf      bool   // the newlines of the text are "\r\n", but those given to the model are "\n"
+	cursor    int    // the prefix's tokens are the last ones before that index of ids
+	prefix    int    // how many they are
 	heal      string // the end of the prefix that was left out, for the completion to begin with
 	healedNew int    // new tokens behind that, at most; maxNew counts those that spell it as well
 }
@@ -145,7 +147,7 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 		suffix.fit(s)
 		prefix.fit(room - len(suffix.ids))
 	}
-	out.shortened = prefix.cut || suffix.cut
+	out.shortened, out.prefix = prefix.cut || suffix.cut, len(prefix.ids)
 	switch {
 	case !use && len(prefix.ids) == 0:
 		// A model needs something to go on from: the end of the text before.
@@ -155,11 +157,13 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 		}
 		out.ids, out.maxNew = []int32{start}, min(out.maxNew, context-1)
 	case !use:
-		out.ids = prefix.ids
+		out.ids, out.cursor = prefix.ids, len(prefix.ids)
 	case p.Order == SPM || p.Order == OrderAuto && trainedSPM(tok, fim):
 		out.ids = join([]int32{fim.Prefix, fim.Suffix}, suffix.ids, []int32{fim.Middle}, prefix.ids)
+		out.cursor = len(out.ids)
 	default:
 		out.ids = join([]int32{fim.Prefix}, prefix.ids, []int32{fim.Suffix}, suffix.ids, []int32{fim.Middle})
+		out.cursor = 1 + len(prefix.ids)
 	}
 	return out, nil
 }

@@ -65,13 +65,17 @@ type TokenProb struct {
 // sampler chooses the tokens of one completion.
 type sampler struct {
 	Sampling
-	masked []int32 // never chosen
-	past   []int32 // prompt and completion, for RepetitionPenalty
+	masked []int32     // never chosen
+	past   []int32     // prompt and completion, for RepetitionPenalty
+	begin  *constraint // what the completion has to begin with; nil: anything
 	counts map[int32]int
 	order  []int32
 	probs  []float64
 	kept   []candidate
 }
+
+// never is the logit of what is not chosen.
+var never = float32(math.Inf(-1))
 
 // candidate is a token that may be chosen, and its probability relative to the most probable one.
 type candidate struct {
@@ -85,6 +89,9 @@ func (m *Model) sampler(j *job) *sampler {
 	if s.repeats() {
 		s.past = slices.Clone(j.prompt.ids)
 	}
+	if j.prompt.heal != "" {
+		s.begin = &constraint{index: m.tokens.fill(m.tok), tok: m.tok, rest: j.prompt.heal}
+	}
 	return s
 }
 
@@ -95,7 +102,7 @@ func newSampler(s Sampling, masked []int32) *sampler {
 // next chooses token number index from logits [vocabulary] and changes them.
 func (s *sampler) next(logits []float32, index int) int32 {
 	for _, id := range s.masked {
-		logits[id] = float32(math.Inf(-1))
+		logits[id] = never
 	}
 	for id, b := range s.Bias {
 		if int(id) < len(logits) && id >= 0 {
@@ -110,8 +117,16 @@ func (s *sampler) next(logits []float32, index int) int32 {
 			logits[id] -= float32(s.PresencePenalty + float64(n)*s.FrequencyPenalty)
 		}
 	}
+	if s.begin != nil {
+		s.begin.apply(logits)
+	}
 	id := s.choose(logits, index)
 	s.counts[id]++
+	if s.begin != nil {
+		if s.begin.take(id); s.begin.rest == "" {
+			s.begin = nil
+		}
+	}
 	if s.repeats() {
 		s.past = append(s.past, id)
 	}
