@@ -184,13 +184,17 @@ func (m *Model) Generate(ctx context.Context, r Request, emit func(Chunk) error)
 func (m *Model) run(ctx context.Context, j *job, s *Session, emit func(Chunk) error) (Result, error) {
 	g := newGeneration(m, j, s, emit)
 	over, err := g.begin()
-	for !over {
-		sp := g.plan(ctx, m.chunk, m.pass, 0)
+	if err == nil {
+		err = s.reserve(min(len(j.prompt.ids)+j.prompt.maxNew, m.Context()))
+	}
+	for !over && err == nil {
+		var sp *span
+		if sp, err = g.plan(ctx, m.chunk, m.pass, 0); err != nil {
+			break
+		}
 		before := time.Now()
 		if err = s.run(sp); err == nil {
 			over, err = g.take(time.Since(before), true)
-		} else {
-			over = true
 		}
 	}
 	return g.end(err), err

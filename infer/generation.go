@@ -40,11 +40,8 @@ func newGeneration(m *Model, j *job, s *Session, emit func(Chunk) error) *genera
 	return g
 }
 
-// begin makes room in the session and reports whether there is nothing to evaluate.
+// begin reports whether there is nothing to evaluate.
 func (g *generation) begin() (over bool, err error) {
-	if err := g.s.reserve(min(len(g.j.prompt.ids)+g.j.prompt.maxNew, g.m.Context())); err != nil {
-		return true, err
-	}
 	switch {
 	case g.j.PromptLogprobs:
 		g.res.PromptTokens = g.m.promptTokens(g.j.prompt.ids)
@@ -63,10 +60,28 @@ func (g *generation) left() int {
 	return len(g.j.prompt.ids) - g.s.Len()
 }
 
+// growth is for how many tokens room is made at a time behind the prompt.
+const growth = 256
+
+// room returns how long a sequence of n tokens may become before room must be made again.
+func (j *job) room(n, context int) int {
+	return min(n+growth, len(j.prompt.ids)+j.prompt.maxNew, context)
+}
+
 // plan returns what to evaluate: at most chunk tokens of the prompt, in parts as even as can be, or at most rows tokens, of which all
 // but the first are guesses. others is how many tokens the pass evaluates beside them. After the pass take must be called.
-func (g *generation) plan(ctx context.Context, chunk, rows, others int) *span {
+func (g *generation) plan(ctx context.Context, chunk, rows, others int) (*span, error) {
 	g.span = span{ctx: ctx, kv: g.s.kv, at: g.s.Len()}
+	g.choosePart(chunk, rows, others)
+	if n := g.span.at + len(g.span.ids); n > g.s.kv.capacity() {
+		if err := g.s.reserve(g.j.room(n, g.m.Context())); err != nil {
+			return nil, err
+		}
+	}
+	return &g.span, nil
+}
+
+func (g *generation) choosePart(chunk, rows, others int) {
 	if n := g.left(); n > 0 {
 		g.span.ids = g.j.prompt.ids[g.s.Len():][:firstChunk(n, chunk)]
 		g.span.from = len(g.span.ids)
@@ -76,7 +91,7 @@ func (g *generation) plan(ctx context.Context, chunk, rows, others int) *span {
 		case len(g.span.ids) == n && g.j.prompt.maxNew > 0:
 			g.span.from--
 		}
-		return &g.span
+		return
 	}
 	g.draft = nil
 	if g.guess != nil {
@@ -85,7 +100,6 @@ func (g *generation) plan(ctx context.Context, chunk, rows, others int) *span {
 		copy(g.pass[1:], g.draft)
 	}
 	g.span.ids = g.pass[:1+len(g.draft)]
-	return &g.span
 }
 
 // take uses the logits of the span that plan returned, of a pass of that duration and, if alone, of no others. It reports whether the

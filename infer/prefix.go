@@ -147,6 +147,16 @@ func (p *prefixes) settle(e *entry) {
 	p.publish(e)
 }
 
+// grown notes that e's session has made room for more tokens, and returns the memory of its blocks.
+func (p *prefixes) grown(e *entry) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(e.session.kv.blocks())
+	p.count(e, n-len(e.path))
+	p.evict()
+	return p.size(n)
+}
+
 // publish brings e's blocks into the tree. What another has brought there before is used in place of e's own.
 func (p *prefixes) publish(e *entry) {
 	t, s := p.tree, e.session

@@ -15,7 +15,6 @@ import (
 type scheduler struct {
 	held    []*task // that have been started and are not over, in order of their start
 	active  []*task // of held: who take part in passes now, the most urgent first
-	bytes   int64   // that held need
 	work    *workspace
 	batch   batch
 	spans   []*span
@@ -151,19 +150,22 @@ func (e *Engine) schedule() (begin []*task) {
 		}
 	}
 	e.active = e.active[:0]
-	held, bytes, full := len(e.held), e.bytes, false
+	held, full := len(e.held), false
+	var bytes, active int64 // that are held, and of those who are active
+	for _, t := range e.held {
+		bytes += t.need
+	}
 	for _, x := range all {
 		if len(e.active) == e.o.Concurrency {
 			break
 		}
-		t := x.t
+		t, room := x.t, e.room
+		if t.c.class != Interactive {
+			room -= room / 4
+		}
 		if t.g == nil {
 			if t.need == 0 {
-				t.need = e.need(t)
-			}
-			room := e.room
-			if t.c.class != Interactive {
-				room -= room / 4
+				t.need = e.m.cacheBytes(e.reserved(t))
 			}
 			// Who does not fit is not overtaken by who would.
 			if full = full || held > 0 && (held >= pausable*e.o.Concurrency || bytes+t.need > room); full {
@@ -172,21 +174,31 @@ func (e *Engine) schedule() (begin []*task) {
 			held, bytes = held+1, bytes+t.need
 			begin = append(begin, t)
 			e.starting(t)
+		} else if len(e.active) > 0 && active+t.need > room {
+			continue // it has grown since, and must not any more
 		}
+		active += t.need
 		e.active = append(e.active, t)
 	}
-	e.bytes = bytes
 	return begin
 }
 
-// need returns the memory of a task's keys and values.
-func (e *Engine) need(t *task) int64 {
-	return e.m.cacheBytes(e.total(t))
+// reserved returns how long the sequence of a task may become before room must be made again. A card has no more than it has: there
+// it is as long as it can become at all.
+func (e *Engine) reserved(t *task) int {
+	n := t.j.room(len(t.j.prompt.ids), e.m.Context())
+	if e.m.card != nil {
+		n = min(len(t.j.prompt.ids)+t.j.prompt.maxNew, e.m.Context())
+	}
+	return n
 }
 
-// total returns the longest that a task's sequence can become.
-func (e *Engine) total(t *task) int {
-	return min(len(t.j.prompt.ids)+t.j.prompt.maxNew, e.m.Context())
+// grown notes that a task's session has become larger.
+func (e *Engine) grown(t *task) {
+	if n := e.cache.grown(t.entry); n > t.need {
+		t.need = n
+		e.decideAnew()
+	}
 }
 
 // starting notes that a task will be started.
@@ -212,7 +224,7 @@ func (e *Engine) start(t *task) {
 	}
 	over := false
 	err := guarded(func() (err error) {
-		if t.entry, err = e.cache.take(prompt, e.total(t), nil); err != nil {
+		if t.entry, err = e.cache.take(prompt, e.reserved(t), nil); err != nil {
 			return err
 		}
 		t.j.recent, t.j.prefill = e.cache.texts(), e.o.CacheBytes > 0
@@ -248,7 +260,6 @@ func (e *Engine) finish(t *task, err error) {
 	defer e.mu.Unlock()
 	e.held = slices.DeleteFunc(e.held, func(x *task) bool { return x == t })
 	e.active = slices.DeleteFunc(e.active, func(x *task) bool { return x == t })
-	e.bytes -= t.need
 	t.end(res, err)
 	if err != nil {
 		t.c.broken = t.c.ctx.Err() == nil
@@ -279,7 +290,12 @@ func (e *Engine) close(c *call) {
 
 // pass evaluates the next tokens of all that are active.
 func (e *Engine) pass() {
-	e.plan()
+	for t, err := range e.plan() {
+		e.finish(t, err)
+	}
+	if len(e.spans) == 0 {
+		return
+	}
 	began := time.Now()
 	err := guarded(e.evaluate)
 	d := time.Since(began)
@@ -299,9 +315,11 @@ func (e *Engine) pass() {
 		e.learn(d)
 	}
 	for _, r := range e.results {
-		if r.prompt && r.t.g.prompted {
+		if r.prompt && r.err == nil {
 			e.cache.settle(r.t.entry)
-			e.decideAnew()
+			if r.t.g.prompted {
+				e.decideAnew() // others of the call have waited for it
+			}
 		}
 		if r.over || r.err != nil {
 			e.finish(r.t, r.err)
@@ -337,49 +355,59 @@ func guarded(f func() error) (err error) {
 }
 
 // plan fills spans and inPass: the last tokens of all that generate, with guesses, and the next part of the most urgent prompt, with
-// other short ones.
-func (e *Engine) plan() {
+// other short ones. It returns those for which there is no memory.
+func (e *Engine) plan() (failed map[*task]error) {
 	e.spans, e.inPass = e.spans[:0], e.inPass[:0]
-	var prompts []*task
+	add := func(t *task, chunk, rows, others int) int {
+		had := t.g.s.kv.capacity()
+		sp, err := t.g.plan(t.c.ctx, chunk, rows, others)
+		if err != nil {
+			if failed == nil {
+				failed = map[*task]error{}
+			}
+			failed[t] = err
+			return 0
+		}
+		if t.g.s.kv.capacity() > had {
+			e.grown(t)
+		}
+		e.spans, e.inPass = append(e.spans, sp), append(e.inPass, t)
+		return len(sp.ids)
+	}
+	var generating, prompts []*task
 	for _, t := range e.active {
 		if t.g.left() > 0 {
 			prompts = append(prompts, t)
 		} else {
-			e.inPass = append(e.inPass, t)
+			generating = append(generating, t)
 		}
 	}
-	generating := len(e.inPass)
 	rows := 0 // of prompts
 	if len(prompts) > 0 {
 		chunk := e.m.chunk
-		if generating > 0 {
+		if len(generating) > 0 {
 			patience := stall
-			if highest(e.inPass) > prompts[0].c.class {
+			if mostUrgent(generating) > prompts[0].c.class {
 				patience = patientStall
 			}
 			chunk = e.speed.part(patience, chunk)
 		}
 		for i, t := range prompts {
-			if i > 0 && rows+t.g.left() > min(chunk, togetherRows) {
-				continue
+			if i == 0 || rows+t.g.left() <= min(chunk, togetherRows) {
+				rows += add(t, chunk, 0, 0)
 			}
-			sp := t.g.plan(t.c.ctx, chunk, 0, 0)
-			e.spans, e.inPass = append(e.spans, sp), append(e.inPass, t)
-			rows += len(sp.ids)
 		}
 	}
-	certain, guesses := generating, max(0, e.m.pass-generating)
-	var decoding []*span
-	for _, t := range e.inPass[:generating] {
-		sp := t.g.plan(t.c.ctx, 0, 1+guesses, certain-1+rows)
-		certain, guesses = certain+len(sp.ids)-1, guesses-len(sp.ids)+1
-		decoding = append(decoding, sp)
+	guesses, others := max(0, e.m.pass-len(generating)), rows+len(generating)-1
+	for _, t := range generating {
+		more := add(t, 0, 1+guesses, others) - 1
+		guesses, others = guesses-more, others+more
 	}
-	e.spans = append(decoding, e.spans...)
+	return failed
 }
 
-// highest returns the class of the most urgent of tasks.
-func highest(tasks []*task) Class {
+// mostUrgent returns the class of the most urgent of tasks.
+func mostUrgent(tasks []*task) Class {
 	c := Background
 	for _, t := range tasks {
 		c = min(c, t.c.class)

@@ -1,0 +1,356 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// short is a request that takes a few passes.
+func short(m *Model, n int) Request {
+	return Request{Prompt: Prompt{Prefix: fmt.Sprintf("def f%d", n)}, MaxTokens: 5, Sampling: Sampling{Bias: noEnd(m)}}
+}
+
+// under returns r as a client's of a class.
+func under(r Request, c Class, client string) Request {
+	r.Class, r.Client = c, client
+	return r
+}
+
+// ask completes a request in a goroutine of its own. What ended it comes through the channel.
+func ask(ctx context.Context, e *Engine, r Request) chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := e.Complete(ctx, []Request{r}, nil)
+		done <- err
+	}()
+	return done
+}
+
+// TestEngineClasses: a request of a higher class takes the place of one that runs, which pauses and goes on afterwards; and those that
+// wait begin in the order of their classes.
+func TestEngineClasses(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 1})
+	defer e.Close()
+	chat := under(short(m, 1), Chat, "")
+	chat.MaxTokens = 4000
+	chatting := ask(t.Context(), e, chat)
+	waitFor(t, e, "chat runs", func(s Stats) bool { return s.Running[Chat] == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	typing := ask(ctx, e, endless(m))
+	waitFor(t, e, "chat pauses", func(s Stats) bool { return s.Running[Interactive] == 1 && s.Paused[Chat] == 1 })
+	// What is generated now is not chat's.
+	var mu sync.Mutex
+	var order []Class
+	var wg sync.WaitGroup
+	for i, c := range []Class{Background, Chat, Background, Interactive, Chat, Interactive} {
+		wg.Go(func() {
+			if _, err := e.Complete(t.Context(), []Request{under(short(m, 2+i), c, "")}, func(_ int, ch Chunk) error {
+				if ch.FinishReason != "" {
+					mu.Lock()
+					order = append(order, c)
+					mu.Unlock()
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+		waitFor(t, e, "it waits", func(s Stats) bool { return s.Queued[c] > 0 && s.Queued[0]+s.Queued[1]+s.Queued[2] == i+1 })
+	}
+	if s := e.Stats(); s.Paused[Chat] != 1 {
+		t.Errorf("chat does not pause any more: %+v", s)
+	}
+	cancel()
+	<-typing
+	wg.Wait()
+	if !slices.IsSorted(order) {
+		t.Errorf("finished in the order of classes %v", order)
+	}
+	if err := <-chatting; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEngineLeavesAPlace: completions without end of people who type do not stop a chat for ever.
+func TestEngineLeavesAPlace(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: reservedFrom})
+	defer e.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for i := range reservedFrom + 1 {
+		ask(ctx, e, under(endless(m), Interactive, fmt.Sprint(i)))
+	}
+	waitFor(t, e, "all places are taken", func(s Stats) bool { return s.Running[Interactive] == reservedFrom })
+	if err := <-ask(t.Context(), e, under(short(m, 1), Chat, "")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEngineFairness: whatever one client has running and waiting, another's only request is next.
+func TestEngineFairness(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 2})
+	defer e.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var floods []chan error
+	for range 12 {
+		floods = append(floods, ask(ctx, e, under(endless(m), Chat, "flood")))
+	}
+	waitFor(t, e, "the flood has come", func(s Stats) bool { return s.Running[Chat] == 2 && s.Queued[Chat] == 10 })
+	for i := range 3 {
+		if err := <-ask(t.Context(), e, under(short(m, i), Chat, "other")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := e.Stats(); s.Completed != 3 || s.Started != 5 {
+		t.Errorf("%+v", s)
+	}
+	cancel()
+	for _, f := range floods {
+		if err := <-f; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	waitFor(t, e, "the engine rests", func(s Stats) bool { return !e.busy() })
+	if len(e.served) != 0 {
+		t.Errorf("clients that have gone are remembered: %v", e.served)
+	}
+
+	// Two that always have something waiting take turns.
+	e = NewEngine(m, EngineOptions{Concurrency: 1})
+	defer e.Close()
+	blocked, release := context.WithCancel(t.Context())
+	block := ask(blocked, e, under(endless(m), Interactive, "first"))
+	waitFor(t, e, "it runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
+	var mu sync.Mutex
+	var order []string
+	var wg sync.WaitGroup
+	for i := range 8 {
+		client := []string{"a", "a", "a", "a", "b", "b", "b", "b"}[i]
+		wg.Go(func() {
+			_, err := e.Complete(t.Context(), []Request{under(short(m, i), Chat, client)}, func(_ int, ch Chunk) error {
+				if ch.FinishReason != "" {
+					mu.Lock()
+					order = append(order, client)
+					mu.Unlock()
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		waitFor(t, e, "it waits", func(s Stats) bool { return s.Queued[Chat] == i+1 })
+	}
+	release()
+	<-block
+	wg.Wait()
+	if got := strings.Join(order, ""); got != "abababab" {
+		t.Errorf("served in the order %s", got)
+	}
+}
+
+// TestEngineSupersedes: the latest call of a client's session ends those before it, whether they run or wait, and nobody else's.
+func TestEngineSupersedes(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 2, Queue: 3})
+	defer e.Close()
+	session := func(r Request, client, session string) Request {
+		r.Client, r.Session = client, session
+		return r
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	other := ask(ctx, e, session(endless(m), "b", "1"))
+	nobody := ask(ctx, e, session(endless(m), "a", ""))
+	waitFor(t, e, "both run", func(s Stats) bool { return s.Running[Interactive] == 2 })
+	ended := func(what string, done chan error) {
+		t.Helper()
+		var late *SupersededError
+		select {
+		case err := <-done:
+			if !errors.As(err, &late) || late.Session != "1" {
+				t.Errorf("%s: %v", what, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: has not ended", what)
+		}
+	}
+	// A client's second call pauses nobody: a and b have one each.
+	waiting := ask(ctx, e, session(short(m, 0), "a", "1"))
+	waitFor(t, e, "it waits", func(s Stats) bool { return s.Queued[Interactive] == 1 })
+	for range 5 { // more than the queue has room for
+		next := ask(ctx, e, session(short(m, 0), "a", "1"))
+		ended("one that waits", waiting)
+		waiting = next
+	}
+	cancel()
+	<-other
+	<-nobody
+	if err := <-waiting; err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("the latest: %v", err)
+	}
+	running := ask(t.Context(), e, session(endless(m), "a", "1"))
+	waitFor(t, e, "it runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
+	if err := <-ask(t.Context(), e, session(short(m, 1), "a", "1")); err != nil {
+		t.Errorf("the latest: %v", err)
+	}
+	ended("one that runs", running)
+	if s := e.Stats(); s.Superseded != 6 || s.Rejected != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestEngineQueueShares: chats that wait leave room for completions, and work in the background for both.
+func TestEngineQueueShares(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 1, Queue: 8})
+	defer e.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ask(ctx, e, endless(m))
+	waitFor(t, e, "it runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
+	for _, c := range []struct {
+		class Class
+		room  int
+	}{{Background, 4}, {Chat, 2}, {Interactive, 2}} {
+		for i := range c.room + 1 {
+			done := ask(ctx, e, under(short(m, i), c.class, fmt.Sprint(i)))
+			if i < c.room {
+				waitFor(t, e, "it waits", func(s Stats) bool { return s.Queued[c.class] == i+1 })
+				continue
+			}
+			var busy *BusyError
+			if err := <-done; !errors.As(err, &busy) || busy.RetryAfter < time.Second || busy.RetryAfter > time.Minute {
+				t.Errorf("class %d after %d: %v", c.class, i, err)
+			}
+		}
+	}
+}
+
+// TestEngineTimes: the prompt's time ends a completion with nothing, the completion's after a whole line, and neither is an error.
+func TestEngineTimes(t *testing.T) {
+	m := longModel(t)
+	m.chunk = 50
+	e := NewEngine(m, EngineOptions{})
+	defer e.Close()
+	r := Request{Prompt: Prompt{Prefix: strings.Repeat("x = y\n", 200)}, MaxTokens: 5, PromptTime: 1}
+	res := completed(t, e, r)
+	if res.FinishReason != FinishLength || len(res.IDs) != 0 || res.Text != "" {
+		t.Errorf("no time for the prompt: %q of %d tokens, %s", res.Text, len(res.IDs), res.FinishReason)
+	}
+	r.PromptTime = time.Hour
+	if res := completed(t, e, r); len(res.IDs) != 5 || res.Cached < 50 {
+		t.Errorf("time for the prompt: %d tokens, %d cached", len(res.IDs), res.Cached)
+	}
+	line := m.tok.Encode("x = 1\ny = 2\n")
+	r = Request{Prompt: Prompt{Prefix: "x"}, MaxTokens: 1000, Replay: slices.Repeat(line, 20), DecodeTime: 1}
+	if res := completed(t, e, r); res.Text != "x = 1\n" || res.FinishReason != FinishLength {
+		t.Errorf("no time to generate: %q, %s", res.Text, res.FinishReason)
+	}
+	r.DecodeTime = time.Hour
+	if res := completed(t, e, r); len(res.IDs) != len(r.Replay) {
+		t.Errorf("time to generate: %d tokens, expected %d", len(res.IDs), len(r.Replay))
+	}
+}
+
+// TestEngineSlowReceiver: a receiver that does not return holds up nobody, and gets everything when it does.
+func TestEngineSlowReceiver(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 2})
+	defer e.Close()
+	r := short(m, 0)
+	r.MaxTokens = 200
+	got, release, slow := make(chan struct{}), make(chan struct{}), make(chan string, 1)
+	go func() {
+		var text strings.Builder
+		_, err := e.Complete(t.Context(), []Request{r}, func(_ int, ch Chunk) error {
+			if text.Len() == 0 {
+				close(got)
+				<-release
+			}
+			text.WriteString(ch.Text)
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		slow <- text.String()
+	}()
+	<-got
+	for i := range 3 {
+		completed(t, e, short(m, i))
+	}
+	waitFor(t, e, "what nobody takes is generated", func(s Stats) bool { return s.Completed == 4 && !e.busy() })
+	close(release)
+	want, err := m.Generate(t.Context(), r, nil)
+	if text := <-slow; err != nil || text != want.Text {
+		t.Errorf("%q, expected %q (%v)", text, want.Text, err)
+	}
+}
+
+// TestEngineChoices: the alternatives for one prompt evaluate it once, side by side, and are what each is alone; their chunks come one
+// after another.
+func TestEngineChoices(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 3, CacheBytes: -1})
+	defer e.Close()
+	prompt := strings.Repeat("def add(a, b):\n    return a + b\n", 10)
+	var reqs []Request
+	for i := range 5 {
+		reqs = append(reqs, Request{Prompt: Prompt{Prefix: prompt}, MaxTokens: 30, Sampling: Sampling{Temperature: 1, Seed: 9, Choice: uint64(i), Bias: noEnd(m)}, Speculate: SpeculateOff})
+	}
+	last := 0
+	results, err := e.Complete(t.Context(), reqs, func(i int, _ Chunk) error {
+		if i < last || i > last+1 {
+			t.Errorf("a chunk of request %d after one of %d", i, last)
+		}
+		last = i
+		return nil
+	})
+	if err != nil || last != 4 {
+		t.Fatal(err, last)
+	}
+	for i, res := range results {
+		want, err := m.Generate(t.Context(), reqs[i], nil)
+		if err != nil || !sameCompletion(res, want) {
+			t.Errorf("choice %d: %q, expected %q (%v)", i, res.Text, want.Text, err)
+		}
+	}
+	s := e.Stats()
+	if n := len(results[0].PromptIDs); s.PromptTokens != int64(n+4) || s.GeneratedTokens != 150 || s.Rows-s.PromptTokens < 145 || s.Passes > 110 {
+		t.Errorf("%d tokens of a prompt of %d evaluated, %d generated in %d passes: %+v", s.PromptTokens, n, s.GeneratedTokens, s.Passes, s)
+	}
+	if s.CacheBytes != 0 {
+		t.Errorf("%d bytes are kept", s.CacheBytes)
+	}
+}
+
+// TestEngineClose: closing ends what runs and what waits, and gives everything back.
+func TestEngineClose(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 1})
+	completed(t, e, short(m, 1))
+	running := ask(t.Context(), e, endless(m))
+	waitFor(t, e, "it runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
+	waiting := ask(t.Context(), e, short(m, 2))
+	waitFor(t, e, "it waits", func(s Stats) bool { return s.Queued[Interactive] == 1 })
+	e.Close()
+	for _, done := range []chan error{running, waiting, ask(t.Context(), e, short(m, 3))} {
+		if err := <-done; !errors.Is(err, errEngineClosed) {
+			t.Errorf("error %v", err)
+		}
+	}
+	if s := e.Stats(); s.CacheBytes != 0 || e.busy() || m.users != 0 {
+		t.Errorf("%d uses of the model, busy %v, %+v", m.users, e.busy(), s)
+	}
+	e.Close()
+}
