@@ -10,13 +10,19 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"autodev/infer"
+	"autodev/infer/chat"
+	"autodev/models"
 	"autodev/serve/registry"
 	"autodev/serve/wire"
 )
 
 // load makes the model ready to be served.
 func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
-	m, _, err := f.open(ctx)
+	template, err := chatTemplate(f.model)
+	if err != nil {
+		return registry.Loaded{}, err
+	}
+	m, tok, err := f.open(ctx)
 	if err != nil {
 		return registry.Loaded{}, err
 	}
@@ -35,8 +41,23 @@ func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
 			m.Close()
 		},
 	}
+	if tok != nil {
+		l.Model.Chat = chat.NewPrompter(template, tok)
+	}
 	l.Adapters, _ = any(engine).(registry.AdapterEngine)
 	return l, nil
+}
+
+// chatTemplate returns the template of the model called name, nil when it has none.
+func chatTemplate(name string) (*chat.Template, error) {
+	fsys, embedded, err := models.Open(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case embedded:
+		return chat.LoadFS(fsys, models.Tiny)
+	}
+	return chat.Load(name)
 }
 
 // reloader is what a hangup reloads.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"autodev/infer"
+	"autodev/infer/chat"
 )
 
 // Engine generates completions: *infer.Engine, or a stand-in. Its methods may be called from any goroutine.
@@ -21,10 +22,7 @@ type Engine interface {
 }
 
 // Message is one turn of a conversation.
-type Message struct {
-	Role    string // "system", "user" or "assistant"
-	Content string
-}
+type Message = chat.Message
 
 // Chat turns conversations into prompts of a model.
 type Chat interface {
