@@ -27,6 +27,8 @@ type Options struct {
 	Guard func(*wire.Call) (done func(), err error)
 	// Wrap goes around everything but the log: what does not depend on the protocol.
 	Wrap func(http.Handler) http.Handler
+	// Remember gets what was suggested, for events that name it later.
+	Remember func(*wire.Call, wire.Suggestion)
 	// Observe gets the record of every call that has ended.
 	Observe func(wire.Record)
 }
@@ -69,6 +71,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, path string, cho
 	l := logged(r)
 	l.call = c
 	c.Record.Route, c.Record.Method = path, r.Method
+	c.Remember = s.o.Remember
 	h, err := choose(c)
 	if h.protocol != nil {
 		c.Record.Protocol = h.protocol.Name

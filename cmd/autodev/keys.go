@@ -28,6 +28,7 @@ func keysCommand() *cli.Command {
 					&cli.IntFlag{Name: "requests-per-minute", Usage: "at most `N` (0: no limit)"},
 					&cli.Int64Flag{Name: "tokens-per-day", Usage: "at most `N`, of prompts and answers (0: no limit)"},
 					&cli.IntFlag{Name: "concurrent", Usage: "at most `N` requests at the same time (0: no limit)"},
+					&cli.BoolFlag{Name: "admin", Usage: "the key may also exchange models and adapters while the server runs"},
 				},
 				Action: keysAdd,
 			},
@@ -53,9 +54,10 @@ func keysAdd(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	secret, err := guard.AddKey(file, name, guard.Limits{
-		RequestsPerMinute: c.Int("requests-per-minute"), TokensPerDay: c.Int64("tokens-per-day"), Concurrent: c.Int("concurrent"),
-	}, time.Now())
+	secret, err := guard.AddKey(file, guard.Key{
+		Name: name, Created: time.Now(), Admin: c.Bool("admin"),
+		Limits: guard.Limits{RequestsPerMinute: c.Int("requests-per-minute"), TokensPerDay: c.Int64("tokens-per-day"), Concurrent: c.Int("concurrent")},
+	})
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func keysList(c *cli.Context) error {
 		return err
 	}
 	t := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "name\tcreated\trequests/min\ttokens/day\tat once")
+	fmt.Fprintln(t, "name\tcreated\trequests/min\ttokens/day\tat once\tadmin")
 	limit := func(n int64) string {
 		if n == 0 {
 			return "–"
@@ -81,7 +83,7 @@ func keysList(c *cli.Context) error {
 		return strconv.FormatInt(n, 10)
 	}
 	for _, k := range keys {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", k.Name, k.Created.Format(time.DateOnly), limit(int64(k.Limits.RequestsPerMinute)), limit(k.Limits.TokensPerDay), limit(int64(k.Limits.Concurrent)))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, k.Created.Format(time.DateOnly), limit(int64(k.Limits.RequestsPerMinute)), limit(k.Limits.TokensPerDay), limit(int64(k.Limits.Concurrent)), map[bool]string{true: "yes", false: "–"}[k.Admin])
 	}
 	return t.Flush()
 }

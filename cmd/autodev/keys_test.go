@@ -24,7 +24,7 @@ func TestKeys(t *testing.T) {
 	}
 	out, err = runWith(t.Context(), "", "keys", "list", "--file", file)
 	lines := strings.Split(out, "\n")
-	if err != nil || len(lines) != 4 || strings.Join(strings.Fields(lines[1])[2:], " ") != "90 5000000000 –" || !strings.HasPrefix(lines[2], "bob ") {
+	if err != nil || len(lines) != 4 || strings.Join(strings.Fields(lines[1])[2:], " ") != "90 5000000000 – –" || !strings.HasPrefix(lines[2], "bob ") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if _, err := runWith(t.Context(), "", "keys", "revoke", "--file", file, "ann"); err != nil {

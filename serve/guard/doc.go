@@ -8,9 +8,10 @@
 //	listen.go    listeners: TCP and Unix sockets, a bound on connections
 //	tls.go       certificates from files, read again when they change
 //	guard.go     what a server asks: the middleware for hosts and origins, and who a request is from
+//	call.go      the same as hooks of package serve
 //
 // A request that is turned away becomes a Denial; what it looks like on the wire is the protocol's business. The package knows
-// nothing of models or bodies, and never logs or returns a key.
+// nothing of bodies, and never logs or returns a key.
 //
 // # Keys
 //

@@ -48,6 +48,7 @@ type Key struct {
 	Name    string    `json:"name"`
 	SHA256  string    `json:"sha256"` // of the whole key, in hexadecimal
 	Created time.Time `json:"created"`
+	Admin   bool      `json:"admin,omitempty"` // it may exchange models and adapters
 	Limits  Limits    `json:"limits,omitzero"`
 
 	hash [sha256.Size]byte
@@ -133,24 +134,25 @@ func parseKeys(content []byte) ([]Key, error) {
 	return f.Keys, nil
 }
 
-// AddKey makes a key, stores its hash under name in the file at path, which need not exist, and returns the key. Nothing keeps
-// the key itself.
-func AddKey(path, name string, limits Limits, now time.Time) (string, error) {
-	if !keyName.MatchString(name) {
-		return "", fmt.Errorf("name: found %.70q, expected 1 to 64 letters, digits, dots, dashes, underscores and @", name)
+// AddKey makes a key, stores its hash with what k says of it in the file at path, which need not exist, and returns the key. Nothing
+// keeps the key itself.
+func AddKey(path string, k Key) (string, error) {
+	if !keyName.MatchString(k.Name) {
+		return "", fmt.Errorf("name: found %.70q, expected 1 to 64 letters, digits, dots, dashes, underscores and @", k.Name)
 	}
-	if err := limits.check(); err != nil {
+	if err := k.Limits.check(); err != nil {
 		return "", err
 	}
 	var random [20]byte
 	rand.Read(random[:]) // never fails
 	secret := keyPrefix + keyText.EncodeToString(random[:])
 	return secret, changeKeys(path, true, func(keys []Key) ([]Key, error) {
-		if slices.ContainsFunc(keys, func(k Key) bool { return k.Name == name }) {
-			return nil, fmt.Errorf("%s: already has a key named %s", path, name)
+		if slices.ContainsFunc(keys, func(old Key) bool { return old.Name == k.Name }) {
+			return nil, fmt.Errorf("%s: already has a key named %s", path, k.Name)
 		}
 		hash := sha256.Sum256([]byte(secret))
-		return append(keys, Key{Name: name, SHA256: hex.EncodeToString(hash[:]), Created: now.UTC().Truncate(time.Second), Limits: limits}), nil
+		k.SHA256, k.Created = hex.EncodeToString(hash[:]), k.Created.UTC().Truncate(time.Second)
+		return append(keys, k), nil
 	})
 }
 

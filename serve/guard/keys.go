@@ -58,7 +58,7 @@ func (k *Keys) take(keys []Key, info fs.FileInfo) {
 		if a == nil || a.hash != key.hash {
 			a = &Account{Name: key.Name, hash: key.hash, now: k.now}
 		}
-		a.setLimits(key.Limits)
+		a.set(key)
 		accounts[key.Name] = a
 	}
 	k.keys, k.accounts, k.seen, k.looked = keys, accounts, info, k.now()

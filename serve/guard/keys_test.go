@@ -14,7 +14,7 @@ import (
 
 func addKey(t *testing.T, path, name string, l Limits) string {
 	t.Helper()
-	secret, err := AddKey(path, name, l, time.Unix(1_700_000_000, 0))
+	secret, err := AddKey(path, Key{Name: name, Limits: l, Created: time.Unix(1_700_000_000, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestKeyFile(t *testing.T) {
 	if err != nil || len(keys) != 2 || keys[0].Name != "ann" || keys[0].Limits != (Limits{60, 1000, 2}) || !keys[0].Created.Equal(time.Unix(1_700_000_000, 0)) {
 		t.Errorf("%+v, %v", keys, err)
 	}
-	if _, err := AddKey(path, "ann", Limits{}, time.Now()); err == nil || !strings.Contains(err.Error(), "already has a key named ann") {
+	if _, err := AddKey(path, Key{Name: "ann"}); err == nil || !strings.Contains(err.Error(), "already has a key named ann") {
 		t.Errorf("the same name again: %v", err)
 	}
 	if err := RevokeKey(path, "eve"); err == nil || !strings.Contains(err.Error(), `has no key named "eve"`) {
@@ -68,7 +68,7 @@ func TestKeyFileLocked(t *testing.T) {
 	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := AddKey(path, "bob", Limits{}, time.Now()); err == nil || !strings.Contains(err.Error(), "are being changed by another command") {
+	if _, err := AddKey(path, Key{Name: "bob"}); err == nil || !strings.Contains(err.Error(), "are being changed by another command") {
 		t.Errorf("locked: %v", err)
 	}
 	if _, err := os.Stat(path + ".lock"); err != nil {
@@ -193,7 +193,7 @@ func TestKeysFollowTheirFile(t *testing.T) {
 func TestLimits(t *testing.T) {
 	c := &clock{time.Date(2026, 3, 1, 23, 59, 0, 0, time.UTC)}
 	a := &Account{Name: "ann", now: c.now}
-	a.setLimits(Limits{RequestsPerMinute: 3, TokensPerDay: 100, Concurrent: 2})
+	a.set(Key{Limits: Limits{RequestsPerMinute: 3, TokensPerDay: 100, Concurrent: 2}})
 	begin := func(want string, after time.Duration) func() {
 		t.Helper()
 		end, err := a.Begin()
@@ -232,7 +232,7 @@ func TestLimits(t *testing.T) {
 	begin("used its 100 tokens of today", 10*time.Second)
 	c.t = c.t.Add(10 * time.Second)
 	begin("", 0)()
-	a.setLimits(Limits{})
+	a.set(Key{})
 	for range 100 {
 		begin("", 0)
 		a.Spend(1 << 40)

@@ -15,6 +15,7 @@ type Account struct {
 
 	mu      sync.Mutex
 	limits  Limits
+	admin   bool
 	bucket  float64 // requests that may come at once
 	filled  time.Time
 	day     int64 // days since 1970 that tokens are of
@@ -30,13 +31,22 @@ type LimitError struct {
 
 func (e *LimitError) Error() string { return e.Reason }
 
-func (a *Account) setLimits(l Limits) {
+// Admin reports whether the key may exchange models and adapters.
+func (a *Account) Admin() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.admin
+}
+
+// set takes what the file says of the key.
+func (a *Account) set(k Key) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := k.Limits
 	if a.limits.RequestsPerMinute != l.RequestsPerMinute || a.filled.IsZero() {
 		a.bucket, a.filled = float64(l.RequestsPerMinute), a.now()
 	}
-	a.limits = l
+	a.limits, a.admin = l, k.Admin
 }
 
 const secondsPerDay = 24 * 60 * 60

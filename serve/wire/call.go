@@ -20,6 +20,8 @@ type Call struct {
 	R       *http.Request
 	Service Service
 	Record  Record // Client is set before Handle
+	// Remember keeps what was suggested, for events that name it later; nil: nobody does.
+	Remember func(*Call, Suggestion)
 
 	limits  Limits
 	began   time.Time
@@ -147,6 +149,21 @@ func (c *Call) whyEnded(err error) error {
 		return cause
 	}
 	return err
+}
+
+// Suggestion is a completion as events name it.
+type Suggestion struct {
+	ID       string // as the client knows it
+	Language string // as the client calls it; "" when unknown
+	Prompt   infer.Prompt
+	Texts    []string // by choice
+}
+
+// Suggest is called with what is suggested to an editor, which may report later what became of it.
+func (c *Call) Suggest(s Suggestion) {
+	if c.Remember != nil {
+		c.Remember(c, s)
+	}
 }
 
 // JSON answers with v as one line.

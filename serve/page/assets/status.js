@@ -96,7 +96,7 @@ function duration(s) {
 // count writes a number with thin spaces between thousands.
 const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const percent = (part, all) => all ? Math.round(part / all * 100) + " %" : "–";
-const ms = (v) => v >= 1000 ? (v / 1000).toFixed(1) + " s" : Math.round(v) + " ms";
+const ms = (v) => v >= 1000 ? (v / 1000).toFixed(1) + " s" : v < 1 ? "< 1 ms" : Math.round(v) + " ms";
 
 let last = null; // the answer before, and when it came
 
