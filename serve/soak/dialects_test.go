@@ -17,7 +17,23 @@ func dialects() []dialect {
 			body: func(q question, stream bool) map[string]any {
 				return map[string]any{"prompt": q.prefix, "suffix": q.suffix, "max_tokens": q.tokens, "stream": stream}
 			}},
+		{path: "/v1/fim/completions", whole: text("choices", 0, "message", "content"), stream: sse(delta, "[DONE]"),
+			body: func(q question, stream bool) map[string]any {
+				return map[string]any{"model": "soak", "prompt": q.prefix, "suffix": q.suffix, "max_tokens": q.tokens, "temperature": 0, "stream": stream}
+			}},
+		{path: "/infill", whole: text("content"), stream: sse(text("content"), ""),
+			body: func(q question, stream bool) map[string]any {
+				return map[string]any{"input_prefix": q.prefix, "input_suffix": q.suffix, "n_predict": q.tokens, "temperature": 0, "stream": stream}
+			}},
 	}
+}
+
+// delta is the text of an event in the manner of OpenAI's chat.
+func delta(b []byte) (string, error) {
+	if !strings.Contains(string(b), `"content"`) {
+		return "", nil // the first names a role, the last a reason
+	}
+	return field(b, "choices", 0, "delta", "content")
 }
 
 // sse joins the texts of a stream of server-sent events, which has to end with end, where there is one.

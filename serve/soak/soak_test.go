@@ -19,10 +19,12 @@ import (
 	"time"
 
 	"autodev/infer"
-	"autodev/infer/infertest"
+	"autodev/model"
+	"autodev/models"
 	"autodev/serve"
 	"autodev/serve/registry"
 	"autodev/serve/wire"
+	"autodev/tokenizer"
 )
 
 const clients = 64
@@ -57,28 +59,79 @@ func duration(t *testing.T) time.Duration {
 	return d
 }
 
+// code is what questions are cut from.
+const code = `import json
+import os
+
+
+class Größe:
+    """Ein Maß: 日本語, naïve."""
+
+    def __init__(self, value, unit="m"):
+        self.value = value
+        self.unit = unit
+
+    def scaled(self, factor):
+        return Größe(self.value * factor, self.unit)
+
+
+def load(path):
+    with open(path) as f:
+        data = json.load(f)
+    if "sizes" not in data:
+        raise ValueError("no sizes in " + path)
+    return [Größe(v) for v in data["sizes"]]
+
+
+def total(sizes):
+	result = 0
+	for size in sizes:
+		if size.unit != "m":
+			continue
+		result += size.value
+	return result
+`
+
 // questions draws fill-ins that begin alike in part, so that they share what is cached, and asks the model for each alone.
 func questions(t *testing.T, m *infer.Model, r *rand.Rand) []question {
-	lines := []string{"def add(a, b):\n", "    return a + b\n", "for i in range(10):\n", "    print(i)\n", "class Straße:\n", "    größe = 'é' # 日本語\n", "if self.name is None:\n", "\treturn\n"}
 	var all []question
+	answers := map[string]bool{}
 	for range 40 {
-		q := question{tokens: 1 + r.IntN(40)}
-		for range 1 + r.IntN(16) {
-			q.prefix += lines[r.IntN(len(lines))]
-		}
-		q.prefix = q.prefix[:len(q.prefix)-r.IntN(4)]
-		q.prefix = strings.ToValidUTF8(q.prefix, "")
-		for range r.IntN(5) {
-			q.suffix += lines[r.IntN(len(lines))]
-		}
+		at := 40 + r.IntN(len(code)-60)
+		q := question{prefix: strings.ToValidUTF8(code[:at], ""), suffix: strings.ToValidUTF8(code[at+r.IntN(len(code)-at-8):], ""), tokens: 1 + r.IntN(30)}
 		res, err := m.Generate(t.Context(), infer.Request{Prompt: infer.Prompt{Prefix: q.prefix, Suffix: q.suffix}, MaxTokens: q.tokens}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		q.answer = res.Text
+		answers[q.answer] = true
 		all = append(all, q)
 	}
+	if len(answers) < len(all)/2 {
+		t.Fatalf("%d different answers of %d: mistaken ones would not be seen", len(answers), len(all))
+	}
 	return all
+}
+
+// tiny returns the embedded model.
+func tiny(t *testing.T) *infer.Model {
+	fsys, _, err := models.Open(models.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := tokenizer.LoadFS(fsys, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ckpt, err := model.LoadFS(t.Context(), fsys, models.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := infer.New(ckpt, tok, infer.Options{Threads: 2, Weights: infer.Int8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // soaker is the state of a run.
@@ -221,18 +274,14 @@ func heap() uint64 {
 }
 
 func TestSoak(t *testing.T) {
-	tok := infertest.Tokenizer(t)
 	before := runtime.NumGoroutine()
-	m, err := infer.New(infertest.Checkpoint(infertest.Config(tok.VocabSize())), tok, infer.Options{Threads: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := tiny(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	s := &soaker{t: t, questions: questions(t, m, r), dialects: dialects()}
 	engine := infer.NewEngine(m, infer.EngineOptions{Concurrency: 8, Queue: 2 * clients, MaxWait: time.Minute})
-	models := registry.New(false)
-	models.Put([]wire.Model{{ID: "soak", Engine: engine}}, nil)
-	server := serve.New(models, serve.Options{Logger: slog.New(slog.DiscardHandler), Grace: time.Minute})
+	served := registry.New(false)
+	served.Put([]wire.Model{{ID: "soak", Engine: engine}}, nil)
+	server := serve.New(served, serve.Options{Logger: slog.New(slog.DiscardHandler), Grace: time.Minute})
 	l, err := serve.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +352,7 @@ func TestSoak(t *testing.T) {
 		t.Error("the server stopped before anybody was let in: the test saw nothing")
 	}
 	s.client.CloseIdleConnections()
-	closeEngine(engine)
+	engine.Close()
 	m.Close()
 	if n := settled(before); n > before {
 		buf := make([]byte, 1<<20)
@@ -313,13 +362,6 @@ func TestSoak(t *testing.T) {
 		s.answered.Load(), s.streamed.Load(), s.left.Load(), s.refused.Load(), s.turnedAway.Load(), whole.Load(), late.Load(), float64(first)/1e6, float64(last)/1e6)
 	if s.answered.Load() == 0 || s.streamed.Load() == 0 {
 		t.Error("nothing was answered")
-	}
-}
-
-// closeEngine ends an engine's goroutine, if it has one.
-func closeEngine(e any) {
-	if c, ok := e.(interface{ Close() }); ok {
-		c.Close()
 	}
 }
 
