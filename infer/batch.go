@@ -180,8 +180,7 @@ func (st *step) embed(row []float32, id int32, position int) {
 // linear computes a product and what follows it. What an adapter adds comes before an activation, so that this is a step of its own
 // then, which changes no bit of other rows, and after what else is added.
 func (b *batch) linear(st *step, out, x, y []float32) {
-	adapted := func(s *span) bool { return s.adapter != nil && s.adapter.adapts(st.weight) }
-	any := slices.ContainsFunc(b.spans, adapted)
+	any := slices.ContainsFunc(b.spans, func(s *span) bool { return s.adapter != nil && s.adapter.adapts(st.weight) })
 	e := epilogue{bias: st.bias, base: y}
 	if st.fused && !any {
 		e.then = activation(st.act)
@@ -191,10 +190,13 @@ func (b *batch) linear(st *step, out, x, y []float32) {
 		return
 	}
 	first, in, width := 0, st.weight.in, st.weight.out
-	for _, s := range b.spans {
-		n := len(s.ids)
-		if adapted(s) {
-			s.adapter.add(st.weight, out[first*width:][:n*width], x[first*in:][:n*in], n)
+	for i := 0; i < len(b.spans); {
+		a, n := b.spans[i].adapter, 0
+		for ; i < len(b.spans) && b.spans[i].adapter == a; i++ {
+			n += len(b.spans[i].ids)
+		}
+		if a != nil && a.adapts(st.weight) {
+			a.add(st.weight, out[first*width:][:n*width], x[first*in:][:n*in], n)
 		}
 		first += n
 	}

@@ -63,7 +63,7 @@ func newCall(ctx context.Context, jobs []*job, emit bool) *call {
 	c.rest, c.emits = len(jobs), emit
 	for i, j := range jobs {
 		t := &task{c: c, index: i, j: j}
-		if i > 0 && !j.PromptLogprobs && j.Adapter == jobs[i-1].Adapter && slices.Equal(j.prompt.ids, jobs[i-1].prompt.ids) {
+		if i > 0 && !j.PromptLogprobs && j.with == jobs[i-1].with && slices.Equal(j.prompt.ids, jobs[i-1].prompt.ids) {
 			t.after = c.tasks[i-1]
 		}
 		c.tasks = append(c.tasks, t)

@@ -119,6 +119,7 @@ type job struct {
 	prompt  budgeted
 	stops   []int32
 	recent  [][]int32 // texts that the completion may repeat
+	with    *adapter  // nil: none
 	prefill bool      // evaluate the prompt even when no token is asked for
 }
 
@@ -156,6 +157,10 @@ func (m *Model) prepare(r Request) (*job, error) {
 	if r.Replay != nil {
 		r.MaxTokens = min(r.MaxTokens, len(r.Replay))
 	}
+	with, err := m.adapter(r.Adapter)
+	if err != nil {
+		return nil, err
+	}
 	p, err := r.Prompt.budget(m.tok, m.vocab, m.Context(), r.MaxTokens)
 	if err != nil {
 		return nil, err
@@ -163,7 +168,7 @@ func (m *Model) prepare(r Request) (*job, error) {
 	if r.Prompt.Heal && r.Replay == nil && !r.PromptLogprobs {
 		p = m.heal(p)
 	}
-	return &job{Request: r, prompt: p, stops: append(slices.Clone(m.stops), r.StopIDs...)}, nil
+	return &job{Request: r, with: with, prompt: p, stops: append(slices.Clone(m.stops), r.StopIDs...)}, nil
 }
 
 // Generate completes the prompt of r. emit, which may be nil, gets the completion piece by piece; its texts joined are
@@ -174,7 +179,7 @@ func (m *Model) Generate(ctx context.Context, r Request, emit func(Chunk) error)
 	if err != nil {
 		return Result{}, err
 	}
-	s := m.NewSession()
+	s := m.newSession(j.with)
 	defer s.Close()
 	return m.run(ctx, j, s, emit)
 }

@@ -71,7 +71,7 @@ func (j *job) room(n, context int) int {
 // plan returns what to evaluate: at most chunk tokens of the prompt, in parts as even as can be, or at most rows tokens, of which all
 // but the first are guesses. others is how many tokens the pass evaluates beside them. After the pass take must be called.
 func (g *generation) plan(ctx context.Context, chunk, rows, others int) (*span, error) {
-	g.span = span{ctx: ctx, kv: g.s.kv, at: g.s.Len()}
+	g.span = span{ctx: ctx, kv: g.s.kv, at: g.s.Len(), adapter: g.s.with.inPass()}
 	g.choosePart(chunk, rows, others)
 	if n := g.span.at + len(g.span.ids); n > g.s.kv.capacity() {
 		if err := g.s.reserve(g.j.room(n, g.m.Context())); err != nil {

@@ -64,6 +64,7 @@ type Model struct {
 	blockTokens int       // whose keys and values share a block of memory
 	blockBytes  int64     // of a block
 	spare       blockPool // the processor's
+	adapters    adapters
 
 	tokens tokenIndex  // for Prompt.Heal, built when it is needed
 	drafts speculation // what speculative decoding has learnt

@@ -25,7 +25,7 @@ type prefixes struct {
 // entry is a sequence that is running.
 type entry struct {
 	session *Session
-	root    *node
+	root    *node   // nil: it shares nothing
 	path    []*node // what the tree has of its blocks, from the first on. Only the last may not be full
 	private int     // its other blocks
 }
@@ -74,10 +74,15 @@ const otherBytes = 80 << 20
 func (p *prefixes) take(prompt []int32, total int, with *adapter) (*entry, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := &entry{session: p.open(with), root: p.tree.root(with.kind())}
+	e := &entry{session: p.open(with)}
 	s := e.session
-	path, found := p.tree.find(e.root, prompt[:max(0, len(prompt)-1)])
-	p.tree.touch(path)
+	var path []*node
+	found := 0
+	if with == nil || !with.ended.Load() {
+		e.root = p.tree.root(with.kind())
+		path, found = p.tree.find(e.root, prompt[:max(0, len(prompt)-1)])
+		p.tree.touch(path)
+	}
 	whole, rest := found/p.m.blockTokens, found%p.m.blockTokens
 	for _, n := range path[:whole] {
 		s.kv.share(n.block)

@@ -15,6 +15,8 @@ type processor struct {
 	held []*block     // whose parts are the caches' blocks
 	work *workspace   // nil between park and the next use
 
+	adapter spanAdapter // nil: none
+
 	// What a pass over this sequence alone takes.
 	batch batch
 	span  span
@@ -107,7 +109,7 @@ func (s *processor) scratch() (err error) {
 
 // forward looks at ctx before every kernel.
 func (s *processor) forward(ctx context.Context, ids []int32, at, from int) ([]float32, error) {
-	s.span = span{ctx: ctx, kv: s, ids: ids, at: at, from: from}
+	s.span = span{ctx: ctx, kv: s, ids: ids, at: at, from: from, adapter: s.adapter}
 	if err := s.evaluate(); err != nil {
 		return nil, err
 	}
@@ -115,7 +117,7 @@ func (s *processor) forward(ctx context.Context, ids []int32, at, from int) ([]f
 }
 
 func (s *processor) extend(ctx context.Context, ids []int32, at, from int, visit func(first, n int, logits []float32) error) error {
-	s.span = span{ctx: ctx, kv: s, ids: ids, at: at, from: from, visit: visit}
+	s.span = span{ctx: ctx, kv: s, ids: ids, at: at, from: from, adapter: s.adapter, visit: visit}
 	return s.evaluate()
 }
 

@@ -224,7 +224,7 @@ func (e *Engine) start(t *task) {
 	}
 	over := false
 	err := guarded(func() (err error) {
-		if t.entry, err = e.cache.take(prompt, e.reserved(t), nil); err != nil {
+		if t.entry, err = e.cache.take(prompt, e.reserved(t), t.j.with); err != nil {
 			return err
 		}
 		t.j.recent, t.j.prefill = e.cache.texts(), e.o.CacheBytes > 0

@@ -60,11 +60,21 @@ func (m *Model) newSession(with *adapter) *Session {
 	if m.card != nil {
 		return &Session{m: m, kv: m.card.sequence(m), with: with}
 	}
-	return &Session{m: m, kv: newProcessor(m), with: with}
+	if with != nil {
+		with.users.Add(1)
+	}
+	kv := newProcessor(m)
+	kv.adapter = with.inPass()
+	return &Session{m: m, kv: kv, with: with}
 }
 
 // Close ends the session, which must not be used afterwards.
-func (s *Session) Close() { s.kv.free() }
+func (s *Session) Close() {
+	s.kv.free()
+	if s.with != nil {
+		s.with.users.Add(-1)
+	}
+}
 
 // Len returns the number of tokens in the sequence.
 func (s *Session) Len() int { return len(s.ids) }
