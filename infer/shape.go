@@ -165,9 +165,6 @@ func (g *indentStage) push(piece string) (string, bool) {
 		case g.line == 0:
 			g.keep = len(strings.TrimRight(line, "\r"))
 		case blank(line):
-			if width >= g.least && end < 0 {
-				g.keep = len(g.text)
-			}
 		case width < g.least && n < len(line):
 			return g.show(g.keep), true
 		default:

@@ -100,10 +100,12 @@ func (g *blockStage) begin(line string, indent int, complete bool) verdict {
 	if !g.body(indent) {
 		code := strings.TrimLeft(line, " \t")
 		switch word := firstWord(code); {
-		case g.closesOuter(code[0]), g.there(indent) && slices.Contains(g.site.lang.closes, word):
+		case g.closesOuter(code[0]):
 			return ends
 		case len(word) == len(code) && !complete:
-			return unknown
+			return unknown // it may become another
+		case g.there(indent) && slices.Contains(g.site.lang.closes, word):
+			return ends
 		}
 		return belongs
 	}
@@ -138,9 +140,17 @@ func (g *blockStage) enter(indent int) {
 // inside judges a line after the first.
 func (g *blockStage) inside(line string, indent int, complete bool) verdict {
 	code := strings.TrimLeft(line, " \t")
-	if g.site.lang.style == ended && indent <= g.base && slices.Contains(g.site.lang.closes, code) {
-		// A bracket that seems to be open was not read aright.
-		g.lex.until, g.lex.stack = "", g.lex.stack[:min(g.level, len(g.lex.stack))]
+	if g.site.lang.style == ended && indent <= g.base {
+		bare := strings.TrimRight(code, " \t\r")
+		for _, word := range g.site.lang.closes {
+			switch {
+			case complete && bare == word:
+				// A bracket that seems to be open was not read aright.
+				g.lex.until, g.lex.stack = "", g.lex.stack[:min(g.level, len(g.lex.stack))]
+			case !complete && strings.HasPrefix(word, bare):
+				return unknown
+			}
+		}
 	}
 	if g.closesOuter(code[0]) {
 		return ends

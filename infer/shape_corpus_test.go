@@ -169,6 +169,9 @@ func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 // shapeText brings text through a Shape in pieces of n bytes and returns what is shown.
 func shapeText(s Shape, p Prompt, text string, n int) (string, StopRule) {
 	x := newShaper(s, p)
+	if x == nil {
+		return text, ""
+	}
 	var b strings.Builder
 	for text != "" && !x.ended {
 		k := min(n, len(text))

@@ -46,6 +46,7 @@ func (g *loopStage) flush() (string, bool) { return g.show(len(g.text)), false }
 
 // take reads a complete line, and returns where the text has ended if it has.
 func (g *loopStage) take(line string) (at int, cut bool) {
+	end := g.line + len(strings.TrimRight(line, "\r"))
 	line = strings.TrimRight(line, " \t\r")
 	g.columns, g.read = [maxColumns + 1]int{}, 0
 	for p := 1; p <= min(maxPeriod, len(g.lines)); p++ {
@@ -55,7 +56,7 @@ func (g *loopStage) take(line string) (at int, cut bool) {
 		}
 		g.runs[p]++
 	}
-	g.lines, g.ends = append(g.lines, line), append(g.ends, g.line+len(line))
+	g.lines, g.ends = append(g.lines, line), append(g.ends, end)
 	for p := 1; p <= maxPeriod; p++ {
 		if g.runs[p] > 0 && g.loops(p) {
 			return g.ends[len(g.ends)-1-g.runs[p]], true
@@ -112,7 +113,7 @@ func allowed(q int) int { return max(24, q) }
 
 // hold returns how much of the text can be shown, whatever comes.
 func (g *loopStage) hold(line string) int {
-	at := len(g.text)
+	at := len(strings.TrimRight(g.text, "\r"))
 	for q := 1; q <= maxColumns; q++ {
 		if n := g.columns[q]; n > allowed(q) {
 			at = min(at, g.line+len(line)-n+allowed(q))

@@ -84,15 +84,19 @@ func (g *overlapStage) push(piece string) (string, bool) {
 		g.line += end + 1
 	}
 	line := g.text[g.line:]
+	hold := g.hold(line)
 	if at, cut := g.bracket(g.lex.clone(), line); cut {
-		return g.show(at), true
+		hold = min(hold, at) // unless the end of the line makes it a part of a string
 	}
-	return g.show(g.hold(line)), false
+	return g.show(hold), false
 }
 
 func (g *overlapStage) flush() (string, bool) {
 	line := g.text[g.line:]
 	at, cut := len(g.text), false
+	if k, ok := g.bracket(g.lex.clone(), line); ok {
+		return g.show(k), true
+	}
 	if g.fresh && strings.TrimSpace(g.text) != "" {
 		if blank(line) {
 			at = g.keep
@@ -128,6 +132,7 @@ func (g *overlapStage) whole(line string) string {
 
 // take reads a complete line, and returns where the text has ended if it has.
 func (g *overlapStage) take(line string) (at int, cut bool) {
+	end := g.line + len(strings.TrimRight(line, "\r"))
 	line = strings.TrimRight(line, " \t\r")
 	if at, cut := g.bracket(g.lex, line); cut {
 		return at, true
@@ -136,7 +141,7 @@ func (g *overlapStage) take(line string) (at int, cut bool) {
 		if k, ok := g.repeatsRest(line); ok && g.line == 0 {
 			return k, true
 		}
-		g.keep = g.line + len(line)
+		g.keep = end
 		return 0, false
 	}
 	if line == "" {
@@ -155,16 +160,14 @@ func (g *overlapStage) take(line string) (at int, cut bool) {
 		if r.sure() {
 			return r.keep, true
 		}
-		if r.lines < len(g.next) {
-			g.runs = append(g.runs, r)
-		}
+		g.runs = append(g.runs, r)
 	}
 	if g.begun() && len(g.next) > 0 {
 		mine, _ := indentation(g.whole(line))
 		theirs, _ := indentation(g.next[0])
 		g.inner = g.inner || mine <= theirs
 	}
-	g.keep = g.line + len(line)
+	g.keep = end
 	return 0, false
 }
 
@@ -175,7 +178,11 @@ func (g *overlapStage) begun() bool { return g.line > 0 || blank(g.site.head) }
 func (g *overlapStage) matching(line string) []run {
 	var out []run
 	for _, r := range g.runs {
-		if r.lines < len(g.next) && strings.HasPrefix(strings.TrimLeft(g.next[r.lines], " \t"), strings.Trim(line, " \t\r")) {
+		next := ""
+		if r.lines < len(g.next) {
+			next = strings.TrimLeft(g.next[r.lines], " \t")
+		}
+		if strings.HasPrefix(next, strings.Trim(line, " \t\r")) {
 			out = append(out, r)
 		}
 	}
@@ -279,7 +286,7 @@ func (g *overlapStage) hold(line string) int {
 		}
 		return g.line + len(strings.TrimRight(line, " \t\r;,"))
 	}
-	at := len(g.text)
+	at := len(strings.TrimRight(g.text, "\r"))
 	if blank(line) {
 		at = g.keep
 	}
