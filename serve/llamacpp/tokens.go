@@ -83,7 +83,7 @@ func applyTemplate(c *wire.Call) error {
 	}
 	prompt, err := m.Chat.Render(messages)
 	if err != nil {
-		return err
+		return wire.BadField("messages", "%s", err)
 	}
 	return c.JSON(map[string]string{"prompt": prompt})
 }
