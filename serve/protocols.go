@@ -4,6 +4,7 @@ import (
 	"autodev/serve/autodevv1"
 	"autodev/serve/llamacpp"
 	"autodev/serve/mistral"
+	"autodev/serve/ollama"
 	"autodev/serve/openai"
 	"autodev/serve/tabby"
 	"autodev/serve/tgi"
@@ -16,6 +17,7 @@ func Protocols() []*wire.Protocol {
 		openai.New(),
 		mistral.New(),
 		llamacpp.New(),
+		ollama.New(),
 		tabby.New(nil),
 		tgi.New(),
 		autodevv1.New(nil),
