@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"log/slog"
-	"net"
 
 	"github.com/urfave/cli/v2"
 
@@ -20,9 +19,8 @@ func serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "serve completions over HTTP (OpenAI's /v1/completions, with suffix)",
 		Description: "Prints one line with the address when ready; logs requests, never their text, to standard error.\n" +
-			"A first interrupt lets requests under way finish, for at most ten seconds. On Unix, SIGHUP reads the model again without dropping any.",
-		Flags: append(inferenceFlags(),
-			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to listen on; there is no authentication, so think before leaving 127.0.0.1", Value: "127.0.0.1:8000"},
+			"A first interrupt lets requests under way finish, for as long as --grace says. On Unix, SIGHUP reads the model again without dropping any.",
+		Flags: append(append(inferenceFlags(), operationsFlags()...),
 			&cli.StringFlag{Name: "name", Usage: "the model's id for clients (default: its folder's name)"},
 			&cli.IntFlag{Name: "queue", Usage: "requests that may wait for their turn", Value: 64},
 			&cli.StringSliceFlag{Name: "lora", Usage: "`NAME=FOLDER` of a PEFT LoRA adapter that is served as a model of its own, beside the model itself"},
@@ -54,6 +52,10 @@ func serveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			operations, err := operationsOf(c)
+			if err != nil {
+				return err
+			}
 			adapters, err := namedFolders(c.StringSlice("lora"))
 			if err != nil {
 				return err
@@ -61,7 +63,7 @@ func serveCommand() *cli.Command {
 			return serveModel(c.Context, serveFlags{
 				inference: f,
 				shape:     infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, lora: adapters, adapters: c.String("adapters"), strict: c.Bool("strict-models"),
-				listen: c.String("listen"), name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
+				operations: operations, name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
 				order: order, speculate: speculate, promptCache: c.Int("prompt-cache"),
 			}, c.App.Writer, c.App.ErrWriter)
 		},
@@ -96,18 +98,19 @@ func speculation(value string) (infer.Speculate, error) {
 
 type serveFlags struct {
 	inference
-	listen, name, log string
-	shape             infer.Shape
-	lora              []registry.Adapter
-	adapters          string
-	strict            bool
-	queue             int
-	order             infer.Order
-	speculate         infer.Speculate
-	promptCache       int // MiB; −1: as much as is sensible
+	operations
+	name, log   string
+	shape       infer.Shape
+	lora        []registry.Adapter
+	adapters    string
+	strict      bool
+	queue       int
+	order       infer.Order
+	speculate   infer.Speculate
+	promptCache int // MiB; −1: as much as is sensible
 }
 
-func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error {
+func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err error) {
 	if f.queue < 1 {
 		return usageError("--queue %d: expected 1 or more", f.queue)
 	}
@@ -124,15 +127,12 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error 
 	default:
 		return usageError("--log %s: expected text, json or off", f.log)
 	}
-	if _, _, err := net.SplitHostPort(f.listen); err != nil {
-		return usageError("--listen %s: expected HOST:PORT", f.listen)
-	}
 	// Listening comes first: a port in use must not cost the time to load a model.
-	l, err := serve.Listen(ctx, f.listen)
+	around, err := f.operations.start(ctx, logger)
 	if err != nil {
 		return err
 	}
-	defer l.Close() // again, when the server has closed it
+	defer func() { err = errors.Join(err, around.Close()) }()
 	if f.name == "" {
 		f.name = modelID(f.model, f.adapter)
 	}
@@ -148,9 +148,15 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) error 
 		}
 	}
 	defer reloadOnHangup(ctx, manager, logger)()
-	s := serve.New(models, serve.Options{Logger: logger, Protocols: append(serve.Protocols(), admin.New(manager, f.adapters))})
-	if _, err := fmt.Fprintf(out, "%s is ready at http://%s/v1\n", f.name, l.Addr()); err != nil {
+	s, err := serve.Operate(models, serve.Options{
+		Logger: logger, Limits: around.limits, Grace: around.grace,
+		Protocols: append(serve.ProtocolsWith(serve.Parts{Events: serve.Recorder(around.events)}), admin.New(manager, f.adapters)),
+	}, around.Operations)
+	if err != nil {
 		return err
 	}
-	return s.Serve(ctx, l)
+	if _, err := io.WriteString(out, around.ready(f.name)); err != nil {
+		return err
+	}
+	return s.Serve(ctx, around.listeners...)
 }

@@ -54,7 +54,8 @@ func suggestion(id string) Completion {
 func TestWithoutContent(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	var seen []Type
-	l := open(t, Options{Dir: dir, Observe: func(e Event) { seen = append(seen, e.Type) }})
+	l := open(t, Options{Dir: dir})
+	l.Observe(func(e Event) { seen = append(seen, e.Type) })
 	l.now = func() time.Time { return noon }
 	l.Remember(suggestion("cmpl-1"))
 	for _, e := range []Event{{Type: View, Completion: "cmpl-1", View: "v-1"}, {Type: Select, Completion: "cmpl-1", View: "v-1", Kind: "line", Elapsed: 1500 * time.Millisecond}, {Type: Dismiss, Completion: "other"}} {
@@ -129,7 +130,8 @@ func TestContent(t *testing.T) {
 }
 
 func TestBadEvents(t *testing.T) {
-	l := open(t, Options{Observe: func(Event) { t.Error("an event that is none was counted") }})
+	l := open(t, Options{})
+	l.Observe(func(Event) { t.Error("an event that is none was counted") })
 	for field, e := range map[string]Event{
 		"type":          {Type: "accept", Completion: "c"},
 		"completion_id": {Type: View},

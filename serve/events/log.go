@@ -19,8 +19,7 @@ type Options struct {
 	Dir string // where files are; "": events are counted and not kept
 	// Content keeps code of users with suggestions that were taken, for training.
 	Content  bool
-	MaxBytes int64       // of all files together: 1 GiB; what comes then is dropped
-	Observe  func(Event) // gets every event that is valid; may be nil
+	MaxBytes int64 // of all files together: 1 GiB; what comes then is dropped
 	Logger   *slog.Logger
 }
 
@@ -29,6 +28,8 @@ type Log struct {
 	o     Options
 	now   func() time.Time
 	table *table
+	// observe gets every event that is valid; nil: nobody does.
+	observe func(Event)
 
 	mu    sync.Mutex
 	file  *os.File
@@ -77,10 +78,16 @@ func Open(o Options) (*Log, error) {
 	return l, l.turn(l.now().UTC())
 }
 
+// Observe has every event that is valid given to f. It comes before the first.
+func (l *Log) Observe(f func(Event)) { l.observe = f }
+
 // Remember keeps a completion, so that events can name it. Without Options.Content its texts are not kept.
 func (l *Log) Remember(c Completion) {
 	if !l.o.Content || l.o.Dir == "" {
 		c.Prefix, c.Suffix, c.Path, c.Choices = "", "", "", nil
+	}
+	if !plainID(c.Language) || len(c.Language) > 40 {
+		c.Language = ""
 	}
 	c.Prefix, c.Suffix = strings.Clone(tail(c.Prefix, maxAround)), strings.Clone(head(c.Suffix, maxAround))
 	l.table.put(&c)
@@ -92,8 +99,8 @@ func (l *Log) Record(e Event) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	if l.o.Observe != nil {
-		l.o.Observe(e)
+	if l.observe != nil {
+		l.observe(e)
 	}
 	if l.o.Dir == "" {
 		return nil

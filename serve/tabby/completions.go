@@ -48,8 +48,13 @@ func completions(c *wire.Call, recorder Recorder) error {
 		return err
 	}
 	a := completion{ID: wire.NewID("cmpl-"), Choices: []choice{}, Mode: req.mode}
+	s := wire.Suggestion{ID: a.ID, Language: req.language, Prompt: req.prompt}
 	for i, r := range results {
 		a.Choices = append(a.Choices, choice{i, r.Text})
+		s.Texts = append(s.Texts, r.Text)
+	}
+	if !req.isRaw {
+		c.Suggest(s)
 	}
 	if req.returnSnippets || req.returnPrompt {
 		a.Debug = &debugData{}
