@@ -1,0 +1,254 @@
+package serve_test
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"autodev/serve"
+	"autodev/serve/events"
+	"autodev/serve/guard"
+	"autodev/serve/registry"
+	"autodev/serve/servetest"
+	"autodev/serve/wire"
+)
+
+// operate serves the fake engine with p around it, and returns its address and its log.
+func operate(t *testing.T, p serve.Operations, protocols []*wire.Protocol) (url string, log *servetest.Log) {
+	t.Helper()
+	models := registry.New(false)
+	models.Put([]wire.Model{{ID: "some/model", Engine: &servetest.Fake{}}}, nil)
+	log = &servetest.Log{}
+	s, err := serve.Operate(models, serve.Options{Logger: slog.New(slog.NewTextHandler(log, nil)), Protocols: protocols}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(s.Handler())
+	t.Cleanup(srv.Close)
+	return srv.URL, log
+}
+
+// send sends a request with header fields, name and value in turn; "Host" is the request's.
+func send(t *testing.T, method, url, body string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, strings.TrimSuffix(string(b), "\n")
+}
+
+func newKeys(t *testing.T, keys ...guard.Key) (all *guard.Keys, secrets []string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "keys.json")
+	for _, k := range keys {
+		secret, err := guard.AddKey(path, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets = append(secrets, secret)
+	}
+	all, err := guard.OpenKeys(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all, secrets
+}
+
+// TestKeysByProtocol: who has no key is told so in the form that the client reads.
+func TestKeysByProtocol(t *testing.T) {
+	keys, secrets := newKeys(t, guard.Key{Name: "ann"}, guard.Key{Name: "slow", Limits: guard.Limits{RequestsPerMinute: 1}}, guard.Key{Name: "few", Limits: guard.Limits{TokensPerDay: 1}})
+	url, log := operate(t, serve.Operations{Keys: keys}, nil)
+	const none = "no API key: expected one as Authorization: Bearer KEY, or in x-api-key or api-key"
+	for _, c := range []struct{ path, body, want string }{
+		{"/v1/completions", `{"prompt":"p"}`, `{"error":{"message":"` + none + `","type":"authentication_error","param":null,"code":"invalid_api_key"}}`},
+		{"/v1/completions", `{"segments":{"prefix":"p"}}`, `{"error":"` + none + `"}`},
+		{"/api/generate", `{"prompt":"p"}`, `{"error":"` + none + `"}`},
+		{"/v1/fim/completions", `{"prompt":"p"}`, none},
+		{"/infill", `{"input_prefix":"p","input_suffix":""}`, none},
+		{"/generate", `{"inputs":"p"}`, none},
+	} {
+		resp, got := send(t, "POST", url+c.path, c.body)
+		if resp.StatusCode != 401 || resp.Header.Get("WWW-Authenticate") == "" || !strings.Contains(got, c.want) || got != c.want && c.want != none {
+			t.Errorf("%s: %d %s, expected 401 %s", c.path, resp.StatusCode, got, c.want)
+		}
+		if resp, got := send(t, "POST", url+c.path, c.body, "Authorization", "Bearer "+secrets[0]); resp.StatusCode != 200 {
+			t.Errorf("%s with a key: %d %s", c.path, resp.StatusCode, got)
+		}
+	}
+	if resp, _ := send(t, "POST", url+"/v1/completions", `{"prompt":"p"}`, "X-Api-Key", secrets[1]); resp.StatusCode != 200 {
+		t.Errorf("the first of a minute: %d", resp.StatusCode)
+	}
+	resp, got := send(t, "POST", url+"/v1/completions", `{"prompt":"p"}`, "X-Api-Key", secrets[1])
+	if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "60" || got != `{"error":{"message":"the key slow may make 1 requests a minute","type":"overloaded_error","param":null,"code":"rate_limit_exceeded"}}` {
+		t.Errorf("the second of a minute: %d %v %s", resp.StatusCode, resp.Header, got)
+	}
+	// Tokens are counted when they have been used.
+	for i, want := range []int{200, 429} {
+		if resp, got := send(t, "POST", url+"/v1/completions", `{"prompt":"p"}`, "Api-Key", secrets[2]); resp.StatusCode != want {
+			t.Errorf("request %d: %d %s, expected %d", i, resp.StatusCode, got, want)
+		}
+	}
+	if !strings.Contains(log.String(), "client=ann") {
+		t.Error("the log does not name the client")
+	}
+	for _, s := range secrets {
+		if strings.Contains(log.String(), s) {
+			t.Error("a key is in the log")
+		}
+	}
+	_, metrics := send(t, "GET", url+"/metrics", "", "X-Api-Key", secrets[0])
+	for _, want := range []string{`autodev_refused_total{reason="unauthorized"} 6`, `autodev_refused_total{reason="rate_limit"} 2`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	for _, s := range append(secrets, `"ann"`) {
+		if strings.Contains(metrics, s) {
+			t.Errorf("%.12s… is in the metrics", s)
+		}
+	}
+}
+
+// TestAdministrators: models are exchanged by who may.
+func TestAdministrators(t *testing.T) {
+	protocols := []*wire.Protocol{{Name: "admin", Fault: wire.OpenAIFault, Routes: []wire.Route{{Method: "POST", Path: "/v1/reload", Handle: func(c *wire.Call) error { return c.JSON("done") }}}}}
+	keys, secrets := newKeys(t, guard.Key{Name: "ann"}, guard.Key{Name: "root", Admin: true})
+	url, _ := operate(t, serve.Operations{Keys: keys}, protocols)
+	for i, want := range []int{403, 200} {
+		if resp, got := send(t, "POST", url+"/v1/reload", "", "X-Api-Key", secrets[i]); resp.StatusCode != want {
+			t.Errorf("key %d: %d %s, expected %d", i, resp.StatusCode, got, want)
+		}
+	}
+	if resp, got := send(t, "POST", url+"/v1/reload", ""); resp.StatusCode != 401 {
+		t.Errorf("no key: %d %s", resp.StatusCode, got)
+	}
+	url, _ = operate(t, serve.Operations{}, protocols)
+	if resp, got := send(t, "POST", url+"/v1/reload", ""); resp.StatusCode != 200 {
+		t.Errorf("from this machine, where no keys are asked for: %d %s", resp.StatusCode, got)
+	}
+	if resp, got := send(t, "POST", url+"/v1/reload", "", "Origin", "http://evil.example"); resp.StatusCode != 403 {
+		t.Errorf("a page of another site: %d %s", resp.StatusCode, got)
+	}
+}
+
+// TestRebinding: a page that has its name point here gets nothing.
+func TestRebinding(t *testing.T) {
+	url, log := operate(t, serve.Operations{Hosts: []string{"dev.example.org"}, Origins: []string{"https://ide.example"}}, nil)
+	for _, c := range []struct {
+		header []string
+		status int
+		want   string
+	}{
+		{nil, 200, "one two"},
+		{[]string{"Host", "evil.example"}, 403, `"code":"host_not_allowed"`},
+		{[]string{"Host", "evil.example", "Origin", "http://evil.example"}, 403, `"code":"host_not_allowed"`},
+		{[]string{"Origin", "http://evil.example"}, 403, `"code":"origin_not_allowed"`},
+		{[]string{"Host", "dev.example.org"}, 200, "one two"},
+		{[]string{"Origin", "https://ide.example"}, 200, "one two"},
+		{[]string{"Origin", "vscode-webview://x"}, 200, "one two"},
+	} {
+		resp, got := send(t, "POST", url+"/v1/completions", `{"prompt":"p"}`, c.header...)
+		if resp.StatusCode != c.status || !strings.Contains(got, c.want) || resp.Header.Get("X-Request-Id") == "" {
+			t.Errorf("%v: %d %s, expected %d %s", c.header, resp.StatusCode, got, c.status, c.want)
+		}
+	}
+	if resp, _ := send(t, "OPTIONS", url+"/v1/completions", "", "Origin", "https://ide.example", "Access-Control-Request-Method", "POST"); resp.StatusCode != 204 || resp.Header.Get("Access-Control-Allow-Origin") != "https://ide.example" {
+		t.Errorf("preflight: %d %v", resp.StatusCode, resp.Header)
+	}
+	if n := strings.Count(log.String(), "status=403"); n != 3 {
+		t.Errorf("%d refusals in the log, expected 3", n)
+	}
+}
+
+func TestLogContent(t *testing.T) {
+	for _, content := range []bool{false, true} {
+		url, log := operate(t, serve.Operations{LogContent: content}, nil)
+		warned := strings.Contains(log.String(), "level=WARN")
+		_, _ = send(t, "POST", url+"/v1/completions", `{"prompt":"secret","suffix":"secret","model":"secret","user":"secret"}`)
+		_, _ = send(t, "POST", url+"/v1/completions", `{"prompt":{"secret":1},"temperature":"secret","suffix":7}`)
+		text := log.String()
+		// The fake engine decodes two tokens as ##.
+		if has := strings.Contains(text, `completion="one two<&>"`) && strings.Contains(text, "prompt=##"); has != content || warned != content {
+			t.Errorf("content %v: warned %v\n%s", content, warned, text)
+		}
+		if strings.Contains(text, "secret") {
+			t.Errorf("content %v: what a client sent is in the log\n%s", content, text)
+		}
+	}
+}
+
+// TestEventsOfProtocols: what one protocol suggests, an event may name, by the client that got it.
+func TestEventsOfProtocols(t *testing.T) {
+	dir := t.TempDir()
+	log, err := events.Open(events.Options{Dir: dir, Content: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	url, _ := operate(t, serve.Operations{Events: log}, serve.ProtocolsWith(serve.Parts{Events: serve.Recorder(log)}))
+	id := func(body string) string {
+		_, got := send(t, "POST", url+"/v1/completions", body)
+		got, _, _ = strings.Cut(strings.TrimPrefix(got, "data: "), "\n")
+		return servetest.Decode[struct{ ID string }](t, got).ID
+	}
+	for _, body := range []string{
+		`{"prompt":"a","suffix":"z","filename":"f.go"}`,
+		`{"prompt":"b","stream":true}`,
+		`{"segments":{"prefix":"c","suffix":"y","filepath":"g.rs"},"language":"rust"}`,
+	} {
+		for _, event := range []string{"view", "select"} {
+			if resp, got := send(t, "POST", url+"/v1/events", `{"type":"`+event+`","completion_id":"`+id(body)+`","choice_index":0,"elapsed":120}`); resp.StatusCode != 200 {
+				t.Errorf("%s of %s: %d %s", event, body, resp.StatusCode, got)
+			}
+		}
+	}
+	if resp, got := send(t, "POST", url+"/v1/events", `{"type":"view","completion_id":"not an id"}`); resp.StatusCode != 400 || !strings.Contains(got, "completion_id") {
+		t.Errorf("no id: %d %s", resp.StatusCode, got)
+	}
+	name := filepath.Join(dir, "events-"+time.Now().UTC().Format(time.DateOnly)+".jsonl")
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var got []string
+	if err := events.ReadLines(f, name, func(l events.Line) error {
+		if l.Model != "some/model" || l.Elapsed != 120 {
+			t.Errorf("%+v", l)
+		}
+		if l.Content != nil {
+			got = append(got, l.Language+" "+l.Path+" "+*l.Content)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{" f.go aone two<&>z", "  bone two<&>", "rust g.rs cone two<&>y"}; strings.Join(got, "|") != strings.Join(want, "|") {
+		t.Errorf("documents %q, expected %q", got, want)
+	}
+	if _, metrics := send(t, "GET", url+"/metrics", ""); !strings.Contains(metrics, `autodev_suggestion_events_total{type="select"} 3`) {
+		t.Error("events are not counted")
+	}
+}
