@@ -45,7 +45,6 @@ type task struct {
 	after *task // the task of the call before this one with the same prompt; nil: none
 
 	// The scheduler's own.
-	need  int64 // bytes of keys and values: to begin with, then those that it holds
 	entry *entry
 	g     *generation // nil until it is started
 	over  bool

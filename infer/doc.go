@@ -30,6 +30,7 @@
 //	generation.go a completion under way: which tokens it needs evaluated next, and what it makes of them
 //	blocks.go    the memory of keys and values, in parts that sequences share
 //	prefix.go    keys and values kept for prompts that begin alike, within a limit
+//	tally.go     how much memory sequences take that share some of it
 //	prefix_tree.go where those are by their tokens, and which were used least recently
 //	adapter.go   LoRA adapters
 //	engine.go    completions for many callers at a time: admission, the queue, who is turned away

@@ -77,12 +77,9 @@ func (p *prefixes) take(prompt []int32, total int, with *adapter) (*entry, error
 	e := &entry{session: p.open(with)}
 	s := e.session
 	var path []*node
-	found := 0
-	if with == nil || !with.ended.Load() {
-		e.root = p.tree.root(with.kind())
-		path, found = p.tree.find(e.root, prompt[:max(0, len(prompt)-1)])
-		p.tree.touch(path)
-	}
+	var found int
+	e.root, path, found = p.find(prompt, with)
+	p.tree.touch(path)
 	whole, rest := found/p.m.blockTokens, found%p.m.blockTokens
 	for _, n := range path[:whole] {
 		s.kv.share(n.block)
@@ -121,6 +118,48 @@ func (p *prefixes) take(prompt []int32, total int, with *adapter) (*entry, error
 	return e, nil
 }
 
+// find returns the root of what was evaluated with an adapter, nil if that has ended, and what is known of a prompt but its last token; see
+// prefixTree.find.
+func (p *prefixes) find(prompt []int32, with *adapter) (root *node, path []*node, found int) {
+	if with != nil && with.ended.Load() {
+		return nil, nil, 0
+	}
+	root = p.tree.root(with.kind())
+	path, found = p.tree.find(root, prompt[:max(0, len(prompt)-1)])
+	return root, path, found
+}
+
+// advance lets e's session, which holds a beginning of prompt, go on behind the blocks of it that others have evaluated since, and returns by
+// how many tokens. At least one token is left to evaluate.
+func (p *prefixes) advance(e *entry, prompt []int32) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.publish(e)
+	s, at := e.session, e.session.Len()
+	if e.root == nil {
+		return 0
+	}
+	_, path, found := p.find(prompt, s.with)
+	whole := found / p.m.blockTokens
+	if whole*p.m.blockTokens <= at {
+		return 0
+	}
+	if k := len(e.path) - 1; k >= 0 && len(e.path[k].tokens) < p.tree.full {
+		p.tree.remove(e.path[k]) // the tokens of another's block take its place
+		e.path = e.path[:k]
+	}
+	for i, n := range path[len(e.path):whole] {
+		s.kv.replace(len(e.path)+i, n.block)
+		p.tree.use(n)
+	}
+	e.path = slices.Clone(path[:whole])
+	s.commit(prompt[at : whole*p.m.blockTokens])
+	p.tree.touch(e.path)
+	p.count(e, len(s.kv.blocks())-whole)
+	p.stats.Found += int64(whole*p.m.blockTokens - at)
+	return whole*p.m.blockTokens - at
+}
+
 // count notes how many of e's blocks are not in the tree.
 func (p *prefixes) count(e *entry, private int) {
 	p.private += private - e.private
@@ -152,14 +191,12 @@ func (p *prefixes) settle(e *entry) {
 	p.publish(e)
 }
 
-// grown notes that e's session has made room for more tokens, and returns the memory of its blocks.
-func (p *prefixes) grown(e *entry) int64 {
+// grown notes that e's session has made room for more tokens.
+func (p *prefixes) grown(e *entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := len(e.session.kv.blocks())
-	p.count(e, n-len(e.path))
+	p.count(e, len(e.session.kv.blocks())-len(e.path))
 	p.evict()
-	return p.size(n)
 }
 
 // publish brings e's blocks into the tree. What another has brought there before is used in place of e's own.

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -128,7 +130,7 @@ func (s *letters) write(at int, id int32) { s.held[at/4].words[at%4] = uint32(id
 // are what it finds in its blocks, whatever the others do; no block is lost, forgotten in use, or there beyond the limit but in
 // use.
 func TestPrefixTree(t *testing.T) {
-	shared, rewritten, evicted, refused := 0, 0, int64(0), 0
+	shared, rewritten, advanced, evicted, refused := 0, 0, 0, int64(0), 0
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 		home := &blockCount{}
@@ -190,12 +192,29 @@ func TestPrefixTree(t *testing.T) {
 				shared += e.session.Len() / 4
 				running = append(running, e)
 				settled[e] = e.session.Len()
-				extend(e, prompt[e.session.Len():])
+				extend(e, prompt[e.session.Len():max(e.session.Len(), r.IntN(len(prompt)+1))])
 			case what < 20:
 				extend(running[i], ids(r.IntN(10)))
 			case what < 23:
 				e := running[i]
 				e.session.Truncate(max(settled[e], e.session.Len()-3))
+			case what < 24:
+				e, at := running[i], running[i].session.Len()
+				for _, prompt := range bases {
+					if at == 0 || at >= len(prompt) || len(prompt) > e.session.kv.capacity() || !slices.Equal(prompt[:at], e.session.ids) {
+						continue
+					}
+					want := max(at, longestKnown(p, e.session.with, prompt)/4*4)
+					if e.root == nil {
+						want = at
+					}
+					if n := p.advance(e, prompt); n != want-at || !slices.Equal(e.session.ids, prompt[:want]) {
+						t.Fatalf("from %d of %v on by %d tokens, expected %d: %v", at, prompt, n, want-at, e.session.ids)
+					} else if n > 0 {
+						advanced++
+					}
+					settled[e] = e.session.Len()
+				}
 			case what < 28:
 				before := slices.Clone(running[i].session.kv.blocks())
 				p.settle(running[i])
@@ -230,8 +249,8 @@ func TestPrefixTree(t *testing.T) {
 			t.Fatalf("%d blocks are held when all is forgotten", home.blocks)
 		}
 	})
-	if shared == 0 || rewritten == 0 || evicted == 0 || refused == 0 {
-		t.Errorf("%d blocks shared, %d times another's taken, %d evicted, %d refused", shared, rewritten, evicted, refused)
+	if shared == 0 || rewritten == 0 || advanced == 0 || evicted == 0 || refused == 0 {
+		t.Errorf("%d blocks shared, %d times another's taken, %d times gone on behind one, %d evicted, %d refused", shared, rewritten, advanced, evicted, refused)
 	}
 }
 
@@ -316,5 +335,50 @@ func TestPrefixPublished(t *testing.T) {
 	e.cache.put(first, false)
 	if s := e.CacheStats(); s.Blocks != 0 {
 		t.Errorf("%d blocks held", s.Blocks)
+	}
+}
+
+// TestPrefixAdvance: of equal prompts that arrive together the whole blocks are evaluated once, and more of such calls have room at a time than would if
+// each had memory of its own.
+func TestPrefixAdvance(t *testing.T) {
+	m := randomModel(t, func(c *model.Config) { c.Positions = 900 }, 2)
+	ids := randomIDs(rand.New(rand.NewPCG(4, 4)), m.vocab, 600)
+	req := Request{Prompt: Prompt{IDs: ids}, MaxTokens: 8, Logprobs: true}
+	want, err := m.Generate(t.Context(), req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := NewEngine(m, EngineOptions{Concurrency: 4, CacheBytes: -1})
+	defer e.Close()
+	e.room = 8 * m.blockBytes
+	together := 0
+	arrived := false
+	e.batch.looking = func() {
+		for together = max(together, len(e.active)); !arrived; time.Sleep(time.Millisecond) {
+			e.mu.Lock()
+			arrived = len(e.calls) == 8
+			e.mu.Unlock()
+		}
+	}
+	var wg sync.WaitGroup
+	results := make([]Result, 8)
+	for i := range results {
+		wg.Go(func() { results[i] = completed(failing{t}, e, req) })
+	}
+	wg.Wait()
+	evaluated := 0
+	for i, got := range results {
+		if evaluated += len(ids) - got.Cached; !sameCompletion(got, want) {
+			t.Errorf("call %d with %d tokens cached: %v, expected %v", i, got.Cached, got.IDs, want.IDs)
+		}
+	}
+	if evaluated > len(ids)+7*(len(ids)-512) {
+		t.Errorf("%d tokens of 8 prompts of %d were evaluated", evaluated, len(ids))
+	}
+	if together != 4 {
+		t.Errorf("%d calls ran at a time, expected 4: they take %d blocks of %d that share two", together, 4*m.blocksFor(608), m.blocksFor(608))
+	}
+	if s := e.Stats(); s.PromptTokens != int64(evaluated) || s.CachedTokens+s.PromptTokens != int64(8*len(ids)) {
+		t.Errorf("%d tokens evaluated: %+v", evaluated, s)
 	}
 }

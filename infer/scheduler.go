@@ -151,9 +151,9 @@ func (e *Engine) schedule() (begin []*task) {
 	}
 	e.active = e.active[:0]
 	held, full := len(e.held), false
-	var bytes, active int64 // that are held, and of those who are active
+	taken, active := e.cache.tally(), e.cache.tally() // by those who are held, and who are active
 	for _, t := range e.held {
-		bytes += t.need
+		taken.add(e.cache.claim(t.entry))
 	}
 	for _, x := range all {
 		if len(e.active) == e.o.Concurrency {
@@ -164,20 +164,23 @@ func (e *Engine) schedule() (begin []*task) {
 			room -= room / 4
 		}
 		if t.g == nil {
-			if t.need == 0 {
-				t.need = e.m.cacheBytes(e.reserved(t))
-			}
+			need := e.cache.claimNew(t.known(), e.reserved(t), t.j.with)
 			// Who does not fit is not overtaken by who would.
-			if full = full || held > 0 && (held >= pausable*e.o.Concurrency || bytes+t.need > room); full {
+			if full = full || held > 0 && (held >= pausable*e.o.Concurrency || taken.with(need) > room); full {
 				continue
 			}
-			held, bytes = held+1, bytes+t.need
+			held++
+			taken.add(need)
+			active.add(need)
 			begin = append(begin, t)
 			e.starting(t)
-		} else if len(e.active) > 0 && active+t.need > room {
-			continue // it has grown since, and must not any more
+		} else {
+			has := e.cache.claim(t.entry)
+			if len(e.active) > 0 && active.with(has) > room {
+				continue // it has grown since, and must not any more
+			}
+			active.add(has)
 		}
-		active += t.need
 		e.active = append(e.active, t)
 	}
 	return begin
@@ -193,12 +196,12 @@ func (e *Engine) reserved(t *task) int {
 	return n
 }
 
-// grown notes that a task's session has become larger.
-func (e *Engine) grown(t *task) {
-	if n := e.cache.grown(t.entry); n > t.need {
-		t.need = n
-		e.decideAnew()
+// known returns the prompt as far as it need not be evaluated if others have done so.
+func (t *task) known() []int32 {
+	if t.j.PromptLogprobs {
+		return nil // all of it is evaluated, to be scored
 	}
+	return t.j.prompt.ids
 }
 
 // starting notes that a task will be started.
@@ -218,13 +221,9 @@ func (e *Engine) starting(t *task) {
 
 // start lends a task its session.
 func (e *Engine) start(t *task) {
-	prompt := t.j.prompt.ids
-	if t.j.PromptLogprobs {
-		prompt = nil // all of it is evaluated, to be scored
-	}
 	over := false
 	err := guarded(func() (err error) {
-		if t.entry, err = e.cache.take(prompt, e.reserved(t), t.j.with); err != nil {
+		if t.entry, err = e.cache.take(t.known(), e.reserved(t), t.j.with); err != nil {
 			return err
 		}
 		t.j.recent, t.j.prefill = e.cache.texts(), e.o.CacheBytes > 0
@@ -369,7 +368,8 @@ func (e *Engine) plan() (failed map[*task]error) {
 			return 0
 		}
 		if t.g.s.kv.capacity() > had {
-			e.grown(t)
+			e.cache.grown(t.entry)
+			e.decideAnew()
 		}
 		e.spans, e.inPass = append(e.spans, sp), append(e.inPass, t)
 		return len(sp.ids)
@@ -393,6 +393,7 @@ func (e *Engine) plan() (failed map[*task]error) {
 			chunk = e.speed.part(patience, chunk)
 		}
 		for i, t := range prompts {
+			e.advance(t)
 			if i == 0 || rows+t.g.left() <= min(chunk, togetherRows) {
 				rows += add(t, chunk, 0, 0)
 			}
@@ -404,6 +405,17 @@ func (e *Engine) plan() (failed map[*task]error) {
 		guesses, others = guesses-more, others+more
 	}
 	return failed
+}
+
+// advance lets a task go on behind what others have evaluated of its prompt since it was started.
+func (e *Engine) advance(t *task) {
+	if t.j.PromptLogprobs {
+		return
+	}
+	if n := e.cache.advance(t.entry, t.j.prompt.ids); n > 0 {
+		t.g.res.Cached += n
+		e.count(func(s *Stats) { s.CachedTokens += int64(n) })
+	}
 }
 
 // mostUrgent returns the class of the most urgent of tasks.
