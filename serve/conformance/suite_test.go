@@ -1,0 +1,237 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"autodev/infer"
+	"autodev/infer/chat"
+	"autodev/model"
+	"autodev/models"
+	"autodev/serve"
+	"autodev/serve/registry"
+	"autodev/serve/servetest"
+	"autodev/serve/wire"
+	"autodev/tokenizer"
+)
+
+// suite is what a client's test gets to know.
+type suite struct {
+	URL   string `json:"url"`
+	Cases []ask  `json:"cases"`
+	// Long is a model whose completions go on until the client leaves; Mute cannot converse; Busy turns every request away with 429 and a
+	// Retry-After of 2 seconds; Broken fails, in a stream after "begun".
+	Long   string `json:"long"`
+	Mute   string `json:"mute"`
+	Busy   string `json:"busy"`
+	Broken string `json:"broken"`
+	// Active is the address that says how many completions are under way: {"active":0}.
+	Active string `json:"active"`
+}
+
+// ask is a question to a model, and the engine's own greedy answers.
+type ask struct {
+	Model     string         `json:"model"`
+	Prefix    string         `json:"prefix"`
+	Suffix    string         `json:"suffix"`
+	Messages  []wire.Message `json:"-"`
+	MaxTokens int            `json:"maxTokens"`
+	Chat      []message      `json:"messages"`
+
+	Fill  answer `json:"fill"`  // between prefix and suffix
+	Plain answer `json:"plain"` // after the prefix
+	Talk  answer `json:"talk"`  // to the conversation
+}
+
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+type answer struct {
+	Text             string `json:"text"`
+	Finish           string `json:"finish"`
+	PromptTokens     int    `json:"promptTokens"`
+	CompletionTokens int    `json:"completionTokens"`
+}
+
+// watched is an engine whose calls are counted. endless keeps its completions from ending by themselves, and from going round in circles, as those
+// of random weights do.
+type watched struct {
+	wire.Engine
+	active  *atomic.Int32
+	endless bool
+}
+
+// Complete implements wire.Engine.
+func (w watched) Complete(ctx context.Context, reqs []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+	w.active.Add(1)
+	defer w.active.Add(-1)
+	if w.endless {
+		for i := range reqs {
+			p := &reqs[i].Sampling
+			p.FrequencyPenalty, p.PresencePenalty, p.RepetitionPenalty = 2, 2, 50
+			p.Bias = maps.Clone(p.Bias)
+			if p.Bias == nil {
+				p.Bias = map[int32]float64{}
+			}
+			for id := range int32(5) {
+				p.Bias[id] = -100
+			}
+		}
+	}
+	return w.Engine.Complete(ctx, reqs, emit)
+}
+
+// talks is chat.Prompter as the protocols know it.
+type talks struct{ *chat.Prompter }
+
+func messages(all []wire.Message) []chat.Message {
+	same := make([]chat.Message, len(all))
+	for i, m := range all {
+		same[i] = chat.Message(m)
+	}
+	return same
+}
+
+func (t talks) Prompt(all []wire.Message) (infer.Prompt, []string, error) {
+	return t.Prompter.Prompt(messages(all))
+}
+
+func (t talks) Render(all []wire.Message) (string, error) { return t.Prompter.Render(messages(all)) }
+
+// embedded returns the model that the binary carries.
+func embedded(t *testing.T) (*infer.Engine, wire.Chat) {
+	t.Helper()
+	fsys, _, err := models.Open(models.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := tokenizer.LoadFS(fsys, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ckpt, err := model.LoadFS(t.Context(), fsys, models.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template, err := chat.LoadFS(fsys, models.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := infer.New(ckpt, tok, infer.Options{Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	e := infer.NewEngine(m, infer.EngineOptions{})
+	t.Cleanup(e.Close)
+	return e, talks{chat.NewPrompter(template, tok)}
+}
+
+// start serves, as autodev serve does, a random model that never ends ("random", and "long" with room for a completion of minutes), the
+// embedded one, and such as fail.
+func start(t *testing.T) *suite {
+	t.Helper()
+	var active atomic.Int32
+	random := servetest.RealEngine(t, nil, infer.EngineOptions{})
+	t.Cleanup(random.Close)
+	long := servetest.RealEngine(t, func(c *model.Config) { c.Positions = 100000 }, infer.EngineOptions{})
+	t.Cleanup(long.Close)
+	tiny, prompter := embedded(t)
+	busy := &servetest.Fake{Do: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+		return nil, &infer.BusyError{Reason: "64 requests are waiting", RetryAfter: 2 * time.Second}
+	}}
+	broken := &servetest.Fake{Do: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		if emit != nil {
+			if err := emit(0, infer.Chunk{Text: "begun"}); err != nil {
+				return nil, err
+			}
+		}
+		return nil, errors.New("the model broke")
+	}}
+	all := []wire.Model{
+		{ID: "random", Engine: watched{random, &active, true}, Chat: servetest.Chat{}},
+		{ID: models.Tiny, Engine: watched{tiny, &active, false}, Chat: prompter},
+		{ID: "long", Engine: watched{long, &active, true}, Chat: servetest.Chat{}},
+		{ID: "mute", Engine: watched{random, &active, true}},
+		{ID: "busy", Engine: busy, Chat: servetest.Chat{}},
+		{ID: "broken", Engine: broken, Chat: servetest.Chat{}},
+	}
+	service := registry.New(false)
+	for i := range all {
+		all[i].Created = time.Unix(1700000000, 0)
+	}
+	service.Put(all, nil)
+	counter := &wire.Protocol{Name: "conformance", Routes: []wire.Route{{Method: http.MethodGet, Path: "/conformance/active", Handle: func(c *wire.Call) error {
+		return c.JSON(map[string]int32{"active": active.Load()})
+	}}}}
+	url, _ := servetest.StartModels(t, service, serve.Options{Protocols: append(serve.Protocols(), counter)})
+	s := &suite{URL: url, Active: url + "/conformance/active", Long: "long", Mute: "mute", Busy: "busy", Broken: "broken"}
+	for _, c := range []ask{
+		{Model: "random", Prefix: "def add(a, b):\n    größe = ", Suffix: "\n    return c  # naïve\n", MaxTokens: 24},
+		{Model: "random", Prefix: "x", Suffix: "\n", MaxTokens: 1},
+		{Model: models.Tiny, Prefix: "def area(width, height):\n    return ", Suffix: "\n\n\nprint(area(2, 3))\n", MaxTokens: 24},
+		{Model: models.Tiny, Prefix: "for name in names:\n    ", Suffix: "", MaxTokens: 40},
+	} {
+		c.Messages = []wire.Message{{Role: "system", Content: "You write code."}, {Role: "user", Content: "Write \"hello\", größer."}}
+		for _, m := range c.Messages {
+			c.Chat = append(c.Chat, message(m))
+		}
+		m, release, err := service.Use(c.Model)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Fill = direct(t, m, infer.Request{Prompt: infer.Prompt{Prefix: c.Prefix, Suffix: c.Suffix}, MaxTokens: c.MaxTokens})
+		c.Plain = direct(t, m, infer.Request{Prompt: infer.Prompt{Prefix: c.Prefix}, MaxTokens: c.MaxTokens})
+		talk, err := m.Converse(c.Messages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		talk.MaxTokens = c.MaxTokens
+		c.Talk = direct(t, m, talk)
+		release()
+		s.Cases = append(s.Cases, c)
+	}
+	return s
+}
+
+// direct asks an engine itself.
+func direct(t *testing.T, m wire.Model, r infer.Request) answer {
+	t.Helper()
+	results, err := m.Engine.Complete(t.Context(), []infer.Request{r}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := results[0]
+	return answer{a.Text, string(a.FinishReason), len(a.PromptIDs), len(a.IDs)}
+}
+
+// idle waits for the completions under way to end, as they must when their clients have left.
+func (s *suite) idle(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := http.Get(s.Active)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var under struct{ Active int }
+		err = json.NewDecoder(resp.Body).Decode(&under)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if under.Active == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d completions go on though their clients have left", under.Active)
+		}
+	}
+}
