@@ -30,6 +30,14 @@ func (w *writer) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Write notes the status that an answer without WriteHeader has.
+func (w *writer) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(b)
+}
+
 // Unwrap gives http.ResponseController the connection.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 

@@ -35,7 +35,8 @@ func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
 	}
 	engine := infer.NewEngine(m, o)
 	l := registry.Loaded{
-		Model: wire.Model{ID: f.name, Engine: engine, Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate, Shape: f.shape},
+		Adapters: engine,
+		Model:    wire.Model{ID: f.name, Engine: engine, Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate, Shape: f.shape},
 		Close: func() {
 			engine.Close()
 			m.Close()
@@ -44,7 +45,6 @@ func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
 	if tok != nil {
 		l.Model.Chat = chat.NewPrompter(template, tok)
 	}
-	l.Adapters, _ = any(engine).(registry.AdapterEngine)
 	return l, nil
 }
 
