@@ -59,6 +59,7 @@ func dataCommand() *cli.Command {
 					&cli.BoolFlag{Name: "cross-documents", Usage: "string documents together as the original protocol does"}),
 				Action: dataWindows,
 			},
+			fromEventsCommand(),
 		},
 	}
 }

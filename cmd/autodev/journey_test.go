@@ -456,7 +456,17 @@ type server struct {
 // startServer starts autodev serve and waits until it says that it is ready.
 func startServer(t *testing.T, id string, args ...string) *server {
 	t.Helper()
-	s := &server{cmd: process(t, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...), errs: &bytes.Buffer{}}
+	return startServerAt(t, id, "", args...)
+}
+
+// startServerAt is startServer for a server that also listens somewhere else.
+func startServerAt(t *testing.T, id, also string, args ...string) *server {
+	t.Helper()
+	listen := []string{"serve", "--listen", "127.0.0.1:0"}
+	if also != "" {
+		listen = append(listen, "--listen", also)
+	}
+	s := &server{cmd: process(t, append(listen, args...)...), errs: &bytes.Buffer{}}
 	s.cmd.Stderr = s.errs
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -476,10 +486,13 @@ func startServer(t *testing.T, id string, args ...string) *server {
 		t.Fatalf("no line of readiness: %v\n%s", err, s.errs)
 	}
 	var ok bool
-	if s.url, ok = strings.CutPrefix(line, id+" is ready at "); !ok || !strings.HasSuffix(line, "/v1\n") {
+	if also != "" {
+		also = ", " + also
+	}
+	if s.url, ok = strings.CutPrefix(line, id+" is ready at "); !ok || !strings.HasSuffix(line, "/v1"+also+"\n") {
 		t.Fatalf("line of readiness %q", line)
 	}
-	s.url = strings.TrimSuffix(s.url, "/v1\n")
+	s.url = strings.TrimSuffix(s.url, "/v1"+also+"\n")
 	return s
 }
 
