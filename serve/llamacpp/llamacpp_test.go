@@ -211,6 +211,20 @@ func TestRequestsReachEngine(t *testing.T) {
 		}
 	}
 
+	// A model may heal, unless a request says otherwise.
+	healing := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		got = reqs
+		return make([]infer.Result, len(reqs)), nil
+	}}, func(m *wire.Model) { m.Heal = true })
+	for body, want := range map[string]bool{``: true, `,"heal":null`: true, `,"heal":false`: false, `,"heal":true`: true} {
+		if servetest.Post(t, healing+"/infill", `{"input_prefix":"a","input_suffix":""`+body+`}`); got[0].Prompt.Heal != want {
+			t.Errorf("%s: heal %v", body, !want)
+		}
+	}
+	if servetest.Post(t, healing+"/completion", `{"prompt":"a"}`); got[0].Prompt.Heal {
+		t.Error("a prompt without a suffix is healed")
+	}
+
 	for prompt, want := range map[string]string{
 		`[1,2]`:                 `[{ [1 2]}]`,
 		`[1,"AB",2]`:            `[{ [1 65 66 2]}]`,

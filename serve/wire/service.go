@@ -47,6 +47,7 @@ type Model struct {
 	Order     infer.Order // of prompts with a suffix
 	Speculate infer.Speculate
 	Shape     infer.Shape // of completions with a suffix, unless a request says otherwise
+	Heal      bool        // infer.Prompt's, of completions with a suffix, unless a request says otherwise
 	Chat      Chat        // nil: the model cannot converse
 }
 
