@@ -25,6 +25,10 @@ func dialects() []dialect {
 			body: func(q question, stream bool) map[string]any {
 				return map[string]any{"input_prefix": q.prefix, "input_suffix": q.suffix, "n_predict": q.tokens, "temperature": 0, "stream": stream}
 			}},
+		{path: "/api/generate", whole: text("response"), stream: lines(func(line string) (string, bool) { return line, true }, text("response"), ""),
+			body: func(q question, stream bool) map[string]any {
+				return map[string]any{"model": "soak", "prompt": q.prefix, "suffix": q.suffix, "stream": stream, "options": map[string]any{"num_predict": q.tokens, "temperature": 0}}
+			}},
 	}
 }
 
