@@ -1,6 +1,7 @@
 package serve_test
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"autodev/infer"
 	"autodev/serve"
 	"autodev/serve/events"
 	"autodev/serve/guard"
@@ -250,5 +252,85 @@ func TestEventsOfProtocols(t *testing.T) {
 	}
 	if _, metrics := send(t, "GET", url+"/metrics", ""); !strings.Contains(metrics, `autodev_suggestion_events_total{type="select"} 3`) {
 		t.Error("events are not counted")
+	}
+}
+
+// TestAnnounce: a server that is to stop says so while it still answers, and tells streams why they end.
+func TestAnnounce(t *testing.T) {
+	begun := make(chan struct{})
+	engine := &servetest.Fake{Do: func(ctx context.Context, reqs []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		if emit == nil {
+			return []infer.Result{{Text: "whole", FinishReason: infer.FinishStop}}, nil
+		}
+		if err := emit(0, infer.Chunk{Text: "begun"}); err != nil {
+			return nil, err
+		}
+		close(begun)
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}}
+	models := registry.New(false)
+	models.Put([]wire.Model{{ID: "some/model", Engine: engine}}, nil)
+	s := serve.New(models, serve.Options{Announce: 400 * time.Millisecond, Grace: 20 * time.Millisecond})
+	l, err := serve.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, guard.Limit(l, 10)) }()
+	url := "http://" + l.Addr().String()
+	if resp, got := send(t, "GET", url+"/readyz", ""); resp.StatusCode != 200 || got != `{"status":"ready"}` {
+		t.Errorf("before: %d %s", resp.StatusCode, got)
+	}
+	stream := make(chan string, 1)
+	go func() {
+		_, got := send(t, "POST", url+"/v1/completions", `{"prompt":"p","stream":true}`)
+		stream <- got
+	}()
+	<-begun
+	stop()
+	for {
+		resp, got := send(t, "GET", url+"/readyz", "")
+		if resp.StatusCode == 503 {
+			if resp.Header.Get("Retry-After") == "" || !strings.Contains(got, "shutting_down") {
+				t.Errorf("%v %s", resp.Header, got)
+			}
+			break
+		}
+	}
+	if resp, _ := send(t, "GET", url+"/healthz", ""); resp.StatusCode != 200 {
+		t.Errorf("a server that is to stop is alive: %d", resp.StatusCode)
+	}
+	if resp, got := send(t, "POST", url+"/v1/completions", `{"prompt":"p"}`); resp.StatusCode != 200 || !strings.Contains(got, "whole") {
+		t.Errorf("a request that comes in time: %d %s", resp.StatusCode, got)
+	}
+	if got := <-stream; !strings.HasSuffix(got, "\n\n"+`data: {"error":{"message":"the server is shutting down","type":"overloaded_error","param":null,"code":"shutting_down"}}`+"\n") {
+		t.Errorf("stream %q", got)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHeaderLimit: a request's header has a bound.
+func TestHeaderLimit(t *testing.T) {
+	models := registry.New(false)
+	models.Put([]wire.Model{{ID: "some/model", Engine: &servetest.Fake{}}}, nil)
+	l, err := serve.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- serve.New(models, serve.Options{}).Serve(ctx, l) }()
+	for size, want := range map[int]int{1 << 10: 200, 128 << 10: 431} {
+		if resp, _ := send(t, "GET", "http://"+l.Addr().String()+"/healthz", "", "X-Long", strings.Repeat("x", size)); resp.StatusCode != want {
+			t.Errorf("%d bytes of header: %d, expected %d", size, resp.StatusCode, want)
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"autodev/serve/guard"
 	"autodev/serve/wire"
 )
 
@@ -18,7 +18,10 @@ import (
 type Options struct {
 	Logger *slog.Logger // nil: no log
 	wire.Limits
-	Grace time.Duration // for requests under way when the server is asked to stop: 10 s
+	// Announce is how long a server that is asked to stop goes on as before, but for /readyz, which says that it will: time for a balancer
+	// to send requests elsewhere. 0: none.
+	Announce time.Duration
+	Grace    time.Duration // after that, for requests under way: 10 s
 
 	// Protocols are what the server speaks, in order: nil is Protocols().
 	Protocols []*wire.Protocol
@@ -106,18 +109,11 @@ func (s *Server) probes() *wire.Protocol {
 	}}
 }
 
-// Listen opens addr ("127.0.0.1:8000"; port 0 takes any).
-func Listen(ctx context.Context, addr string) (net.Listener, error) {
-	var c net.ListenConfig
-	l, err := c.Listen(ctx, "tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen %s: the port is in use by another program, expected a free one", addr)
-	}
-	return l, err
-}
+// Listen opens addr, as guard.Listen does: "127.0.0.1:8000" (port 0 takes any) or "unix:PATH".
+func Listen(ctx context.Context, addr string) (net.Listener, error) { return guard.Listen(ctx, addr) }
 
-// Serve answers the connections of the listeners until ctx ends. Then it takes no more, gives the requests under way Options.Grace to
-// finish, cancels those that have not, and returns nil.
+// Serve answers the connections of the listeners until ctx ends. Then, after Options.Announce, it takes no more, gives the requests under way
+// Options.Grace to finish, cancels those that have not, and returns nil.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(wire.ErrShutdown)
@@ -147,6 +143,13 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
+	if s.o.Announce > 0 && failure == nil {
+		select {
+		case failure = <-done:
+			running--
+		case <-time.After(s.o.Announce):
+		}
+	}
 	grace, stop := context.WithTimeout(base, s.o.Grace)
 	defer stop()
 	err := h.Shutdown(grace)

@@ -30,7 +30,8 @@ func operationsFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "allow-origin", Usage: "`ORIGIN` whose pages may use the server, such as https://example.org, app://* or *; may be repeated"},
 		&cli.IntFlag{Name: "max-body", Usage: "`MIB` of a request, at most", Value: 8},
 		&cli.IntFlag{Name: "max-connections", Usage: "`N` connections open at a time on each address; others wait", Value: 1024},
-		&cli.DurationFlag{Name: "grace", Usage: "`TIME` for requests under way when the server is asked to stop", Value: 10 * time.Second},
+		&cli.DurationFlag{Name: "announce", Usage: "`TIME` that a server that is asked to stop goes on, with /readyz saying that it will, before it takes no more requests"},
+		&cli.DurationFlag{Name: "grace", Usage: "`TIME` for requests under way when the server stops", Value: 10 * time.Second},
 		&cli.StringFlag{Name: "events", Usage: "`FOLDER` to keep what became of suggestions in (POST /v1/events), as JSON lines without code"},
 		&cli.BoolFlag{Name: "events-content", Usage: "keep the code around suggestions that were taken too, for training"},
 		&cli.BoolFlag{Name: "log-content", Usage: "write prompts and completions, which are code of users, to the log"},
@@ -44,7 +45,7 @@ type operations struct {
 	insecure                  bool
 	hosts, origins            []string
 	maxBody, maxConnections   int
-	grace                     time.Duration
+	announce, grace           time.Duration
 	events                    string
 	eventsContent, logContent bool
 }
@@ -53,13 +54,15 @@ func operationsOf(c *cli.Context) (operations, error) {
 	o := operations{
 		listen: c.StringSlice("listen"), keys: c.String("api-keys"), tlsCert: c.String("tls-cert"), tlsKey: c.String("tls-key"), insecure: c.Bool("insecure"),
 		hosts: c.StringSlice("allow-host"), origins: c.StringSlice("allow-origin"), maxBody: c.Int("max-body"), maxConnections: c.Int("max-connections"),
-		grace: c.Duration("grace"), events: c.String("events"), eventsContent: c.Bool("events-content"), logContent: c.Bool("log-content"),
+		announce: c.Duration("announce"), grace: c.Duration("grace"), events: c.String("events"), eventsContent: c.Bool("events-content"), logContent: c.Bool("log-content"),
 	}
 	switch {
 	case o.maxBody < 1 || o.maxBody > 1024:
 		return o, usageError("--max-body %d: expected 1 to 1024", o.maxBody)
 	case o.maxConnections < 1:
 		return o, usageError("--max-connections %d: expected 1 or more", o.maxConnections)
+	case o.announce < 0:
+		return o, usageError("--announce %v: expected 0s or more", o.announce)
 	case o.grace <= 0:
 		return o, usageError("--grace %v: expected more than 0s", o.grace)
 	case (o.tlsCert == "") != (o.tlsKey == ""):
@@ -89,7 +92,6 @@ type operating struct {
 	events    *suggestions.Log
 	serve.Operations
 	limits wire.Limits
-	grace  time.Duration
 }
 
 // start opens what the flags name. logger may be nil.
@@ -100,7 +102,7 @@ func (o operations) start(ctx context.Context, logger *slog.Logger) (_ *operatin
 	}
 	r := &operating{
 		Operations: serve.Operations{Version: version(), Hosts: o.hosts, Origins: o.origins, LogContent: o.logContent},
-		limits:     wire.Limits{MaxBody: int64(o.maxBody) << 20}, grace: o.grace,
+		limits:     wire.Limits{MaxBody: int64(o.maxBody) << 20},
 	}
 	defer func() {
 		if err != nil {

@@ -29,6 +29,7 @@ func TestOperationsMisuse(t *testing.T) {
 		{[]string{"--allow-origin", "x"}, 2, `allowed origin "x": expected SCHEME://HOST`},
 		{[]string{"--max-body", "0"}, 2, "--max-body 0: expected 1 to 1024"},
 		{[]string{"--max-connections", "0"}, 2, "--max-connections 0: expected 1 or more"},
+		{[]string{"--announce", "-1s"}, 2, "--announce -1s: expected 0s or more"},
 		{[]string{"--grace", "0s"}, 2, "--grace 0s: expected more than 0s"},
 		{[]string{"--events-content"}, 2, "--events-content: found without --events"},
 		{[]string{"--model", dir, "--api-keys", filepath.Join(dir, "none")}, 1, "no such file"},

@@ -149,7 +149,7 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err e
 	}
 	defer reloadOnHangup(ctx, manager, logger)()
 	s, err := serve.Operate(models, serve.Options{
-		Logger: logger, Limits: around.limits, Grace: around.grace,
+		Logger: logger, Limits: around.limits, Announce: f.announce, Grace: f.grace,
 		Protocols: append(serve.ProtocolsWith(serve.Parts{Events: serve.Recorder(around.events)}), admin.New(manager, f.adapters)),
 	}, around.Operations)
 	if err != nil {
