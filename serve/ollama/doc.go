@@ -12,6 +12,6 @@
 //   - Who names no temperature gets the most probable text.
 //   - A model has one template, its own: a request's template is not used, but that {{ .Prompt }} alone is raw. A prompt that holds another
 //     model's fill-in-the-middle markers is a prefix and a suffix.
-//   - Models that cannot converse complete a prompt as it is.
+//   - Models without a chat template of their own complete a prompt as it is.
 //   - Models are loaded by the server's operator: keep_alive is accepted and changes nothing, and nothing is created, copied or deleted.
 package ollama

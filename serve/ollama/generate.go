@@ -92,7 +92,7 @@ func (r *generateRequest) request(m wire.Model) (infer.Request, error) {
 	q := infer.Request{Prompt: infer.Prompt{Prefix: r.prompt, Suffix: r.suffix}}
 	switch {
 	case r.suffix != "":
-	case r.raw || m.Chat == nil:
+	case r.raw || m.Chat == nil || m.Chat.Template() == "":
 		if len(r.context) > 0 {
 			q.Prompt = infer.Prompt{IDs: after(m.Engine, r.context, q.Prompt)}
 		}

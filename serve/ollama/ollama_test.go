@@ -131,6 +131,7 @@ func TestRequestsReachEngine(t *testing.T) {
 	shape := infer.Shape{Lines: infer.Block, NoOverlap: true}
 	base := start(t, engine, func(m *wire.Model) { m.Shape = shape })
 	talks := start(t, engine, func(m *wire.Model) { m.Shape = shape; converses(m) })
+	able := start(t, engine, func(m *wire.Model) { m.Chat = noTemplate{} })
 	plain := infer.Request{MaxTokens: 1<<31 - 1, Sampling: infer.Sampling{TopK: 40, TopP: 0.9, RepetitionPenalty: 1, RepetitionWindow: 64, Seed: 1}}
 	prompt := func(text string) func(*infer.Request) { return func(r *infer.Request) { r.Prompt.Prefix = text } }
 	fill := func(r *infer.Request) {
@@ -164,6 +165,8 @@ func TestRequestsReachEngine(t *testing.T) {
 				r.Prompt.Filename, r.Prompt.Files, r.Prompt.Heal = "f.py", []infer.File{{Name: "g.py", Text: "x"}}, true
 			})},
 		{base, "/api/generate", `"prompt":"ab","context":[1,2]`, ``, func(r *infer.Request) { r.Prompt.IDs = []int32{1, 2, 'a', 'b'} }},
+		{able, "/api/generate", `"prompt":"p"`, ``, prompt("p")},
+		{able, "/api/chat", `"messages":[{"role":"user","content":"hi"}]`, ``, chat("user: hi\nassistant:")},
 		{talks, "/api/generate", `"prompt":"p","suffix":"s"`, ``, fill},
 		{talks, "/api/generate", `"prompt":"p","raw":true`, ``, prompt("p")},
 		{talks, "/api/generate", `"prompt":"p","template":"{{ .Prompt }}"`, ``, prompt("p")},
@@ -201,6 +204,11 @@ func TestRequestsReachEngine(t *testing.T) {
 		t.Error("two requests without a seed share one")
 	}
 }
+
+// noTemplate converses as well as a model can that was not made for it.
+type noTemplate struct{ servetest.Chat }
+
+func (noTemplate) Template() string { return "" }
 
 func TestBadRequests(t *testing.T) {
 	engine := servetest.RealEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{})
