@@ -13,6 +13,7 @@
 //	chunk.go     how long the parts are that a prompt is evaluated in
 //	score.go     log-probabilities of given tokens, without generating
 //	prompt.go    prefix and suffix to token ids within an exact budget
+//	files.go     other files in a prompt, in the model's own format or as comments
 //	heal.go      words that the cursor splits
 //	sample.go    logits to the next token
 //	option.go    options that cannot be honoured

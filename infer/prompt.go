@@ -43,6 +43,8 @@ type Prompt struct {
 	// put before the text in the model's own format where it has tokens for that, and as comments where it has not, as far as there is room.
 	Filename string
 	Files    []File
+	// Repository is the name of the repository they belong to, for models that have seen it; may be empty.
+	Repository string
 	// Heal completes the word under the cursor as if it were not split into tokens there.
 	Heal bool
 	// Whole refuses a prompt that does not fit instead of shortening it (the prefix from the left, the suffix from the
@@ -123,6 +125,12 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 	}
 	prefix := newClip(tok, p.Prefix, context, false)
 	suffix := newClip(tok, p.Suffix, context, true)
+	format := formatOf(tok, languageOf(p.Filename))
+	frame := p.frame(tok, format, use)
+	if frame.len() > context/16 || overhead+frame.len()+len(prefix.ids)+len(suffix.ids)+maxNew > context {
+		frame = framing{}
+	}
+	overhead += frame.len()
 	out := budgeted{maxNew: min(maxNew, context-overhead), crlf: crlf}
 	whole := overhead + len(prefix.ids) + len(suffix.ids)
 	if p.Whole && (prefix.cut || suffix.cut || whole+min(maxNew, 1) > context) {
@@ -148,8 +156,18 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 		prefix.fit(room - len(suffix.ids))
 	}
 	out.shortened, out.prefix = prefix.cut || suffix.cut, len(prefix.ids)
+	if !out.shortened {
+		// What is left goes to the other files, in steps as well.
+		step := max(1, context/8)
+		left := context - overhead - out.maxNew - len(prefix.ids) - len(suffix.ids)
+		frame.files = format.encodeFiles(tok, p.Files, min(context/2, left/step*step))
+	}
+	front, lead := join(frame.front, frame.files, frame.path), frame.lead
+	if format.lang != nil {
+		front, lead = nil, join(frame.files, frame.lead)
+	}
 	switch {
-	case !use && len(prefix.ids) == 0:
+	case !use && frame.len() == 0 && len(prefix.ids) == 0:
 		// A model needs something to go on from: the end of the text before.
 		start, ok := tok.EOS()
 		if !ok {
@@ -157,13 +175,14 @@ func (p Prompt) budget(tok *tokenizer.Tokenizer, vocab, context, maxNew int) (bu
 		}
 		out.ids, out.maxNew = []int32{start}, min(out.maxNew, context-1)
 	case !use:
-		out.ids, out.cursor = prefix.ids, len(prefix.ids)
+		out.ids = join(front, lead, prefix.ids)
+		out.cursor = len(out.ids)
 	case p.Order == SPM || p.Order == OrderAuto && trainedSPM(tok, fim):
-		out.ids = join([]int32{fim.Prefix, fim.Suffix}, suffix.ids, []int32{fim.Middle}, prefix.ids)
+		out.ids = join(front, []int32{fim.Prefix, fim.Suffix}, suffix.ids, []int32{fim.Middle}, lead, prefix.ids)
 		out.cursor = len(out.ids)
 	default:
-		out.ids = join([]int32{fim.Prefix}, prefix.ids, []int32{fim.Suffix}, suffix.ids, []int32{fim.Middle})
-		out.cursor = 1 + len(prefix.ids)
+		out.ids = join(front, []int32{fim.Prefix}, lead, prefix.ids, []int32{fim.Suffix}, suffix.ids, []int32{fim.Middle})
+		out.cursor = len(front) + 1 + len(lead) + len(prefix.ids)
 	}
 	return out, nil
 }
