@@ -61,6 +61,7 @@ func benchCommand() *cli.Command {
 					}, c.App.Writer, c.App.ErrWriter)
 				},
 			},
+			benchTypingCommand(),
 			{
 				Name:   benchProcess,
 				Usage:  "one measurement of bench runtime: JSON from standard input to standard output",
