@@ -71,6 +71,7 @@ func commands() []*cli.Command {
 		benchCommand(),
 		serveCommand(),
 		keysCommand(),
+		healthCommand(),
 		completeCommand(),
 		demoCommand(),
 		modelCommand(),
