@@ -123,8 +123,8 @@ func (e *Engine) TokenText(id int32) []byte {
 // Client and Session are the call's.
 //
 // emit, which may be nil, gets the chunks of request i, on the caller's goroutine: all of one request before those of the next. A
-// receiver that is slow delays nobody else. The first error ends the call; the results so far come with it, the last of them with
-// FinishCancel. Errors of a request are *OptionError and the like; beside them there are *BusyError, *SupersededError, what ended
+// receiver that is slow delays nobody else. The first error ends the call; the results so far come with it, of which the last may be
+// cut off: FinishCancel then. Errors of a request are *OptionError and the like; beside them there are *BusyError, *SupersededError, what ended
 // ctx, and what emit returned.
 func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, c Chunk) error) ([]Result, error) {
 	if len(reqs) == 0 {
@@ -143,7 +143,9 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 	if err := e.submit(c); err != nil {
 		return nil, err
 	}
-	return e.attend(c, emit)
+	results, err := e.attend(c, emit)
+	e.count(func(s *Stats) { s.ended(err, c.broken) })
+	return results, err
 }
 
 // submit puts a call into the queue, and ends those of its session before it.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -14,6 +13,17 @@ import (
 // short is a request that takes a few passes.
 func short(m *Model, n int) Request {
 	return Request{Prompt: Prompt{Prefix: fmt.Sprintf("def f%d", n)}, MaxTokens: 5, Sampling: Sampling{Bias: noEnd(m)}}
+}
+
+// whoRuns notes whose calls run, one after the other, in an engine of one place. It may be read when the engine rests.
+func whoRuns(e *Engine) *[]*call {
+	var ran []*call
+	e.batch.looking = func() {
+		if c := e.active[0].c; len(ran) == 0 || ran[len(ran)-1] != c {
+			ran = append(ran, c)
+		}
+	}
+	return &ran
 }
 
 // under returns r as a client's of a class.
@@ -38,6 +48,7 @@ func TestEngineClasses(t *testing.T) {
 	m := longModel(t)
 	e := NewEngine(m, EngineOptions{Concurrency: 1})
 	defer e.Close()
+	ran := whoRuns(e)
 	chat := under(short(m, 1), Chat, "")
 	chat.MaxTokens = 4000
 	chatting := ask(t.Context(), e, chat)
@@ -45,23 +56,9 @@ func TestEngineClasses(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	typing := ask(ctx, e, endless(m))
 	waitFor(t, e, "chat pauses", func(s Stats) bool { return s.Running[Interactive] == 1 && s.Paused[Chat] == 1 })
-	// What is generated now is not chat's.
-	var mu sync.Mutex
-	var order []Class
-	var wg sync.WaitGroup
+	var done []chan error
 	for i, c := range []Class{Background, Chat, Background, Interactive, Chat, Interactive} {
-		wg.Go(func() {
-			if _, err := e.Complete(t.Context(), []Request{under(short(m, 2+i), c, "")}, func(_ int, ch Chunk) error {
-				if ch.FinishReason != "" {
-					mu.Lock()
-					order = append(order, c)
-					mu.Unlock()
-				}
-				return nil
-			}); err != nil {
-				t.Error(err)
-			}
-		})
+		done = append(done, ask(t.Context(), e, under(short(m, 2+i), c, "")))
 		waitFor(t, e, "it waits", func(s Stats) bool { return s.Queued[c] > 0 && s.Queued[0]+s.Queued[1]+s.Queued[2] == i+1 })
 	}
 	if s := e.Stats(); s.Paused[Chat] != 1 {
@@ -69,12 +66,19 @@ func TestEngineClasses(t *testing.T) {
 	}
 	cancel()
 	<-typing
-	wg.Wait()
-	if !slices.IsSorted(order) {
-		t.Errorf("finished in the order of classes %v", order)
+	for _, d := range append(done, chatting) {
+		if err := <-d; err != nil {
+			t.Error(err)
+		}
 	}
-	if err := <-chatting; err != nil {
-		t.Error(err)
+	waitFor(t, e, "the engine rests", func(s Stats) bool { return !e.busy() })
+	var order []Class
+	for _, c := range *ran {
+		order = append(order, c.class)
+	}
+	// The chat that was first goes on before others of its class.
+	if want := []Class{Chat, Interactive, Interactive, Interactive, Chat, Chat, Chat, Background, Background}; !slices.Equal(order, want) || (*ran)[4] != (*ran)[0] {
+		t.Errorf("calls of the classes %v have run, expected %v", order, want)
 	}
 }
 
@@ -128,33 +132,28 @@ func TestEngineFairness(t *testing.T) {
 	e = NewEngine(m, EngineOptions{Concurrency: 1})
 	defer e.Close()
 	blocked, release := context.WithCancel(t.Context())
+	ran := whoRuns(e)
 	block := ask(blocked, e, under(endless(m), Interactive, "first"))
 	waitFor(t, e, "it runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
-	var mu sync.Mutex
-	var order []string
-	var wg sync.WaitGroup
+	var done []chan error
 	for i := range 8 {
-		client := []string{"a", "a", "a", "a", "b", "b", "b", "b"}[i]
-		wg.Go(func() {
-			_, err := e.Complete(t.Context(), []Request{under(short(m, i), Chat, client)}, func(_ int, ch Chunk) error {
-				if ch.FinishReason != "" {
-					mu.Lock()
-					order = append(order, client)
-					mu.Unlock()
-				}
-				return nil
-			})
-			if err != nil {
-				t.Error(err)
-			}
-		})
+		done = append(done, ask(t.Context(), e, under(short(m, i), Chat, string("aaaabbbb"[i]))))
 		waitFor(t, e, "it waits", func(s Stats) bool { return s.Queued[Chat] == i+1 })
 	}
 	release()
 	<-block
-	wg.Wait()
-	if got := strings.Join(order, ""); got != "abababab" {
-		t.Errorf("served in the order %s", got)
+	for _, d := range done {
+		if err := <-d; err != nil {
+			t.Error(err)
+		}
+	}
+	waitFor(t, e, "the engine rests", func(s Stats) bool { return !e.busy() })
+	order := ""
+	for _, c := range *ran {
+		order += c.client
+	}
+	if order != "firstabababab" {
+		t.Errorf("served in the order %s", order)
 	}
 }
 
@@ -289,7 +288,7 @@ func TestEngineSlowReceiver(t *testing.T) {
 	for i := range 3 {
 		completed(t, e, short(m, i))
 	}
-	waitFor(t, e, "what nobody takes is generated", func(s Stats) bool { return s.Completed == 4 && !e.busy() })
+	waitFor(t, e, "what nobody takes is generated", func(s Stats) bool { return s.GeneratedTokens == 200+3*5 && !e.busy() })
 	close(release)
 	want, err := m.Generate(t.Context(), r, nil)
 	if text := <-slow; err != nil || text != want.Text {
@@ -353,4 +352,82 @@ func TestEngineClose(t *testing.T) {
 		t.Errorf("%d uses of the model, busy %v, %+v", m.users, e.busy(), s)
 	}
 	e.Close()
+}
+
+// TestEngineMemory: completions that outgrow the memory there is for them pause, all but the most urgent one; and all are finished.
+func TestEngineMemory(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{CacheBytes: 1})
+	defer e.Close()
+	e.room = 12 * m.blockBytes
+	var done []chan error
+	for i := range 4 {
+		r := under(short(m, i), Chat, "")
+		r.MaxTokens, r.Speculate = 1200, SpeculateOff
+		done = append(done, ask(t.Context(), e, r))
+	}
+	waitFor(t, e, "one pauses", func(s Stats) bool { return s.Running[Chat] > 0 && s.Paused[Chat] > 0 && s.Paused[Chat] < 3 })
+	// There is room for somebody who types, in spite of them.
+	if err := <-ask(t.Context(), e, short(m, 9)); err != nil {
+		t.Error(err)
+	}
+	if s := e.Stats(); s.Completed != 1 {
+		t.Errorf("%+v", s)
+	}
+	for _, d := range done {
+		if err := <-d; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestSpeed: parts of prompts are as long as their time allows, from the first on, whatever passes take beside them.
+func TestSpeed(t *testing.T) {
+	var s speed
+	if n := s.part(stall, 512); n != firstPart {
+		t.Errorf("before anything was timed: %d", n)
+	}
+	pass := func(generating, prompts int) {
+		s.pass(time.Duration(generating)*5*time.Millisecond+40*time.Millisecond+time.Duration(prompts)*time.Millisecond, generating, prompts)
+	}
+	pass(0, 512)
+	if n := s.part(stall, 512); n < 85 || n > 100 {
+		t.Errorf("after a prompt alone: %d", n)
+	}
+	for range 50 {
+		pass(2, 0)
+		pass(2, s.part(stall, 512))
+	}
+	if n := s.part(stall, 512); n < 95 || n > 100 {
+		t.Errorf("%d, expected those of 100 ms", n)
+	}
+	if n := s.part(time.Hour, 512); n != 512 {
+		t.Errorf("%d of at most 512", n)
+	}
+	if n := s.part(1, 512); n != leastPart {
+		t.Errorf("%d, expected the least", n)
+	}
+}
+
+// TestPace: a call turned away is told when those before it will be over, as far as that can be known.
+func TestPace(t *testing.T) {
+	var p pace
+	now := time.Now()
+	if d := p.after(3); d != time.Second {
+		t.Errorf("nothing known: %v", d)
+	}
+	for range 40 {
+		now = now.Add(1500 * time.Millisecond)
+		p.finished(now, true)
+	}
+	if d := p.after(3); d != 6*time.Second {
+		t.Errorf("every 1.5 s one ends, three are before: %v", d)
+	}
+	p.finished(now.Add(time.Hour), false) // there was nothing to do
+	if d := p.after(3); d != 6*time.Second {
+		t.Errorf("after a rest: %v", d)
+	}
+	if d := p.after(1000); d != time.Minute {
+		t.Errorf("a long queue: %v", d)
+	}
 }

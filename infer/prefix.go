@@ -250,6 +250,13 @@ func (p *prefixes) publish(e *entry) {
 	p.count(e, len(blocks)-len(e.path))
 }
 
+// trim forgets what is beyond the limit, when those for whom it was kept have not come.
+func (p *prefixes) trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.evict()
+}
+
 // put takes a sequence back. What is beyond the limit is forgotten, unless more says that another call with the same prompt follows at once.
 func (p *prefixes) put(e *entry, more bool) {
 	p.mu.Lock()

@@ -19,7 +19,7 @@ type scheduler struct {
 	batch   batch
 	spans   []*span
 	inPass  []*task
-	results []taken
+	results []passed
 	speed   speed
 }
 
@@ -62,6 +62,7 @@ func (e *Engine) rest() bool {
 	if e.work != nil {
 		e.m.release(e.work)
 	}
+	e.cache.trim()
 	e.scheduler = scheduler{speed: e.speed, batch: batch{looking: e.batch.looking}}
 	e.running = false
 	return true
@@ -164,9 +165,14 @@ func (e *Engine) schedule() (begin []*task) {
 			room -= room / 4
 		}
 		if t.g == nil {
+			// Who does not fit is not overtaken by who would; and nobody waits for the memory of less urgent ones alone, where it is not
+			// all there is.
+			if full = full || held >= pausable*e.o.Concurrency; full {
+				continue
+			}
+			first := held == 0 || e.m.card == nil && !slices.ContainsFunc(e.held, func(x *task) bool { return x.c.class <= t.c.class })
 			need := e.cache.claimNew(t.known(), e.reserved(t), t.j.with)
-			// Who does not fit is not overtaken by who would.
-			if full = full || held > 0 && (held >= pausable*e.o.Concurrency || taken.with(need) > room); full {
+			if full = !first && taken.with(need) > room; full {
 				continue
 			}
 			held++
@@ -277,7 +283,6 @@ func (e *Engine) close(c *call) {
 		e.pace.finished(time.Now(), len(e.calls) > 1)
 	}
 	c.started = true
-	e.stats.ended(context.Cause(c.ctx), c.broken)
 	e.calls = slices.DeleteFunc(e.calls, func(x *call) bool { return x == c })
 	key := turn{c.class, c.client}
 	if !slices.ContainsFunc(e.calls, func(x *call) bool { return turn{x.class, x.client} == key }) {
@@ -300,7 +305,7 @@ func (e *Engine) pass() {
 	d := time.Since(began)
 	e.results = e.results[:0]
 	for _, t := range e.inPass {
-		e.results = append(e.results, taken{t: t, prompt: !t.g.prompted, over: true, err: err})
+		e.results = append(e.results, passed{t: t, prompt: !t.g.prompted, over: true, err: err})
 	}
 	if err == nil {
 		alone := len(e.results) == 1
@@ -327,8 +332,8 @@ func (e *Engine) pass() {
 	clear(e.results)
 }
 
-// taken is what a pass was for one of its tasks.
-type taken struct {
+// passed is what a pass was for one of its tasks.
+type passed struct {
 	t      *task
 	prompt bool // it was a part of its prompt
 	over   bool
