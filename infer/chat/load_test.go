@@ -88,7 +88,7 @@ func TestFallback(t *testing.T) {
 		if err != nil || c.tok.Decode(prompt.IDs) != c.text || !slices.Equal(stops, c.stops) {
 			t.Errorf("found prompt %q, stops %q (%v)", c.tok.Decode(prompt.IDs), stops, err)
 		}
-		if p.Own() || p.Template() != "" {
+		if p.Instruct() != (c.tok == tok) || p.Template() != "" {
 			t.Error("the fallback calls itself a template")
 		}
 	}

@@ -66,8 +66,8 @@ func (p *Prompter) Render(messages []Message) (string, error) {
 // Template returns the template's source, "" where the model has none of its own.
 func (p *Prompter) Template() string { return p.t.Source() }
 
-// Own says whether the model has a template of its own.
-func (p *Prompter) Own() bool { return p.t != nil }
+// Instruct says whether the model follows instructions, as far as its files tell: it has a template, or the control tokens of one.
+func (p *Prompter) Instruct() bool { return p.t != nil || chatML(p.tok) }
 
 // StopIDs returns the control tokens that end an answer.
 func (p *Prompter) StopIDs() []int32 { return slices.Clone(p.ids) }

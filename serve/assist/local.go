@@ -19,6 +19,7 @@ type Engine interface {
 // Conversation makes prompts of conversations: a *chat.Prompter, or what stands for it in a server.
 type Conversation interface {
 	Prompt(messages []chat.Message) (infer.Prompt, []string, error)
+	StopIDs() []int32
 }
 
 // Local answers with a model of this process.
@@ -56,7 +57,7 @@ func (l *Local) Answer(ctx context.Context, q Query, emit func(string) error) (R
 		if err != nil {
 			return Reply{Finish: FinishCancel}, err
 		}
-		r.Prompt, r.Stop = p, append(append([]string{}, q.Stop...), stops...)
+		r.Prompt, r.Stop, r.StopIDs = p, append(append([]string{}, q.Stop...), stops...), l.Chat.StopIDs()
 		if p.IDs == nil {
 			r.Prompt.Whole = true
 		}

@@ -19,7 +19,7 @@ type Edit struct {
 	Place   Place  `json:"place"`
 	Range   *Range `json:"range,omitempty"` // what NewText replaces; of New, and where the request named none, absent
 	File    string `json:"file,omitempty"`  // of New: a name for the file
-	NewText string `json:"new_text"`
+	NewText string `json:"newText"`
 }
 
 // Answer is a whole answer.
@@ -37,6 +37,9 @@ func (e *InvalidError) Error() string { return e.Field + ": " + e.Text }
 
 // ErrNoCode says that a model was asked for code and answered without any.
 var ErrNoCode = errors.New("the model's answer holds no code: nothing was changed")
+
+// ErrCancelled says that an answer was ended before the model had: by a later request of the same session.
+var ErrCancelled = errors.New("the answer was cancelled: nothing was changed")
 
 // ErrTruncated says that an answer has reached its limit before the code was complete.
 var ErrTruncated = errors.New("the model's answer was cut off before the code was complete: nothing was changed")
@@ -65,10 +68,7 @@ func (f *Function) Run(ctx context.Context, b Backend, r Request, format Format,
 		if room < 100 {
 			room = 0
 		}
-		var p *pipe
-		if p, a.Reply, err = f.ask(ctx, b, r.narrow(room), r, format, seed, show); p != nil && p.code != nil && err == nil {
-			err = p.judge(a.Reply.Finish)
-		}
+		a.Reply, err = f.ask(ctx, b, r.narrow(room), r, format, seed, show)
 		var tooLong *TooLongError
 		if errors.As(err, &tooLong) && room > 0 && text.Len() == 0 {
 			continue
@@ -84,12 +84,12 @@ func (f *Function) Run(ctx context.Context, b Backend, r Request, format Format,
 }
 
 // ask makes one attempt, with the surroundings of narrow.
-func (f *Function) ask(ctx context.Context, b Backend, narrow, r Request, format Format, seed uint64, show func(string) error) (*pipe, Reply, error) {
+func (f *Function) ask(ctx context.Context, b Backend, narrow, r Request, format Format, seed uint64, show func(string) error) (Reply, error) {
 	prompt := newPrompt(r)
 	prompt.Before, prompt.After = narrow.Before, narrow.After
 	messages, base, err := f.render(b.Model(), prompt)
 	if err != nil {
-		return nil, Reply{Finish: FinishCancel}, err
+		return Reply{Finish: FinishCancel}, err
 	}
 	q := Query{Messages: messages, Stop: f.Stop, MaxTokens: f.MaxTokens, Temperature: f.Temperature, Seed: seed}
 	if !b.Base() {
@@ -110,10 +110,16 @@ func (f *Function) ask(ctx context.Context, b Backend, narrow, r Request, format
 		}
 	}
 	reply, err := b.Answer(ctx, q, p.push)
-	if err != nil {
-		return p, reply, err
+	if err == nil && reply.Finish == FinishCancel {
+		err = ErrCancelled
 	}
-	return p, reply, p.flush()
+	if err == nil {
+		err = p.flush()
+	}
+	if err == nil && p.code != nil {
+		err = p.judge(reply.Finish)
+	}
+	return reply, err
 }
 
 // edit returns the change that text makes.
