@@ -84,9 +84,9 @@ func TestReachesEngine(t *testing.T) {
 		`{"prompt":"p","suffix":"s","temperature":0.5,"top_p":0.9,"presence_penalty":1,"frequency_penalty":-1,"logit_bias":{"5":-2.5}`: one(func(r *infer.Request) {
 			r.Sampling = infer.Sampling{Temperature: 0.5, TopP: 0.9, PresencePenalty: 1, FrequencyPenalty: -1, Seed: 1, Bias: map[int32]float64{5: -2.5}}
 		}),
-		`{"prompt":"p","suffix":"s","lines":"one","no_overlap":false,"no_loops":true,"n_indent":4,"heal":true,"filename":"a.py","files":[{"filename":"b.py","text":"b"}]`: one(func(r *infer.Request) {
+		`{"prompt":"p","suffix":"s","lines":"one","no_overlap":false,"no_loops":true,"n_indent":4,"heal":true,"reuse":true,"filename":"a.py","files":[{"filename":"b.py","text":"b"}]`: one(func(r *infer.Request) {
 			r.Shape = infer.Shape{Lines: infer.OneLine, NoLoops: true, MinIndent: 4}
-			r.Prompt.Heal, r.Prompt.Filename, r.Prompt.Files = true, "a.py", []infer.File{{Name: "b.py", Text: "b"}}
+			r.Reuse, r.Prompt.Heal, r.Prompt.Filename, r.Prompt.Files = true, true, "a.py", []infer.File{{Name: "b.py", Text: "b"}}
 		}),
 		`{"prompt":"p","suffix":"s","model":null,"temperature":null,"top_p":null,"max_tokens":null,"min_tokens":null,"stop":null,"metadata":null,"prompt_cache_key":null,"stream":null`: one(func(*infer.Request) {}),
 	} {

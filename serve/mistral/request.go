@@ -37,7 +37,8 @@ func parse(f *wire.Fields) (*request, error) {
 			Seed:             seed(f),
 			Bias:             f.Bias("logit_bias"),
 		},
-		Stop: f.Stops("stop"),
+		Stop:  f.Stops("stop"),
+		Reuse: f.Boolean("reuse", false),
 	}
 	if r.infer.MaxTokens == 0 {
 		r.infer.Class = infer.Background // only puts the prompt into the cache

@@ -123,6 +123,15 @@ func TestRequestsReachEngine(t *testing.T) {
 		`{"prompt":"p","temperature":0.5,"top_p":0.9,"top_k":-1,"presence_penalty":1,"frequency_penalty":-1,"logit_bias":{"5":-2.5}}`: one(func(r *infer.Request) {
 			r.Sampling = infer.Sampling{Temperature: 0.5, TopP: 0.9, PresencePenalty: 1, FrequencyPenalty: -1, Seed: 1, Bias: map[int32]float64{5: -2.5}}
 		}),
+		`{"prompt":"p","min_p":0.1,"repetition_penalty":1.1,"repeat_last_n":64,"reuse":true}`: one(func(r *infer.Request) {
+			r.Sampling.MinP, r.Sampling.RepetitionPenalty, r.Sampling.RepetitionWindow, r.Reuse = 0.1, 1.1, 64, true
+		}),
+		`{"prompt":"p","max_tokens":0}`:             one(func(r *infer.Request) { r.MaxTokens, r.Class = 0, infer.Background }),
+		`{"prompt":"p","max_tokens":0,"echo":true}`: one(func(r *infer.Request) { r.MaxTokens, r.Prompt.Whole = 0, true }),
+		`{"prompt":"p","suffix":"s","lines":"auto","no_overlap":true,"no_loops":true,"n_indent":2,"heal":true,"filename":"a.py","files":[{"filename":"b.py","text":"b"}]}`: one(func(r *infer.Request) {
+			r.Shape = infer.Shape{Lines: infer.AutoLines, NoOverlap: true, NoLoops: true, MinIndent: 2}
+			r.Prompt = infer.Prompt{Prefix: "p", Suffix: "s", Heal: true, Filename: "a.py", Files: []infer.File{{Name: "b.py", Text: "b"}}}
+		}),
 		`{"prompt":"p","logprobs":2}`:             one(func(r *infer.Request) { r.Logprobs, r.Top = true, 2 }),
 		`{"prompt":"p","logprobs":0,"echo":true}`: one(func(r *infer.Request) { r.Logprobs, r.PromptLogprobs, r.Prompt.Whole = true, true, true }),
 		`{"prompt":[1,2]}`:                        one(func(r *infer.Request) { r.Prompt = infer.Prompt{IDs: []int32{1, 2}} }),

@@ -23,6 +23,7 @@ type completionRequest struct {
 	maxTokens int
 	echo      bool
 	logprobs  *int
+	reuse     bool // an extension: the answer may be the rest of a suggestion shown before
 }
 
 // parseCompletion reads a body. Unknown fields are ignored and null is absence, as clients of many servers need it; a field
@@ -33,6 +34,7 @@ func parseCompletion(f *wire.Fields) (*completionRequest, error) {
 		maxTokens: f.Whole("max_tokens", defaultMaxTokens, 0, math.MaxInt32),
 		echo:      f.Boolean("echo", false),
 		logprobs:  logprobsField(f),
+		reuse:     f.Boolean("reuse", false),
 	}
 	r.readPrompts(f)
 	if best := f.Whole("best_of", r.n, 1, maxChoices); best > r.n {
@@ -63,7 +65,7 @@ func (r *completionRequest) requests(shape infer.Shape) ([]infer.Request, error)
 			s = shape
 		}
 		s = r.fields.Shape(s)
-		q := infer.Request{Prompt: p, MaxTokens: r.maxTokens, Shape: s}
+		q := infer.Request{Prompt: p, MaxTokens: r.maxTokens, Shape: s, Reuse: r.reuse}
 		if r.maxTokens == 0 && !r.echo {
 			q.Class = infer.Background // only puts the prompt into the cache
 		}
