@@ -14,6 +14,7 @@
 //	score.go     log-probabilities of given tokens, without generating
 //	prompt.go    prefix and suffix to token ids within an exact budget
 //	files.go     other files in a prompt, in the model's own format or as comments
+//	dialect.go   prompts that spell the markers of some model, taken apart for the one that is loaded
 //	heal.go      words that the cursor splits
 //	sample.go    logits to the next token
 //	option.go    options that cannot be honoured

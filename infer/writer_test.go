@@ -75,7 +75,7 @@ func TestNewlines(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"\n", "\n\n", "\r\n", "    return", "\t", "é", "a", "\r"}), 1, 12).Draw(t, "text"), "")
 		stop := rapid.SampledFrom([][]string{nil, {"\n\n"}, {"\r\n\r\n"}, {"a"}}).Draw(t, "stop")
-		want, _ := written(t, m, Request{Prompt: lf, Stop: bare(stop)}, text)
+		want, _ := written(t, m, Request{Prompt: lf, Stop: bareStops(stop)}, text)
 		got, chunks := written(t, m, Request{Prompt: crlf, Stop: stop}, text)
 		if !slices.Equal(got.PromptIDs, want.PromptIDs) || !slices.Equal(got.IDs, want.IDs) {
 			t.Fatalf("tokens %v and %v, expected %v and %v", got.PromptIDs, got.IDs, want.PromptIDs, want.IDs)
@@ -104,7 +104,7 @@ func TestNewlines(t *testing.T) {
 	})
 }
 
-func bare(stops []string) []string {
+func bareStops(stops []string) []string {
 	var out []string
 	for _, s := range stops {
 		out = append(out, strings.ReplaceAll(s, "\r\n", "\n"))
