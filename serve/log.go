@@ -104,7 +104,10 @@ func requestID(r *http.Request) string {
 	return hex.EncodeToString(random[:])
 }
 
-// log writes the line of a request.
+// looks are the protocols by which somebody looks every few seconds at how the server is.
+var looks = map[string]bool{"probe": true, "metrics": true, "page": true}
+
+// log writes the line of a request; that of a look that found all well is for debugging.
 func (s *Server) log(r *http.Request, id string, c *wire.Record) {
 	attrs := []any{"request", id, "method", r.Method, "path", r.URL.Path, "status", c.Status, "took", c.Took}
 	for _, a := range []struct{ name, value string }{{"protocol", c.Protocol}, {"client", c.Client}, {"model", c.Model}, {"adapter", c.Adapter}} {
@@ -121,8 +124,11 @@ func (s *Server) log(r *http.Request, id string, c *wire.Record) {
 	if c.Err != nil {
 		attrs = append(attrs, "error", c.Err.Error())
 	}
-	if c.Status >= http.StatusInternalServerError {
+	switch {
+	case c.Status >= http.StatusInternalServerError:
 		level = slog.LevelError
+	case looks[c.Protocol] && c.Err == nil:
+		level = slog.LevelDebug
 	}
 	s.o.Logger.Log(context.WithoutCancel(r.Context()), level, "request", attrs...)
 }
