@@ -46,7 +46,7 @@ func clients(t *testing.T) string {
 // TestNodeClients: each script drives the server with one package and checks what it gets against what the engine itself says.
 func TestNodeClients(t *testing.T) {
 	dir := clients(t)
-	for _, name := range []string{"openai", "mistral", "continue"} {
+	for _, name := range []string{"openai", "mistral", "continue", "ollama"} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t)
 			arg, err := json.Marshal(s)
