@@ -16,7 +16,6 @@ type call struct {
 	client  string
 	session string
 	tasks   []*task
-	order   uint64 // of arrival
 	arrived time.Time
 	emits   bool // somebody takes chunks
 

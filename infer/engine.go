@@ -40,11 +40,13 @@ type Engine struct {
 
 	mu      sync.Mutex
 	calls   []*call // that are not over, in order of arrival
-	arrived uint64  // calls so far
 	served  map[turn]uint64
 	starts  uint64
-	changed bool // who runs must be decided anew
-	running bool // the loop
+	latest  turn // of the latest call, which arrived at
+	at      time.Time
+	others  time.Time // when calls of two turns arrived shortly one after the other
+	changed bool      // who runs must be decided anew
+	running bool      // the loop
 	stopped chan struct{}
 	closed  bool
 	stats   Stats
@@ -162,8 +164,14 @@ func (e *Engine) submit(c *call) error {
 		e.stats.Rejected++
 		return err
 	}
-	e.arrived++
-	c.order, c.arrived = e.arrived, time.Now()
+	c.arrived = time.Now()
+	if key := (turn{c.class, c.client}); key != e.latest {
+		if c.arrived.Sub(e.at) < lately {
+			e.others = c.arrived
+		}
+		e.latest = key
+	}
+	e.at = c.arrived
 	e.calls, e.changed = append(e.calls, c), true
 	if !e.running {
 		e.running, e.stopped = true, make(chan struct{})

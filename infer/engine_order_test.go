@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -377,6 +378,63 @@ func TestEngineMemory(t *testing.T) {
 	for _, d := range done {
 		if err := <-d; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestEngineLongPrompt: somebody's long prompt holds up nobody's short one, nor is it held up by short ones for ever; and what others
+// have to wait for is bounded once there are others.
+func TestEngineLongPrompt(t *testing.T) {
+	m := longModel(t)
+	m.chunk = 100
+	e := NewEngine(m, EngineOptions{})
+	defer e.Close()
+	longest := 0 // tokens of a pass
+	e.batch.looking = func() { longest = max(longest, e.batch.n) }
+	ids := randomIDs(rand.New(rand.NewPCG(1, 2)), m.vocab-10, 20000)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	long := ask(ctx, e, Request{Prompt: Prompt{IDs: ids}, MaxTokens: 1, Client: "a"})
+	waitFor(t, e, "the long prompt is under way", func(s Stats) bool { return s.PromptTokens > 0 })
+	for i := range 5 {
+		before := e.Stats().PromptTokens
+		r := short(m, i)
+		r.Client = "b"
+		completed(t, e, r)
+		if s := e.Stats(); s.PromptTokens >= int64(len(ids)) || s.PromptTokens-before > 8*100 {
+			t.Fatalf("%d tokens of prompts have been evaluated until a short one was completed", s.PromptTokens-before)
+		}
+	}
+	evaluated := e.Stats().PromptTokens
+	for i := range 20 {
+		r := short(m, 5+i)
+		r.Client = "b"
+		completed(t, e, r)
+	}
+	if n := e.Stats().PromptTokens - evaluated; n < 20*leastPart {
+		t.Errorf("%d tokens of the long prompt beside short ones", n)
+	}
+	cancel()
+	<-long
+	waitFor(t, e, "the engine rests", func(s Stats) bool { return !e.busy() })
+	if longest > 100+e.o.Concurrency*headTokens {
+		t.Errorf("a pass of %d tokens", longest)
+	}
+	// A prompt alone is evaluated in parts as long as can be, unless others have been there lately.
+	if e.speed.token, e.speed.without = patientStall.Seconds()/50, 0; !e.company() {
+		t.Error("there were others")
+	}
+	longest = 0
+	for _, wants := range []struct {
+		others time.Time
+		n      int
+	}{{time.Now(), 50}, {time.Time{}, 100}} {
+		e.others = wants.others
+		e.speed.token, longest = patientStall.Seconds()/50, 0
+		completed(t, e, Request{Prompt: Prompt{IDs: randomIDs(rand.New(rand.NewPCG(3, uint64(wants.n))), m.vocab-10, 100)}, MaxTokens: 1, Client: "b"})
+		waitFor(t, e, "the engine rests", func(s Stats) bool { return !e.busy() })
+		if longest != wants.n {
+			t.Errorf("a part of %d tokens, expected %d", longest, wants.n)
 		}
 	}
 }

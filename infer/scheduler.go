@@ -20,6 +20,7 @@ type scheduler struct {
 	spans   []*span
 	inPass  []*task
 	results []passed
+	long    bool // the last pass had a part of a long prompt
 	speed   speed
 }
 
@@ -32,8 +33,10 @@ const (
 	stall, patientStall = 100 * time.Millisecond, 400 * time.Millisecond
 	// leastPart is the shortest part of a prompt, but for its end, and firstPart the length beside others before one was timed.
 	leastPart, firstPart = 16, 32
-	// togetherRows is up to how many tokens prompts share a pass, so that none waits long for the others.
+	// togetherRows is up to how many tokens the rest of a prompt is short.
 	togetherRows = 64
+	// lately is how long ago calls of others make long parts of prompts unlikely to be left alone.
+	lately = 10 * time.Second
 )
 
 // loop runs passes as long as there is anything to do.
@@ -388,21 +391,9 @@ func (e *Engine) plan() (failed map[*task]error) {
 		}
 	}
 	rows := 0 // of prompts
-	if len(prompts) > 0 {
-		chunk := e.m.chunk
-		if len(generating) > 0 {
-			patience := stall
-			if mostUrgent(generating) > prompts[0].c.class {
-				patience = patientStall
-			}
-			chunk = e.speed.part(patience, chunk)
-		}
-		for i, t := range prompts {
-			e.advance(t)
-			if i == 0 || rows+t.g.left() <= min(chunk, togetherRows) {
-				rows += add(t, chunk, 0, 0)
-			}
-		}
+	parts, chunk := e.parts(prompts, generating)
+	for _, t := range parts {
+		rows += add(t, chunk, 0, 0)
 	}
 	guesses, others := max(0, e.m.pass-len(generating)), rows+len(generating)-1
 	for _, t := range generating {
@@ -421,6 +412,42 @@ func (e *Engine) advance(t *task) {
 		t.g.res.Cached += n
 		e.count(func(s *Stats) { s.CachedTokens += int64(n) })
 	}
+}
+
+// parts returns which prompts take part in the next pass, and how many tokens of a prompt at most.
+func (e *Engine) parts(prompts, generating []*task) (parts []*task, chunk int) {
+	if len(prompts) == 0 {
+		return nil, 0
+	}
+	first := prompts[0]
+	chunk = e.m.chunk
+	switch {
+	case len(generating) > 0 && mostUrgent(generating) <= first.c.class:
+		chunk = e.speed.part(stall, chunk)
+	case len(generating) > 0 || e.company():
+		chunk = e.speed.part(patientStall, chunk)
+	}
+	// Short ones need not wait for a long one that is as urgent, every other time.
+	short := func(t *task) bool { return t.g.left() <= togetherRows }
+	e.long = !short(first) && (!e.long || !slices.ContainsFunc(prompts, func(t *task) bool { return short(t) && t.c.class == first.c.class }))
+	left := chunk
+	for _, t := range prompts {
+		n := t.g.left()
+		switch {
+		case t == first && (e.long || short(first)):
+			parts, left = append(parts, t), left-min(n, chunk)
+		case short(t) && (n <= left || len(parts) == 0):
+			parts, left = append(parts, t), left-n
+		}
+	}
+	return parts, chunk
+}
+
+// company reports whether others than the caller of the latest call have been there lately.
+func (e *Engine) company() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Since(e.others) < lately
 }
 
 // mostUrgent returns the class of the most urgent of tasks.
