@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/par"
 	"autodev/lora"
 )
@@ -29,16 +28,9 @@ type adapter struct {
 	AdapterInfo
 	generation uint64 // from 1 on, another for each that is loaded
 	pool       *par.Pool
-	factors    map[*matrix]lowRank
+	factors    map[*matrix]*lowRank
 	users      atomic.Int64
 	ended      atomic.Bool // its name is another's or nobody's
-}
-
-// lowRank is what is added to the products with a matrix.
-type lowRank struct {
-	rank int
-	a    *gemm.Packed // Aᵀ [in, rank]
-	b    *gemm.Packed // s·Bᵀ [rank, out]
 }
 
 // kind tells keys and values apart that were evaluated with other adapters. nil is the model as it is.
@@ -59,21 +51,8 @@ func (a *adapter) inPass() spanAdapter {
 
 func (a *adapter) adapts(w *matrix) bool { _, ok := a.factors[w]; return ok }
 
-// lowRanks keeps memory for A·x.
-var lowRanks = sync.Pool{New: func() any { return new([]float32) }}
-
-// add implements spanAdapter. Both products obey package gemm's law, so a row's bits do not depend on n.
-func (a *adapter) add(w *matrix, y, x []float32, n int) {
-	f := a.factors[w]
-	memory := lowRanks.Get().(*[]float32)
-	defer lowRanks.Put(memory)
-	if len(*memory) < n*f.rank {
-		*memory = make([]float32, n*f.rank)
-	}
-	u := gemm.Dense((*memory)[:n*f.rank], n, f.rank)
-	gemm.MulPacked(a.pool, u, 1, gemm.Dense(x, n, w.in), f.a, gemm.Options{})
-	gemm.MulPacked(a.pool, gemm.Dense(y, n, w.out), 1, u, f.b, gemm.Options{Accumulate: true})
-}
+// add implements spanAdapter.
+func (a *adapter) add(w *matrix, y, x []float32, n int) { a.factors[w].add(a.pool, y, x, n) }
 
 // adapters are those of a model, by name.
 type adapters struct {
@@ -106,7 +85,7 @@ func (m *Model) loadAdapter(ctx context.Context, name, dir string) (before *adap
 	if err != nil {
 		return nil, err
 	}
-	a := &adapter{AdapterInfo: AdapterInfo{Name: name, Path: dir}, pool: m.pool, factors: map[*matrix]lowRank{}}
+	a := &adapter{AdapterInfo: AdapterInfo{Name: name, Path: dir}, pool: m.pool, factors: map[*matrix]*lowRank{}}
 	for _, module := range read.Modules {
 		if err := context.Cause(ctx); err != nil {
 			return nil, fmt.Errorf("load %s: %w", dir, err)
@@ -143,24 +122,11 @@ func (a *adapter) pack(m *Model, read *lora.Adapter, module lora.Module) error {
 	if w.in != module.In || w.out != module.Out {
 		return fmt.Errorf("module %s: %d inputs and %d outputs, expected %d and %d", module.Name, module.In, module.Out, w.in, w.out)
 	}
-	b := read.Data(module.B())
-	scaled := make([]float32, len(b))
-	for i, v := range b {
-		scaled[i] = float32(module.Scale * float64(v))
-	}
-	pack := gemm.Pack
-	if m.weights != Float32 {
-		pack = gemm.PackBF16
-	}
-	f := lowRank{
-		rank: module.Rank,
-		a:    pack(m.pool, gemm.Dense(read.Data(module.A()), module.Rank, module.In).Transposed()),
-		b:    pack(m.pool, gemm.Dense(scaled, module.Out, module.Rank).Transposed()),
-	}
+	f := newLowRank(m.pool, read.Data(module.A()), read.Data(module.B()), w.in, w.out, module.Rank, module.Scale, m.weights != Float32)
 	a.factors[w] = f
 	a.Modules++
 	a.Rank = max(a.Rank, f.rank)
-	a.Bytes += int64(f.a.Bytes() + f.b.Bytes())
+	a.Bytes += int64(f.bytes())
 	return nil
 }
 

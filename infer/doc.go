@@ -34,7 +34,8 @@
 //	prefix.go    keys and values kept for prompts that begin alike, within a limit
 //	tally.go     how much memory sequences take that share some of it
 //	prefix_tree.go where those are by their tokens, and which were used least recently
-//	adapter.go   LoRA adapters
+//	adapter.go   LoRA adapters: loaded, replaced and ended while the model runs
+//	lowrank.go   what an adapter adds to the products with one matrix
 //	engine.go    completions for many callers at a time: admission, the queue, who is turned away
 //	call.go      one call: its requests, the chunks on the way to its receiver, its results
 //	scheduler.go the goroutine that owns all passes: who takes part in the next, with how much of a prompt
