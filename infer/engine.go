@@ -36,6 +36,7 @@ type Engine struct {
 	m     *Model
 	o     EngineOptions
 	cache *prefixes
+	shown *suggestions
 	room  int64 // bytes of keys and values that completions under way may take
 
 	mu      sync.Mutex
@@ -98,7 +99,7 @@ func NewEngine(m *Model, o EngineOptions) *Engine {
 		o.CacheBytes = m.card.keep(o.CacheBytes, o.Concurrency)
 		room = m.card.pageBytes*int64(m.card.pages) - o.CacheBytes
 	}
-	return &Engine{m: m, o: o, cache: newPrefixes(m, o.CacheBytes), room: room, served: map[turn]uint64{}}
+	return &Engine{m: m, o: o, cache: newPrefixes(m, o.CacheBytes), shown: newSuggestions(suggestionBytes), room: room, served: map[turn]uint64{}}
 }
 
 // Info returns what a client may want to know about the model.
@@ -142,10 +143,16 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 	}
 	c := newCall(ctx, jobs, emit != nil)
 	defer c.cancel(nil)
+	if results, ok, err := e.reuse(c, emit); ok {
+		return results, err
+	}
 	if err := e.submit(c); err != nil {
 		return nil, err
 	}
 	results, err := e.attend(c, emit)
+	if err == nil && len(jobs) == 1 && jobs[0].suggests() {
+		e.shown.add(jobs[0], results[0])
+	}
 	e.count(func(s *Stats) { s.ended(err, c.broken) })
 	return results, err
 }

@@ -71,7 +71,7 @@ var (
 	kotlin     = slashes(braced, quote{open: `"""`, close: `"""`, lines: true, raw: true}, double, char)
 	php        = slashes(braced, double, single)
 	perl       = &language{comment: "#", style: braced, quotes: []quote{double, single}, follow: []string{"else", "elsif"}}
-	hash       = &language{comment: "#", quotes: []quote{double, single}}
+	hashed     = &language{comment: "#", quotes: []quote{double, single}}
 	sql        = &language{comment: "--", block: [2]string{"/*", "*/"}, quotes: []quote{{open: `'`, close: `'`, raw: true}, double}}
 	haskell    = &language{comment: "--", block: [2]string{"{-", "-}"}, style: indented, quotes: []quote{double}}
 	lisp       = &language{comment: ";", style: braced, quotes: []quote{double}}
@@ -103,7 +103,7 @@ var languages = map[string]*language{
 	".glsl": c, ".proto": c, ".d": c, ".java": java, ".swift": java, ".groovy": java, ".gradle": java, ".kt": kotlin, ".kts": kotlin, ".scala": kotlin,
 	".js": javascript, ".jsx": javascript, ".mjs": javascript, ".cjs": javascript, ".ts": javascript, ".tsx": javascript, ".mts": javascript, ".cts": javascript,
 	".dart": javascript, ".vue": javascript, ".svelte": javascript, ".go": golang, ".php": php,
-	".yaml": hash, ".yml": hash, ".toml": hash, ".r": hash, ".pl": perl, ".pm": perl, ".tf": hash, ".cmake": hash, ".ps1": hash, ".mk": hash, ".dockerfile": hash,
+	".yaml": hashed, ".yml": hashed, ".toml": hashed, ".r": hashed, ".pl": perl, ".pm": perl, ".tf": hashed, ".cmake": hashed, ".ps1": hashed, ".mk": hashed, ".dockerfile": hashed,
 	".sql": sql, ".hs": haskell, ".elm": haskell, ".lisp": lisp, ".el": lisp, ".clj": lisp, ".scm": lisp, ".css": css, ".scss": css, ".less": css,
 	".html": markup, ".htm": markup, ".xml": markup, ".md": markup, ".tex": tex, ".erl": tex,
 }
@@ -118,7 +118,7 @@ func languageOf(filename string) *language {
 	case "rakefile", "gemfile":
 		return ruby
 	case "makefile", "dockerfile", "cmakelists.txt":
-		return hash
+		return hashed
 	}
 	return anyLanguage
 }

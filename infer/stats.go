@@ -14,6 +14,7 @@ type Stats struct {
 	Started    int64         // calls that have left the queue
 	QueueWait  time.Duration // that they waited, in all
 	Completed  int64         // calls that were answered
+	Reused     int64         // of those, from suggestions shown before
 	Cancelled  int64         // calls whose context ended or whose receiver failed
 	Superseded int64         // calls that a later one of their session has ended
 	Rejected   int64         // calls that found the queue full or waited too long
