@@ -122,14 +122,6 @@ type line struct {
 	wrong        string // what it suggests before
 }
 
-// answer is what the model suggests when n bytes of the body are typed.
-func (l *line) answer(n int) string {
-	if n >= l.known {
-		return l.body[n:]
-	}
-	return l.wrong
-}
-
 func (t *typist) line(text string) line {
 	body := strings.TrimLeft(text, " \t")
 	l := line{indent: text[:len(text)-len(body)], body: body, wrong: t.lines[t.r.IntN(len(t.lines))]}
@@ -151,11 +143,11 @@ func (t *typist) write(text string, fresh bool) {
 			begin = "\n" + begin
 		}
 		if begin != "" {
-			t.step(Step{Insert: begin, Answer: l.answer(0)}, t.waits('\n'))
+			t.step(Step{Insert: begin, Answer: t.answer(lines, i, 0)}, t.waits('\n'))
 		}
 		for n := 0; n < len(l.body); {
 			if t.waited && t.o.Accept && n >= l.known && t.r.Float64() < takes {
-				t.step(Step{Insert: l.body[n:], Accept: true, Answer: t.following(lines, i)}, false)
+				t.step(Step{Insert: l.body[n:], Accept: true, Answer: t.answer(lines, i, len(l.body))}, false)
 				break
 			}
 			if t.r.Float64() < mistakes {
@@ -163,21 +155,23 @@ func (t *typist) write(text string, fresh bool) {
 			}
 			c, size := utf8.DecodeRuneInString(l.body[n:])
 			n += size
-			answer := l.answer(n)
-			if n == len(l.body) {
-				answer = t.following(lines, i)
-			}
-			t.step(Step{Insert: string(c), Answer: answer}, n < len(l.body) && t.waits(c))
+			t.step(Step{Insert: string(c), Answer: t.answer(lines, i, n)}, n < len(l.body) && t.waits(c))
 		}
 	}
 }
 
-// following is what the model suggests at the end of line i.
-func (t *typist) following(lines []line, i int) string {
-	if i+1 < len(lines) && lines[i+1].known == 0 {
+// answer is what the model suggests when n bytes of the body of line i are typed: the rest of the line, or at its end the next one.
+func (t *typist) answer(lines []line, i, n int) string {
+	l := lines[i]
+	switch {
+	case n < l.known && n < len(l.body):
+		return l.wrong
+	case n < len(l.body):
+		return l.body[n:]
+	case i+1 < len(lines) && lines[i+1].known == 0:
 		return "\n" + lines[i+1].indent + lines[i+1].body
 	}
-	return "\n" + lines[i].indent + t.lines[t.r.IntN(len(t.lines))]
+	return "\n" + l.indent + t.lines[t.r.IntN(len(t.lines))]
 }
 
 // waits decides whether the user waits for a suggestion after c.
