@@ -112,8 +112,8 @@ func encode(e wire.Engine, pieces []piece, special bool) []int32 {
 	return ids
 }
 
-// prompt returns what the engine completes. Of texts alone one is made, so that the engine may shorten it.
-func (r *completionRequest) prompt(e wire.Engine, pieces []piece) infer.Prompt {
+// prompt returns what the engine completes. Of texts alone one is made, so that the engine may shorten it; raw says what it means.
+func (r *completionRequest) prompt(e wire.Engine, pieces []piece, raw func(text string) infer.Prompt) infer.Prompt {
 	text := ""
 	for _, p := range pieces {
 		if p.text == nil {
@@ -121,7 +121,7 @@ func (r *completionRequest) prompt(e wire.Engine, pieces []piece) infer.Prompt {
 		}
 		text += *p.text
 	}
-	p := infer.Prompt{Prefix: text}
+	p := raw(text)
 	r.fields.Context(&p)
 	return p
 }
@@ -143,10 +143,10 @@ func (s *server) completion(c *wire.Call) error {
 	defer release()
 	prompts := make([]infer.Prompt, len(r.prompts))
 	for i, pieces := range r.prompts {
-		prompts[i] = r.prompt(m.Engine, pieces)
+		prompts[i] = r.prompt(m.Engine, pieces, func(text string) infer.Prompt { return c.RawPrompt(m, text) })
 	}
 	reqs, err := r.requests(m, prompts, func(p infer.Prompt) infer.Shape {
-		if p.Suffix != "" {
+		if p.FIM == infer.FIMAlways {
 			return r.fields.Shape(m.Shape)
 		}
 		return r.fields.Shape(infer.Shape{})

@@ -57,7 +57,7 @@ func FuzzBodies(f *testing.F) {
 			if r, err := parseCompletion(f); check(err) {
 				var prompts []infer.Prompt
 				for _, p := range r.prompts {
-					prompts = append(prompts, r.prompt(m.Engine, p))
+					prompts = append(prompts, r.prompt(m.Engine, p, func(text string) infer.Prompt { return infer.Prompt{Prefix: text} }))
 				}
 				all, err := r.requests(m, prompts, shape)
 				if check(err) && (len(all) == 0 || len(all) > maxPrompts) {

@@ -245,6 +245,14 @@ func TestRequestsReachEngine(t *testing.T) {
 		}
 	}
 
+	// Another model's markers are taken apart.
+	_, _, header := servetest.Post(t, url+"/completion", `{"prompt":["<PRE> a <SUF>b <MID>"],"seed":1}`)
+	want := fill
+	want.Prompt.Prefix, want.Prompt.Suffix = "a", "b"
+	if !reflect.DeepEqual(got[0], want) || header.Get("X-AutoDev-FIM") != "translated codellama" {
+		t.Errorf("engine got %+v, header %v", got[0], header)
+	}
+
 	// Choices: the first of the sure sampler is greedy, the others are drawn apart.
 	servetest.Post(t, url+"/infill", `{"input_prefix":"","input_suffix":"","n_cmpl":3,"samplers":["top_k","infill"],"top_k":5,"seed":9}`)
 	var choices []string

@@ -42,7 +42,7 @@ func FuzzBodies(f *testing.F) {
 		}
 		if f := fields(); f != nil {
 			if r, err := parseGenerate(f); check(err) {
-				q, err := r.request(wire.Model{Engine: engine{}})
+				q, err := r.request(wire.Model{Engine: engine{}}, func(text string) infer.Prompt { return infer.Prompt{Prefix: text} })
 				if check(err) && (q.MaxTokens < 0 || q.Prompt.IDs != nil && q.Prompt.Suffix != "") {
 					t.Fatalf("accepted %+v", q)
 				}

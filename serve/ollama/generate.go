@@ -14,6 +14,7 @@ type generateRequest struct {
 	prompt, suffix, system string
 	raw                    bool
 	unload                 bool // keep_alive is 0
+	reuse                  bool // an extension: a completion between two texts may be the rest of a suggestion shown before
 	context                []int32
 }
 
@@ -29,6 +30,7 @@ func parseGenerate(f *wire.Fields) (*generateRequest, error) {
 		system:  f.Text("system", ""),
 		raw:     f.Boolean("raw", false),
 		context: f.IDs("context"),
+		reuse:   f.Boolean("reuse", true),
 	}
 	if raw, ok := f.Get("keep_alive"); ok {
 		// A number of seconds, or a text such as "5m".
@@ -79,7 +81,7 @@ func generate(c *wire.Call) error {
 	if r.suffix != "" && !m.Engine.Info().FIM {
 		return wire.BadField("suffix", "model %s does not support insert", m.ID)
 	}
-	req, err := r.request(m)
+	req, err := r.request(m, func(text string) infer.Prompt { return c.RawPrompt(m, text) })
 	if err != nil {
 		return err
 	}
@@ -87,16 +89,16 @@ func generate(c *wire.Call) error {
 	return c.ReplyFramed(m, []infer.Request{req}, r.stream, wire.NDJSON, a)
 }
 
-// request returns what the engine is asked for.
-func (r *generateRequest) request(m wire.Model) (infer.Request, error) {
-	q := infer.Request{Prompt: infer.Prompt{Prefix: r.prompt, Suffix: r.suffix}}
-	switch {
-	case r.suffix != "":
-	case r.raw || m.Chat == nil || m.Chat.Template() == "":
-		if len(r.context) > 0 {
-			q.Prompt = infer.Prompt{IDs: after(m.Engine, r.context, q.Prompt)}
-		}
-	default:
+// request returns what the engine is asked for; raw says what a prompt means that is a text alone.
+func (r *generateRequest) request(m wire.Model, raw func(text string) infer.Prompt) (infer.Request, error) {
+	p := infer.Prompt{Prefix: r.prompt, Suffix: r.suffix}
+	if r.suffix == "" && len(r.context) == 0 {
+		p = raw(r.prompt)
+	}
+	q := infer.Request{Prompt: p}
+	if fills := r.suffix != "" || p.FIM == infer.FIMAlways; fills {
+		q.Shape, q.Reuse = m.Shape, r.reuse
+	} else if !r.raw && m.Chat != nil && m.Chat.Template() != "" {
 		messages := []wire.Message{{Role: "user", Content: r.prompt}}
 		if r.system != "" {
 			messages = append([]wire.Message{{Role: "system", Content: r.system}}, messages...)
@@ -105,17 +107,14 @@ func (r *generateRequest) request(m wire.Model) (infer.Request, error) {
 		if q, err = m.Converse(messages); err != nil {
 			return q, err
 		}
-		if len(r.context) > 0 {
-			q.Prompt = infer.Prompt{IDs: after(m.Engine, r.context, q.Prompt)}
+	}
+	if len(r.context) > 0 {
+		q.Prompt = infer.Prompt{IDs: after(m.Engine, r.context, q.Prompt)}
+	}
+	if q.Class != infer.Chat {
+		if q.Shape = r.fields.Shape(q.Shape); q.Prompt.IDs == nil {
+			r.fields.Context(&q.Prompt)
 		}
-		return r.options.request(q), r.fields.Err()
-	}
-	shape := infer.Shape{}
-	if q.Prompt.Suffix != "" {
-		shape, q.Reuse = m.Shape, true
-	}
-	if q.Shape = r.fields.Shape(shape); q.Prompt.IDs == nil {
-		r.fields.Context(&q.Prompt)
 	}
 	return r.options.request(q), r.fields.Err()
 }

@@ -8,6 +8,7 @@
 //	reply.go    answers whole or as a stream, for protocols whose streams are events
 //	stream.go   answers sent part by part
 //	timings.go  token counts and times as several protocols write them
+//	dialect.go  raw prompts with the markers of other models
 //	errors.go   failures, before a protocol gives them its form
 //
 // A protocol is a translation and nothing else: it turns a body into infer.Requests and chunks into its own frames. Prompt templates, stop rules,
