@@ -73,6 +73,7 @@ func commands() []*cli.Command {
 		keysCommand(),
 		healthCommand(),
 		completeCommand(),
+		assistCommand(),
 		demoCommand(),
 		modelCommand(),
 		loraCommand(),

@@ -21,6 +21,7 @@ type Backend interface {
 type Query struct {
 	Messages    []chat.Message
 	Base        string // what a model goes on with, in place of messages; "" to use the messages
+	Prose       bool   // the answer is no code
 	Stop        []string
 	MaxTokens   int
 	Temperature float64

@@ -15,6 +15,7 @@
 //	external.go  a service elsewhere, through its official client
 //	budget.go    how much of it may be used in a day
 //	service.go   functions and backends of a configuration
+//	file.go      files on disk, for the command line
 //	http.go      the protocol for editors
 //
 // Prose is shown as it arrives. Code is shown as it will stand in the file, and comes once more as an Edit when it is complete; an answer that fails, is

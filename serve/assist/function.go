@@ -88,6 +88,16 @@ func Builtin(folder string) (*Functions, error) {
 	return f, nil
 }
 
+// BuiltinSource returns the file of a built-in function.
+func BuiltinSource(name string) (string, error) {
+	if validName.MatchString(name) {
+		if b, err := builtin.ReadFile("functions/" + name + ".md"); err == nil {
+			return string(b), nil
+		}
+	}
+	return "", fmt.Errorf("%.80s: expected the name of a built-in function", name)
+}
+
 // Get returns a function; nil when there is none of the name.
 func (f *Functions) Get(name string) *Function {
 	for _, x := range f.all {

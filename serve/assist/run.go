@@ -91,7 +91,7 @@ func (f *Function) ask(ctx context.Context, b Backend, narrow, r Request, format
 	if err != nil {
 		return Reply{Finish: FinishCancel}, err
 	}
-	q := Query{Messages: messages, Stop: f.Stop, MaxTokens: f.MaxTokens, Temperature: f.Temperature, Seed: seed}
+	q := Query{Messages: messages, Prose: f.Output == Prose, Stop: f.Stop, MaxTokens: f.MaxTokens, Temperature: f.Temperature, Seed: seed}
 	if !b.Base() {
 		base = ""
 	}
@@ -102,7 +102,7 @@ func (f *Function) ask(ctx context.Context, b Backend, narrow, r Request, format
 			q.Base += "\n"
 			q.Stop = append([]string{"\n" + prompt.ticks()}, q.Stop...)
 		} else {
-			q.Stop = append([]string{"\n```", "\n# ", "\n## "}, q.Stop...)
+			q.Stop = append([]string{"\n```", "\n#"}, q.Stop...)
 			// How the answer begins stands at the end of the text.
 			if begun := base[strings.LastIndexByte(base, '\n')+1:]; !heading(begun) {
 				p.prelude = begun
