@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"autodev/models"
 )
 
 // clients returns a folder from which the scripts of testdata/clients find what npm has installed.
@@ -46,14 +48,16 @@ func clients(t *testing.T) string {
 // TestNodeClients: each script drives the server with one package and checks what it gets against what the engine itself says.
 func TestNodeClients(t *testing.T) {
 	dir := clients(t)
-	for _, name := range []string{"openai", "mistral", "continue", "ollama"} {
-		t.Run(name, func(t *testing.T) {
-			s := start(t)
+	for _, c := range []struct{ name, first string }{
+		{"openai", "random"}, {"mistral", "random"}, {"continue", "random"}, {"ollama", "random"}, {"tabby", models.Tiny}, {"tabby", "stuck"},
+	} {
+		t.Run(c.name+" "+c.first, func(t *testing.T) {
+			s := start(t, c.first)
 			arg, err := json.Marshal(s)
 			if err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(t.Context(), "node", name+".mjs", string(arg))
+			cmd := exec.CommandContext(t.Context(), "node", c.name+".mjs", string(arg))
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "NO_PROXY=*")
 			out, err := cmd.CombinedOutput()

@@ -12,7 +12,7 @@ import (
 
 // TestOpenAIGo drives the server with OpenAI's Go client.
 func TestOpenAIGo(t *testing.T) {
-	s := start(t)
+	s := start(t, "random")
 	client := openai.NewClient(option.WithBaseURL(s.URL+"/v1/"), option.WithAPIKey("none"), option.WithMaxRetries(0))
 	ctx := t.Context()
 	usage := func(what string, got openai.CompletionUsage, want answer) {

@@ -1,12 +1,14 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"maps"
 	"net/http"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,8 +33,11 @@ type suite struct {
 	Mute   string `json:"mute"`
 	Busy   string `json:"busy"`
 	Broken string `json:"broken"`
-	// Active is the address that says how many completions are under way: {"active":0}.
+	// Active is the address that says how many completions are under way, how many have begun, and what the latest was asked to go on from:
+	// {"active":0,"begun":2,"prefix":"…","suffix":"…"}.
 	Active string `json:"active"`
+	// Default is the model of requests that name none.
+	Default string `json:"default"`
 }
 
 // ask is a question to a model, and the engine's own greedy answers.
@@ -45,6 +50,7 @@ type ask struct {
 	Chat      []message      `json:"messages"`
 
 	Fill  answer `json:"fill"`  // between prefix and suffix
+	Tabby answer `json:"tabby"` // as Tabby asks: for 64 tokens, and without a suffix for what comes before a line's end
 	Plain answer `json:"plain"` // after the prefix
 	Talk  answer `json:"talk"`  // to the conversation
 }
@@ -61,18 +67,48 @@ type answer struct {
 	CompletionTokens int    `json:"completionTokens"`
 }
 
+// counts are what the server has been asked.
+type counts struct {
+	mu     sync.Mutex
+	Active int    `json:"active"`
+	Begun  int    `json:"begun"`
+	Prefix string `json:"prefix"`
+	Suffix string `json:"suffix"`
+}
+
+func (c *counts) begin(p infer.Prompt) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Active++
+	c.Begun++
+	c.Prefix, c.Suffix = p.Prefix, p.Suffix
+}
+
+func (c *counts) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Active--
+}
+
+// answer tells them.
+func (c *counts) answer(call *wire.Call) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return call.JSON(c)
+}
+
 // watched is an engine whose calls are counted. endless keeps its completions from ending by themselves, and from going round in circles, as those
 // of random weights do.
 type watched struct {
 	wire.Engine
-	active  *atomic.Int32
+	counts  *counts
 	endless bool
 }
 
 // Complete implements wire.Engine.
 func (w watched) Complete(ctx context.Context, reqs []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
-	w.active.Add(1)
-	defer w.active.Add(-1)
+	w.counts.begin(reqs[0].Prompt)
+	defer w.counts.end()
 	if w.endless {
 		for i := range reqs {
 			p := &reqs[i].Sampling
@@ -136,10 +172,10 @@ func embedded(t *testing.T) (*infer.Engine, wire.Chat) {
 }
 
 // start serves, as autodev serve does, a random model that never ends ("random", and "long" with room for a completion of minutes), the
-// embedded one, and such as fail.
-func start(t *testing.T) *suite {
+// embedded one, and such as fail. The model called first is the one of requests that name none.
+func start(t *testing.T, first string) *suite {
 	t.Helper()
-	var active atomic.Int32
+	var asked counts
 	random := servetest.RealEngine(t, nil, infer.EngineOptions{})
 	t.Cleanup(random.Close)
 	long := servetest.RealEngine(t, func(c *model.Config) { c.Positions = 100000 }, infer.EngineOptions{})
@@ -156,24 +192,29 @@ func start(t *testing.T) *suite {
 		}
 		return nil, errors.New("the model broke")
 	}}
+	stuck := &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}}
 	all := []wire.Model{
-		{ID: "random", Engine: watched{random, &active, true}, Chat: servetest.Chat{}},
-		{ID: models.Tiny, Engine: watched{tiny, &active, false}, Chat: prompter},
-		{ID: "long", Engine: watched{long, &active, true}, Chat: servetest.Chat{}},
-		{ID: "mute", Engine: watched{random, &active, true}},
+		{ID: "random", Engine: watched{random, &asked, true}, Chat: servetest.Chat{}},
+		{ID: models.Tiny, Engine: watched{tiny, &asked, false}, Chat: prompter},
+		{ID: "long", Engine: watched{long, &asked, true}, Chat: servetest.Chat{}},
+		{ID: "mute", Engine: watched{random, &asked, true}},
 		{ID: "busy", Engine: busy, Chat: servetest.Chat{}},
 		{ID: "broken", Engine: broken, Chat: servetest.Chat{}},
+		{ID: "stuck", Engine: watched{stuck, &asked, false}},
 	}
-	service := registry.New(false)
 	for i := range all {
 		all[i].Created = time.Unix(1700000000, 0)
 	}
+	i := slices.IndexFunc(all, func(m wire.Model) bool { return m.ID == first })
+	all[0], all[i] = all[i], all[0]
+	service := registry.New(false)
 	service.Put(all, nil)
-	counter := &wire.Protocol{Name: "conformance", Routes: []wire.Route{{Method: http.MethodGet, Path: "/conformance/active", Handle: func(c *wire.Call) error {
-		return c.JSON(map[string]int32{"active": active.Load()})
-	}}}}
+	counter := &wire.Protocol{Name: "conformance", Routes: []wire.Route{{Method: http.MethodGet, Path: "/conformance/active", Handle: asked.answer}}}
 	url, _ := servetest.StartModels(t, service, serve.Options{Protocols: append(serve.Protocols(), counter)})
-	s := &suite{URL: url, Active: url + "/conformance/active", Long: "long", Mute: "mute", Busy: "busy", Broken: "broken"}
+	s := &suite{URL: url, Active: url + "/conformance/active", Long: "long", Mute: "mute", Busy: "busy", Broken: "broken", Default: first}
 	for _, c := range []ask{
 		{Model: "random", Prefix: "def add(a, b):\n    größe = ", Suffix: "\n    return c  # naïve\n", MaxTokens: 24},
 		{Model: "random", Prefix: "x", Suffix: "\n", MaxTokens: 1},
@@ -189,6 +230,7 @@ func start(t *testing.T) *suite {
 			t.Fatal(err)
 		}
 		c.Fill = direct(t, m, infer.Request{Prompt: infer.Prompt{Prefix: c.Prefix, Suffix: c.Suffix}, MaxTokens: c.MaxTokens})
+		c.Tabby = direct(t, m, infer.Request{Prompt: infer.Prompt{Prefix: c.Prefix, Suffix: cmp.Or(c.Suffix, "\n")}, MaxTokens: 64})
 		c.Plain = direct(t, m, infer.Request{Prompt: infer.Prompt{Prefix: c.Prefix}, MaxTokens: c.MaxTokens})
 		talk, err := m.Converse(c.Messages)
 		if err != nil {
@@ -221,7 +263,7 @@ func (s *suite) idle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var under struct{ Active int }
+		var under counts
 		err = json.NewDecoder(resp.Body).Decode(&under)
 		resp.Body.Close()
 		if err != nil {

@@ -4,21 +4,23 @@ import assert from 'node:assert/strict';
 export { assert };
 export const suite = JSON.parse(process.argv[2]);
 
-// active says how many completions are under way.
+// active says how many completions are under way and have begun, and what the latest was asked to go on from.
 export async function active() {
-  return (await (await fetch(suite.active)).json()).active;
+  return (await fetch(suite.active)).json();
+}
+
+// until waits for the server to be as done wants it.
+export async function until(done, otherwise) {
+  for (const deadline = Date.now() + 10000; ; await sleep(10)) {
+    const now = await active();
+    if (done(now)) return;
+    assert(Date.now() < deadline, `${otherwise}: ${JSON.stringify(now)}`);
+  }
 }
 
 // busy waits until a completion is under way; idle, until none is.
-export const busy = () => until((n) => n > 0, 'no completion began');
-export const idle = () => until((n) => n === 0, 'a completion goes on though its client has left');
-
-async function until(done, otherwise) {
-  for (const deadline = Date.now() + 5000; ; await sleep(10)) {
-    if (done(await active())) return;
-    assert(Date.now() < deadline, otherwise);
-  }
-}
+export const busy = () => until((now) => now.active > 0, 'no completion began');
+export const idle = () => until((now) => now.active === 0, 'a completion goes on though its client has left');
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
