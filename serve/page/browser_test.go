@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,9 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"autodev/infer"
+	"autodev/serve"
+	"autodev/serve/guard"
+	"autodev/serve/registry"
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
 )
@@ -31,6 +35,8 @@ type tab struct {
 	t      *testing.T
 	ctx    context.Context
 	origin string
+	// expected is part of a message in the console that is no problem; "": there is none.
+	expected string
 
 	mu       sync.Mutex
 	requests int
@@ -38,7 +44,10 @@ type tab struct {
 }
 
 // open shows url in Chromium, or skips the test where there is none.
-func open(t *testing.T, url string) *tab {
+func open(t *testing.T, url string) *tab { return openExpecting(t, url, "") }
+
+// openExpecting is open for a page that does not get what it asks for at first.
+func openExpecting(t *testing.T, url, expected string) *tab {
 	t.Helper()
 	var path string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "headless-shell"} {
@@ -56,12 +65,15 @@ func open(t *testing.T, url string) *tab {
 	t.Cleanup(stop)
 	ctx, stop := chromedp.NewContext(alloc)
 	t.Cleanup(stop)
-	b := &tab{t: t, ctx: ctx, origin: url}
+	b := &tab{t: t, ctx: ctx, origin: url, expected: expected}
 	if err := chromedp.Listen(ctx, b.listen); err != nil {
 		t.Fatal(err)
 	}
 	b.run(chromedp.Navigate(url + "/"))
-	b.until(`document.getElementById("state").textContent.startsWith("Serving")`)
+	if expected != "" {
+		return b
+	}
+	b.until(serving)
 	b.run(do(`document.getElementById("code").focus()`)) // without a mouse the page does not do it by itself
 	return b
 }
@@ -81,7 +93,9 @@ func (b *tab) listen(event any) {
 	case *cdpruntime.EventConsoleAPICalled:
 		b.problems = append(b.problems, "console: "+string(e.Type))
 	case *log.EventEntryAdded:
-		b.problems = append(b.problems, "log: "+e.Entry.Text+" "+e.Entry.URL)
+		if b.expected == "" || !strings.Contains(e.Entry.Text, b.expected) {
+			b.problems = append(b.problems, "log: "+e.Entry.Text+" "+e.Entry.URL)
+		}
 	}
 }
 
@@ -164,8 +178,9 @@ func (b *tab) shot(name string, width, height int64, dark bool) {
 }
 
 const (
-	text  = `document.getElementById("code").value`
-	ghost = `(document.querySelector("#mirror .ghost") || {textContent: ""}).textContent`
+	text    = `document.getElementById("code").value`
+	serving = `document.getElementById("state").textContent.startsWith("Serving")`
+	ghost   = `(document.querySelector("#mirror .ghost") || {textContent: ""}).textContent`
 )
 
 // suggesting is an engine that suggests a sum, in three parts, and notes what it was asked.
@@ -410,5 +425,50 @@ func TestAssistanceInBrowser(t *testing.T) {
 	}
 	b.run(chromedp.Focus(`#answer-body`), chromedp.KeyEvent(kb.Escape))
 	b.until(`document.getElementById("answer").hidden`)
+	b.well()
+}
+
+// TestKeyInBrowser: a server that asks for a key is asked no more until there is one.
+func TestKeyInBrowser(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	secret, err := guard.AddKey(path, guard.Key{Name: "ann"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := guard.OpenKeys(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	models := registry.New(false)
+	models.Put([]wire.Model{{ID: "autodev-tiny", Engine: &servetest.Fake{}}}, nil)
+	s, err := serve.Operate(models, serve.Options{Protocols: append(serve.Protocols(), assisting(nil))}, serve.Operations{Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(s.Handler())
+	defer srv.Close()
+	b := openExpecting(t, srv.URL, "401 (Unauthorized)")
+	b.until(`document.activeElement === document.getElementById("key-input") && document.getElementById("state").textContent === "This server asks for an API key"`)
+	b.shot("key-light", 1280, 860, false)
+	b.run(chromedp.EmulateReset())
+	b.mu.Lock()
+	before := b.requests
+	b.mu.Unlock()
+	time.Sleep(2500 * time.Millisecond)
+	b.mu.Lock()
+	if b.requests != before {
+		t.Errorf("%d requests without a key while nobody did anything", b.requests-before)
+	}
+	b.mu.Unlock()
+	b.run(chromedp.KeyEvent("autodev_wrong"), chromedp.KeyEvent(kb.Enter))
+	b.until(`document.getElementById("state").textContent === "The API key is not accepted"`)
+	b.run(do(`document.getElementById("key-input").value = ""; document.getElementById("key-input").focus()`), chromedp.KeyEvent(secret), chromedp.KeyEvent(kb.Enter))
+	b.until(serving + ` && !document.getElementById("key").open && document.querySelectorAll("#functions button").length === 7`)
+	b.run(do(`document.getElementById("code").focus()`))
+	b.ctrl(" ")
+	b.until(ghost + ` === "one two<&>"`)
+	if got := value[string](b, "document.cookie + JSON.stringify(localStorage)"); got != "{}" {
+		t.Errorf("kept for longer than the tab: %s", got)
+	}
 	b.well()
 }

@@ -39,7 +39,10 @@ async function ask(path, options = {}) {
     message = problemOf(await response.json()) || message;
   } catch { /* the status says enough */ }
   if (response.status === 401) {
-    $("key").open = true;
+    if (!$("key").open) {
+      $("key").open = true;
+      $("key-input").focus();
+    }
     message = key ? "The API key is not accepted" : "This server asks for an API key";
   }
   throw new Refused(response.status, message);

@@ -99,15 +99,18 @@ const percent = (part, all) => all ? Math.round(part / all * 100) + " %" : "–"
 const ms = (v) => v >= 1000 ? (v / 1000).toFixed(1) + " s" : v < 1 ? "< 1 ms" : Math.round(v) + " ms";
 
 let last = null; // the answer before, and when it came
+let locked = false; // it asks for a key: there is no use in asking on
 
 async function look() {
   let s;
   try {
     s = await (await ask("/v1/status")).json();
   } catch (e) {
+    locked = e.status === 401;
     state("lost", e instanceof Refused ? e.message : "The server cannot be reached");
     return;
   }
+  locked = false;
   models.draw(s.models);
   const names = s.models.length === 1 ? s.models[0].id : `${s.models.length} models`;
   state(s.draining ? "draining" : "ready", s.draining ? "Shutting down" : `Serving ${names}`);
@@ -138,7 +141,7 @@ function state(kind, text) {
 
 async function watch() {
   for (;;) {
-    if (!document.hidden) await look();
+    if (!document.hidden && !locked) await look();
     await new Promise((wake) => setTimeout(wake, every));
   }
 }
