@@ -58,7 +58,7 @@ func newSuggestions(limit int64) *suggestions {
 // suggests says whether the answer to j may come from, or become, a suggestion.
 func (j *job) suggests() bool {
 	s := &j.Sampling
-	return j.Reuse && j.Prompt.IDs == nil && j.Replay == nil && !j.Logprobs && !j.PromptLogprobs && (s.Temperature == 0 || s.TopK == 1)
+	return j.Reuse && j.Prompt.IDs == nil && !j.Logprobs && !j.PromptLogprobs && (s.Temperature == 0 || s.TopK == 1)
 }
 
 // keyOf returns the key of j.
@@ -73,7 +73,8 @@ func keyOf(j *job) (key suggestionKey) {
 		write(f.Name)
 		write(f.Text)
 	}
-	write(fmt.Sprint(j.with.kind(), len(p.Files), p.Order, p.FIM, p.Heal, p.Whole, len(j.Stop), j.StopIDs, j.Shape))
+	// What a request has followed in place of the model's choices is for others that do so.
+	write(fmt.Sprint(j.with.kind(), len(p.Files), p.Order, p.FIM, p.Heal, p.Whole, len(j.Stop), j.StopIDs, j.Shape, j.Replay != nil))
 	for _, stop := range j.Stop {
 		write(stop)
 	}

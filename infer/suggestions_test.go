@@ -178,3 +178,25 @@ func TestSuggestionsProperties(t *testing.T) {
 		}
 	})
 }
+
+// TestSuggestionsFollowed: measurements that follow tokens find what was shown to others of them, and nobody else does.
+func TestSuggestionsFollowed(t *testing.T) {
+	m := textModel(t, nil, 1)
+	e := NewEngine(m, EngineOptions{})
+	defer e.Close()
+	const before, text = "def add(a, b):\n    ", "return a + b"
+	follow := func(typed int) Request {
+		r := reuseRequest(before+text[:typed], 100)
+		r.Replay = m.tok.Encode(text[typed:])
+		return r
+	}
+	if res := completed(t, e, follow(0)); res.Reused || res.Text != text {
+		t.Fatalf("%+v", res)
+	}
+	if res := completed(t, e, follow(3)); !res.Reused || res.Text != text[3:] {
+		t.Errorf("typed along: %+v", res)
+	}
+	if res := completed(t, e, reuseRequest(before, 4)); res.Reused {
+		t.Errorf("the model's own answer: %+v", res)
+	}
+}
