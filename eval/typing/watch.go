@@ -7,16 +7,15 @@ import (
 	"autodev/infer"
 )
 
-// Watched is an engine that counts the suggestions it did not have to compute, and follows a script.
+// Watched is an engine that follows a script.
 type Watched struct {
 	*infer.Engine
 
 	mu     sync.Mutex
 	script map[string][]int32
-	reused int64
 }
 
-// Watch returns an engine that watches another.
+// Watch returns an engine that is another but for the script.
 func Watch(e *infer.Engine) *Watched { return &Watched{Engine: e, script: map[string][]int32{}} }
 
 // Expect has requests whose prompt has the prefix answered with ids, in place of the model's choices; nil: no more.
@@ -39,21 +38,11 @@ func (w *Watched) Complete(ctx context.Context, reqs []infer.Request, emit func(
 		}
 	}
 	w.mu.Unlock()
-	results, err := w.Engine.Complete(ctx, reqs, emit)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, r := range results {
-		if r.Reused {
-			w.reused++
-		}
-	}
-	return results, err
+	return w.Engine.Complete(ctx, reqs, emit)
 }
 
 // Count returns what the engine has done so far.
 func (w *Watched) Count(context.Context) (Count, error) {
 	s := w.Stats()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return Count{Prompt: s.PromptTokens, Generated: s.GeneratedTokens, Drafted: s.Drafted - s.Accepted, Reused: w.reused}, nil
+	return Count{Prompt: s.PromptTokens, Generated: s.GeneratedTokens, Drafted: s.Drafted - s.Accepted, Reused: s.Reused}, nil
 }
