@@ -85,7 +85,12 @@ type candidate struct {
 
 // sampler returns what chooses the tokens of j's completion.
 func (m *Model) sampler(j *job) *sampler {
-	s := newSampler(j.Sampling, m.masked)
+	masked := m.masked
+	if len(j.StopIDs) > 0 {
+		// What is to end the completion must be there to choose, though it is never part of one.
+		masked = slices.DeleteFunc(slices.Clone(masked), func(id int32) bool { return slices.Contains(j.StopIDs, id) })
+	}
+	s := newSampler(j.Sampling, masked)
 	if s.repeats() {
 		s.past = slices.Clone(j.prompt.ids)
 	}
