@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -238,4 +239,25 @@ func TestKeysAsked(t *testing.T) {
 			t.Errorf("%s %s %v: %d %s %v, expected %d %s", c.method, c.path, c.header, w.Code, w.Body, w.Header(), c.status, c.body)
 		}
 	}
+}
+
+// FuzzLoopbackHost: what is taken for this machine is this machine for a browser too.
+func FuzzLoopbackHost(f *testing.F) {
+	for _, s := range []string{"localhost", "LOCALHOST.:80", "127.0.0.1:8000", "[::1]:1", "[::ffff:127.0.0.1]", "localhost@evil", "127.0.0.1.evil", "[::1]evil", "::1", "localhost:80:90", "127.0.0.1%25x", "[::1%25eth0]:80"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, host string) {
+		if !loopbackHost(host) {
+			return
+		}
+		u, err := url.Parse("http://" + host + "/")
+		if err != nil {
+			return // no browser sends it
+		}
+		name := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+		ip := net.ParseIP(name)
+		if u.User != nil || name != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			t.Errorf("%q is taken for this machine, and is %q", host, u.Hostname())
+		}
+	})
 }

@@ -62,7 +62,7 @@ func loopbackHost(header string) bool {
 		return true
 	}
 	addr, err := netip.ParseAddr(name)
-	return err == nil && addr.Unmap().IsLoopback()
+	return err == nil && addr.Zone() == "" && addr.Unmap().IsLoopback()
 }
 
 // numericHost reports whether the header is an address: nobody can let an address point elsewhere.

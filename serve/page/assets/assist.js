@@ -12,7 +12,8 @@ const assist = {
       this.functions = Array.isArray(object) ? object : object.functions || object.data || [];
     } catch (e) {
       this.functions = [];
-      box.replaceChildren(el("p", "", e.status === 404 ? "This server has no assistance functions." : e.message));
+      const why = { 401: "", 404: "This server has no assistance functions." }[e.status] ?? e.message; // that a key is asked for is said above
+      box.replaceChildren(el("p", "", why));
       return;
     }
     box.replaceChildren(...this.functions.map((fn) => {
