@@ -22,6 +22,7 @@ func complete(c *wire.Call) error {
 		return err
 	}
 	defer release()
+	c.TranslateRaw(m, &req.infer.Prompt)
 	q, err := req.request(m.Shape)
 	if err != nil {
 		return err

@@ -99,6 +99,20 @@ func TestReachesEngine(t *testing.T) {
 	}
 }
 
+// TestForeignMarkers: a raw prompt in a model's own format is a prefix and a suffix.
+func TestForeignMarkers(t *testing.T) {
+	var got infer.Request
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		got = reqs[0]
+		return make([]infer.Result, len(reqs)), nil
+	}}, serve.Options{}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines} })
+	_, _, header := servetest.Post(t, url+path, `{"prompt":"<fim-prefix>a<fim-suffix><fim-middle>","filename":"x.py"}`)
+	want := infer.Prompt{Prefix: "a", FIM: infer.FIMAlways, Filename: "x.py"}
+	if fmt.Sprintf("%+v", got.Prompt) != fmt.Sprintf("%+v", want) || got.Shape.Lines != infer.AutoLines || header.Get("X-AutoDev-FIM") != "translated santacoder" {
+		t.Errorf("engine got %+v, header %q", got, header.Get("X-AutoDev-FIM"))
+	}
+}
+
 // TestBadRequests: every misuse has its own message and field, in every form that clients look for.
 func TestBadRequests(t *testing.T) {
 	engine := servetest.RealEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{})

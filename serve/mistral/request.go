@@ -58,7 +58,7 @@ func seed(f *wire.Fields) uint64 {
 // request returns what the engine is asked for. shape is that of completions with a suffix.
 func (r *request) request(shape infer.Shape) (infer.Request, error) {
 	q := r.infer
-	if q.Prompt.Suffix == "" {
+	if q.Prompt.Suffix == "" && q.Prompt.FIM != infer.FIMAlways {
 		shape = infer.Shape{}
 	}
 	q.Shape = r.fields.Shape(shape)

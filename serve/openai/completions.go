@@ -23,6 +23,11 @@ func completions(c *wire.Call) error {
 		return err
 	}
 	defer release()
+	if !req.echo {
+		for i := range req.prompts {
+			c.TranslateRaw(m, &req.prompts[i])
+		}
+	}
 	reqs, err := req.requests(m.Shape)
 	if err != nil {
 		return err

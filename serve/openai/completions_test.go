@@ -157,6 +157,47 @@ func TestRequestsReachEngine(t *testing.T) {
 	}
 }
 
+// TestForeignMarkers: a raw prompt in another model's format is a prefix and a suffix, unless it is echoed or the model cannot fill in.
+func TestForeignMarkers(t *testing.T) {
+	var got []infer.Request
+	do := func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		got = reqs
+		return make([]infer.Result, len(reqs)), nil
+	}
+	const raw = "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>"
+	shape := infer.Shape{Lines: infer.AutoLines}
+	shaped := func(m *wire.Model) { m.Shape = shape }
+	plain := infer.Request{Prompt: infer.Prompt{Prefix: raw}, MaxTokens: 16, Sampling: infer.Sampling{TopP: 1, Seed: 1}}
+	echoed, filled, several, fixed := plain, plain, plain, plain
+	echoed.Prompt.Whole = true
+	filled.Prompt, filled.Shape = infer.Prompt{Prefix: "a", Suffix: "b", FIM: infer.FIMAlways, Filename: "x.py", Files: []infer.File{{Name: "y.py", Text: "y"}}, Heal: true}, shape
+	several.Prompt, several.Shape = infer.Prompt{Prefix: "a", Suffix: "b", FIM: infer.FIMAlways, Whole: true}, shape
+	fixed.Prompt, fixed.Shape = infer.Prompt{Prefix: raw, Suffix: "s"}, shape
+	unable := &unable{servetest.Fake{Do: do}}
+	for _, c := range []struct {
+		engine       wire.Engine
+		body, header string
+		want         infer.Request // the last one
+	}{
+		{&servetest.Fake{Do: do}, `"prompt":"` + raw + `","filename":"x.py","files":[{"filename":"y.py","text":"y"}],"heal":true`, "translated qwen", filled},
+		{&servetest.Fake{Do: do}, `"prompt":["x","` + raw + `"],"truncate":false`, "translated qwen", several},
+		{&servetest.Fake{Do: do}, `"prompt":"` + raw + `","echo":true`, "", echoed},
+		{&servetest.Fake{Do: do}, `"prompt":"` + raw + `","suffix":"s"`, "", fixed},
+		{unable, `"prompt":"` + raw + `"`, "", plain},
+	} {
+		url, _ := servetest.Start(t, c.engine, serve.Options{}, shaped)
+		status, answer, header := servetest.Post(t, url+"/v1/completions", `{`+c.body+`,"seed":1}`)
+		if status != 200 || header.Get("X-AutoDev-FIM") != c.header || fmt.Sprintf("%+v", got[len(got)-1]) != fmt.Sprintf("%+v", c.want) {
+			t.Errorf("%s: %d %s, header %q\nengine got %+v\nexpected   %+v", c.body, status, answer, header.Get("X-AutoDev-FIM"), got[len(got)-1], c.want)
+		}
+	}
+}
+
+// unable is an engine whose model cannot fill in.
+type unable struct{ servetest.Fake }
+
+func (*unable) Info() infer.Info { return infer.Info{Context: 64} }
+
 // TestBadRequests: every misuse has its own message, field and code.
 func TestBadRequests(t *testing.T) {
 	engine := servetest.RealEngine(t, func(c *model.Config) { c.Positions = 64 }, infer.EngineOptions{})

@@ -61,7 +61,7 @@ func (r *completionRequest) requests(shape infer.Shape) ([]infer.Request, error)
 	all := make([]infer.Request, 0, r.n*len(r.prompts))
 	for _, p := range r.prompts {
 		s := infer.Shape{}
-		if p.Suffix != "" {
+		if p.Suffix != "" || p.FIM == infer.FIMAlways {
 			s = shape
 		}
 		s = r.fields.Shape(s)
