@@ -21,12 +21,13 @@ type SaveOptions struct {
 	DType         dtype.DType  // F32 when empty, or F16 or BF16, rounded to nearest even
 	MaxShardBytes int64        // tensor bytes per weight file; 5 GB when 0
 	Layout        Architecture // the family to write as; the model's own when empty
-	Assets        fs.FS        // a model folder whose tokenizer and generation_config.json are copied; none when nil
+	Assets        fs.FS        // a model folder whose tokenizer, chat template and generation_config.json are copied; none when nil
 }
 
 const (
 	defaultShardBytes = 5_000_000_000
 	generationFile    = "generation_config.json"
+	chatTemplateFile  = "chat_template.jinja"
 )
 
 // Save writes the model as a folder that transformers loads: the folder appears whole or not at all, and a model folder
@@ -96,7 +97,7 @@ func saveInto(ctx context.Context, dir string, c Config, src Source, o SaveOptio
 }
 
 // SaveConfig writes what a folder of c holds beside its weights into the existing folder dir: config.json with the fields of
-// extra added, the files of assets that belong to the tokenizer, and generation_config.json.
+// extra added, the files of assets that belong to the tokenizer, the chat template, and generation_config.json.
 func SaveConfig(dir string, c Config, extra map[string]any, assets fs.FS) error {
 	c, err := c.convert(c.Architecture)
 	if err != nil {
@@ -223,7 +224,7 @@ func copyAssets(dir string, from fs.FS) (generation bool, err error) {
 	if from == nil {
 		return false, nil
 	}
-	for _, name := range append(TokenizerFiles(), generationFile) {
+	for _, name := range append(TokenizerFiles(), chatTemplateFile, generationFile) {
 		src, err := from.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -141,13 +141,17 @@ func TestSavedConfig(t *testing.T) {
 	if want := "{\n  \"_from_model_config\": true,\n  \"bos_token_id\": 0,\n  \"eos_token_id\": 0\n}\n"; string(files[generationFile]) != want {
 		t.Errorf("generation config %s, expected %s", files[generationFile], want)
 	}
-	// A generation_config.json that is there is kept.
+	// A generation_config.json that is there is kept, and so is a chat template.
 	assets[generationFile] = &fstest.MapFile{Data: []byte(`{"a":1}`)}
+	assets[chatTemplateFile] = &fstest.MapFile{Data: []byte("{{ messages }}")}
 	if err := Save(context.Background(), dir, ck.Config, ck.Weights, SaveOptions{Assets: assets}); err != nil {
 		t.Fatal(err)
 	}
 	if got := string(contents(t, dir)[generationFile]); got != `{"a":1}` {
 		t.Errorf("generation config %s", got)
+	}
+	if got := string(contents(t, dir)[chatTemplateFile]); got != "{{ messages }}" {
+		t.Errorf("chat template %q", got)
 	}
 }
 
