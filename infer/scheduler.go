@@ -385,6 +385,7 @@ func (e *Engine) plan() (failed map[*task]error) {
 	var generating, prompts []*task
 	for _, t := range e.active {
 		if t.g.left() > 0 {
+			e.advance(t)
 			prompts = append(prompts, t)
 		} else {
 			generating = append(generating, t)
