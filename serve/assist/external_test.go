@@ -5,12 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -348,6 +355,65 @@ func TestLocalOnly(t *testing.T) {
 	run(svc, "ok")
 	if dialed != 1 {
 		t.Errorf("found %d connections, expected the one of review", dialed)
+	}
+}
+
+// TestOneClient: newClient is the only place of the package from which something can go out, and newExternal the only one that calls it. With the
+// test above, that nothing is dialled without a backend elsewhere does not rest on what the functions happen to do.
+func TestOneClient(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	outward := map[string][]string{
+		"net/http": {"Client", "DefaultClient", "Transport", "DefaultTransport", "Get", "Post", "PostForm", "Head"},
+		"net":      {"Dial", "DialTimeout", "Dialer", "DialTCP", "DialUDP", "Resolver", "DefaultResolver", "LookupHost", "LookupIP"},
+	}
+	uses := map[string]int{}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packages := map[string]string{}
+		for _, i := range file.Imports {
+			p, _ := strconv.Unquote(i.Path.Value)
+			local := path.Base(p)
+			if i.Name != nil {
+				local = i.Name.Name
+			}
+			packages[local] = p
+			if strings.HasPrefix(p, "github.com/openai/") && name != "external.go" || p == "syscall" || p == "os/exec" || p == "crypto/tls" || p == "net/rpc" || p == "net/smtp" {
+				t.Errorf("%s imports %s", name, p)
+			}
+		}
+		for _, d := range file.Decls {
+			f, _ := d.(*ast.FuncDecl)
+			where := name
+			if f != nil {
+				where = f.Name.Name
+			}
+			ast.Inspect(d, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.SelectorExpr:
+					if x, ok := n.X.(*ast.Ident); ok && slices.Contains(outward[packages[x.Name]], n.Sel.Name) {
+						uses[where]++
+					}
+				case *ast.Ident:
+					if (n.Name == "newClient" || n.Name == "newExternal") && n.Name != where {
+						uses[n.Name+" in "+where]++
+					}
+				}
+				return true
+			})
+		}
+	}
+	// The signature of newClient and its two literals; each is called once.
+	if want := map[string]int{"newClient": 3, "newClient in newExternal": 1, "newExternal in open": 1}; !maps.Equal(uses, want) {
+		t.Errorf("found %v, expected %v", uses, want)
 	}
 }
 

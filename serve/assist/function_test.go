@@ -147,3 +147,28 @@ func TestLanguages(t *testing.T) {
 		}
 	}
 }
+
+func TestGuessLanguage(t *testing.T) {
+	for code, want := range map[string]string{
+		"def f(x):\n    return x\n":                       "python",
+		"    def pop(self) -> int:  # last\n        pass": "python",
+		"def f(x)\n  x + 1\nend\n":                        "ruby",
+		"items.each do |i|\n  puts i\nend":                "ruby",
+		"func (s *Stack) Pop() int {\n\treturn 1\n}\n":    "go",
+		"x := 1\n":                                           "go",
+		"public int f(int x) {\n  return x;\n}":              "java",
+		"  private static final List<String> X = null;":      "java",
+		"const f = (x) => {\n  return x;\n};":                "javascript",
+		"function f(x: number): string {\n  return \"\";\n}": "typescript",
+		"fn main() {\n    println!(\"x\");\n}":               "rust",
+		"#include <vector>\nint main() {}":                   "cpp",
+		"#include \"a.h\"\nint main() {}":                    "c",
+		"<?php\necho 1;":                                     "php",
+		"SELECT 1":                                           "",
+		"return x":                                           "",
+	} {
+		if got := guessLanguage(code); got != want {
+			t.Errorf("%q: found %q, expected %q", code, got, want)
+		}
+	}
+}

@@ -174,6 +174,8 @@ type callEngine struct {
 func (e callEngine) Context() int { return e.m.Engine.Info().Context }
 
 func (e callEngine) Complete(_ context.Context, r infer.Request, emit func(infer.Chunk) error) (infer.Result, error) {
+	// Typing goes on while an answer is written: the completions of the editor's session must not end it.
+	r.Session = wire.NewID("assist-")
 	results, err := e.c.Complete(e.m, []infer.Request{r}, func(_ int, chunk infer.Chunk) error { return emit(chunk) })
 	if len(results) == 0 {
 		return infer.Result{FinishReason: infer.FinishCancel}, err

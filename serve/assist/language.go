@@ -2,6 +2,7 @@ package assist
 
 import (
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -78,6 +79,33 @@ func languageOf(name, file string) language {
 		l.Docs = anyDocs
 	}
 	return l
+}
+
+// guesses are lines by which code without a file tells its language, the surest first.
+var guesses = []struct {
+	language string
+	line     *regexp.Regexp
+}{
+	{"php", regexp.MustCompile(`(?m)^\s*<\?php`)},
+	{"go", regexp.MustCompile(`(?m)^(package \w+\s*$|func (\(\w+ \*?\w+\) )?\w+\(.*\{\s*$|\s*\w+ := )`)},
+	{"cpp", regexp.MustCompile(`(?m)(^\s*#include <\w+>|std::|^template *<)`)},
+	{"c", regexp.MustCompile(`(?m)^\s*#include [<"]`)},
+	{"rust", regexp.MustCompile(`(?m)^\s*((pub(\(crate\))? )?fn \w+.*[{>)]\s*$|let mut |impl\b.*\{|use \w+::)`)},
+	{"python", regexp.MustCompile(`(?m)^\s*((async )?def \w+\(.*:\s*(#.*)?$|class \w+(\(.*\))?:\s*$|from [\w.]+ import |(if|elif|for|while|with|try|except)\b.*:\s*$)`)},
+	{"java", regexp.MustCompile(`(?m)^\s*(import java|(public|private|protected)( static)?( final)? [\w<>\[\], ]+ \w+ ?[({;=])`)},
+	{"typescript", regexp.MustCompile(`(?m)^\s*(export )?(interface \w+ \{|type \w+ =|(const|let|function) .*: (string|number|boolean|void))`)},
+	{"javascript", regexp.MustCompile(`(?m)(^\s*(export |async )*(function\b|const \w+ =|let \w+ =|var \w+ =)|=> *[{(])`)},
+	{"ruby", regexp.MustCompile(`(?m)^\s*(def \w+[?!]?(\(.*\))?\s*$|require ['"]|module [A-Z]|\w.* do( \|.*\|)?\s*$)`)},
+}
+
+// guessLanguage returns the fence name of the language that code seems to be in, "" when nothing tells.
+func guessLanguage(code string) string {
+	for _, g := range guesses {
+		if g.line.MatchString(code) {
+			return g.language
+		}
+	}
+	return ""
 }
 
 // word returns the beginning of s that is letters, digits, + # - _ and ., at most 32 bytes.

@@ -49,6 +49,9 @@ var ErrTruncated = errors.New("the model's answer was cut off before the code wa
 func (f *Function) Run(ctx context.Context, b Backend, r Request, format Format, seed uint64, emit func(text string) error) (Answer, error) {
 	a := Answer{Model: b.Model(), Reply: Reply{Finish: FinishCancel}}
 	r = r.valid()
+	if r.Language == "" && r.File == "" {
+		r.Language = guessLanguage(r.Selection)
+	}
 	if strings.TrimSpace(r.Selection) == "" {
 		return a, &InvalidError{"selection", "found no text, expected the code that " + f.Name + " is to be applied to"}
 	}
