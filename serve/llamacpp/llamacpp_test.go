@@ -49,7 +49,7 @@ func TestAnswers(t *testing.T) {
 	const fields = `"input_prefix":"a","input_suffix":"b","seed":7`
 	for _, c := range []struct{ path, body, want string }{
 		{"/completion", `{"prompt":"p","seed":7}`, whole(0, `one two<&>`, "0", usual)},
-		{"/completion", `{"prompt":["p","q"],"seed":7.0,"unknown":[1],"stream":false}`, "[" + whole(0, `one two<&>`, "0", usual) + "," + whole(1, `one two<&>`, "0", usual) + "]"},
+		{"/completion", `{"prompt":["p","q"],"seed":7.0,"unknown":[1],"stream":false}`, "[" + whole(0, `one two<&>`, "0", usual) + "," + whole(1, `one two<&>`, "0", usual) + "]"}, // two prompts
 		{"/infill", `{` + fields + `,"n_cmpl":2,"samplers":["top_k","top_p","infill"],"top_p":0.9,"n_predict":9,"n_indent":4}`,
 			"[" + whole(0, `one two<&>`, "0", infill) + "," + whole(1, `one two<&>`, "1", infill) + "]"},
 		{"/infill", `{` + fields + `,"response_fields":["content","timings/prompt_n","timings/predicted_ms","generation_settings/n_ctx","tokens_cached","nothing","content/x","timings/y"]}`,
@@ -253,15 +253,22 @@ func TestRequestsReachEngine(t *testing.T) {
 		t.Errorf("engine got %+v, header %v", got[0], header)
 	}
 
-	// Choices: the first of the sure sampler is greedy, the others are drawn apart.
-	servetest.Post(t, url+"/infill", `{"input_prefix":"","input_suffix":"","n_cmpl":3,"samplers":["top_k","infill"],"top_k":5,"seed":9}`)
-	var choices []string
-	for _, r := range got {
-		s := r.Sampling
-		choices = append(choices, fmt.Sprint(s.Seed, s.Choice, s.Temperature, s.TopK))
-	}
-	if fmt.Sprint(choices) != "[9 0 0 5 9 1 1 5 9 2 1 5]" {
-		t.Errorf("choices %v", choices)
+	// Choices: where a request leaves it open, the first is greedy and the others are drawn apart.
+	for fields, want := range map[string]string{
+		`"samplers":["top_k","infill"]`: "[9 0 0 5 9 1 1 5]",
+		`"top_p":0.9`:                   "[9 0 0 5 9 1 0.8 5]",
+		`"temperature":0.5`:             "[9 0 0.5 5 9 1 0.5 5]",
+		`"temperature":0`:               "[9 0 0 5 9 1 0 5]",
+	} {
+		servetest.Post(t, url+"/infill", `{"input_prefix":"","input_suffix":"","n_cmpl":2,"top_k":5,"seed":9,`+fields+`}`)
+		var choices []string
+		for _, r := range got {
+			s := r.Sampling
+			choices = append(choices, fmt.Sprint(s.Seed, s.Choice, s.Temperature, s.TopK))
+		}
+		if fmt.Sprint(choices) != want {
+			t.Errorf("%s: choices %v, expected %s", fields, choices, want)
+		}
 	}
 
 	// Seeds that mean any are drawn, of 32 bits.

@@ -11,10 +11,10 @@ import (
 	"autodev/serve/wire"
 )
 
-// llama.cpp's values where a request names none. The temperature differs from its 0.8: whoever completes code wants the most probable text, and the
-// same request is to give the same answer.
+// llama.cpp's values where a request names none. The temperature is that of a prompt's second and later choices: whoever completes code wants the
+// most probable text, and the same request is to give the same answer.
 const (
-	defaultTemperature  = 0
+	defaultTemperature  = 0.8
 	defaultTopK         = 40
 	defaultTopP         = 0.95
 	defaultMinP         = 0.05
@@ -31,7 +31,7 @@ const noSeed = math.MaxUint32
 type sampling struct {
 	infer.Sampling
 	samplers []string  // as they are listed, or those that are in use anyway
-	sure     bool      // "infill": the first choice is the most probable text
+	sure     bool      // the first choice is the most probable text, and Temperature that of the others
 	biases   []rawBias // for Bias, when the model is known
 }
 
@@ -90,14 +90,15 @@ func readSamplers(f *wire.Fields) []string {
 func readSampling(f *wire.Fields) sampling {
 	s := sampling{samplers: readSamplers(f), biases: readBiases(f)}
 	has := func(name string) bool { return slices.Contains(s.samplers, name) }
-	temperature := max(0, f.Number("temperature", defaultTemperature))
 	_, given := f.Get("temperature")
+	temperature := max(0, f.Number("temperature", defaultTemperature))
 	switch {
-	case has("temperature") && (given || !has("infill")):
+	case given && (has("temperature") || temperature == 0):
 		s.Temperature = temperature
-	case given && temperature == 0:
 	case has("infill"):
 		s.sure, s.Temperature = true, 1
+	case has("temperature"):
+		s.sure, s.Temperature = true, defaultTemperature
 	default:
 		s.Temperature = 1 // llama.cpp then draws from the probabilities as they are
 	}
