@@ -64,18 +64,30 @@ func BenchmarkNLL1024(b *testing.B) {
 	b.ReportMetric(float64(b.N*(len(ids)-1))/b.Elapsed().Seconds(), "tokens/s")
 }
 
-// BenchmarkGenerate shows what the loop around the model costs: the model is as small as can be.
+// BenchmarkGenerate shows what the loop around the model costs, and the engine around that: the model is as small as can be.
 func BenchmarkGenerate(b *testing.B) {
 	m := textModel(b, func(c *model.Config) { c.Embed, c.Layers, c.Inner, c.Heads = 8, 1, 8, 1 }, 1)
 	r := Request{Prompt: Prompt{Prefix: "def add(a, b):\n"}, MaxTokens: 500, Sampling: Sampling{Temperature: 1, TopP: 0.9, Bias: noEnd(m)}, Stop: []string{"\n\n\n\n\n"}}
-	b.ReportAllocs()
-	tokens := 0
-	for b.Loop() {
-		res, err := m.Generate(context.Background(), r, func(Chunk) error { return nil })
-		if err != nil {
-			b.Fatal(err)
-		}
-		tokens += len(res.IDs)
+	e := NewEngine(m, EngineOptions{})
+	defer e.Close()
+	for name, complete := range map[string]func() (Result, error){
+		"model": func() (Result, error) { return m.Generate(context.Background(), r, func(Chunk) error { return nil }) },
+		"engine": func() (Result, error) {
+			all, err := e.Complete(context.Background(), []Request{r}, func(int, Chunk) error { return nil })
+			return all[0], err
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			tokens := 0
+			for b.Loop() {
+				res, err := complete()
+				if err != nil {
+					b.Fatal(err)
+				}
+				tokens += len(res.IDs)
+			}
+			b.ReportMetric(float64(tokens)/b.Elapsed().Seconds(), "tokens/s")
+		})
 	}
-	b.ReportMetric(float64(tokens)/b.Elapsed().Seconds(), "tokens/s")
 }

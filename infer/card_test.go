@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"autodev/compute"
@@ -251,6 +252,38 @@ func TestCardCompletes(t *testing.T) {
 	}
 	if drafted == 0 {
 		t.Error("nothing was ever guessed")
+	}
+}
+
+// TestCardTogether: completions that an engine makes at the same time on a card are those of the processor, also when some leave, and
+// their pages are given back.
+func TestCardTogether(t *testing.T) {
+	onCard(t, 3)
+	card, cpu := cardModel(t, cardCheckpoint(func(c *model.Config) { c.Layers = 1 }), Float32)
+	all := len(card.card.free)
+	e := NewEngine(card, EngineOptions{Concurrency: 3})
+	r := rand.New(rand.NewPCG(6, 7))
+	var wg sync.WaitGroup
+	for i := range 6 {
+		req := Request{Prompt: Prompt{IDs: randomIDs(r, card.vocab, 20+10*i)}, MaxTokens: 6, Client: string(rune('a' + i%2))}
+		want, err := cpu.Generate(t.Context(), req, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if i%3 == 1 {
+				ctx, cancel := context.WithCancel(context.Background())
+				_, _ = e.Complete(ctx, []Request{req}, func(int, Chunk) error { cancel(); return nil })
+			}
+			if got := completed(failing{t}, e, req); !slices.Equal(got.IDs, want.IDs) {
+				t.Errorf("request %d: %v, expected %v", i, got.IDs, want.IDs)
+			}
+		})
+	}
+	wg.Wait()
+	e.Close()
+	if n := len(card.card.free); n != all {
+		t.Errorf("%d pages of %d were given back", n, all)
 	}
 }
 

@@ -199,18 +199,10 @@ func (e *Engine) supersede(c *call) {
 	}
 }
 
-// admit reports whether another call may wait. Chat and Background requests leave a quarter of the queue to Interactive ones, and
-// Background ones half of it to others.
+// admit makes sure that there is room for another call to wait. Chat and Background requests leave a quarter of the queue to
+// Interactive ones, and Background ones half of it to others. Where a client has filled it, its latest call makes room for others'
+// of the class.
 func (e *Engine) admit(c *call) error {
-	waiting, before := 0, 0 // calls, and of those the classes that share a bound with c
-	for _, x := range e.calls {
-		if !x.started {
-			waiting++
-			if x.class >= c.class {
-				before++
-			}
-		}
-	}
 	share := e.o.Queue
 	switch c.class {
 	case Chat:
@@ -218,10 +210,38 @@ func (e *Engine) admit(c *call) error {
 	case Background:
 		share = max(1, share/2)
 	}
+	waiting, before := 0, 0      // calls, and of those the classes that share a bound with c
+	clients := map[string]int{}  // calls of c's class
+	latest := map[string]*call{} // of these
+	for _, x := range e.calls {
+		if x.started {
+			continue
+		}
+		waiting++
+		if x.class >= c.class {
+			before++
+		}
+		if x.class == c.class {
+			clients[x.client]++
+			latest[x.client] = x
+		}
+	}
 	if waiting < e.o.Queue && (c.class == Interactive || before < share) {
 		return nil
 	}
-	return &BusyError{fmt.Sprintf("%d requests are waiting", waiting), e.pace.after(waiting)}
+	busy := &BusyError{fmt.Sprintf("%d requests are waiting", waiting), e.pace.after(waiting)}
+	most := c.client
+	for _, x := range e.calls { // in order, so that equals are told apart
+		if clients[x.client] > clients[most] {
+			most = x.client
+		}
+	}
+	if clients[most] < clients[c.client]+2 {
+		return busy
+	}
+	latest[most].cancel(busy)
+	e.close(latest[most])
+	return nil
 }
 
 // leave ends a call that has not been started with an error, which it returns.

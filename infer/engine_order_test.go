@@ -236,6 +236,51 @@ func TestEngineQueueShares(t *testing.T) {
 	}
 }
 
+// TestEngineQueueFlood: a client that fills the queue makes room for others, and not for itself.
+func TestEngineQueueFlood(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{Concurrency: 1, Queue: 4})
+	defer e.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ask(ctx, e, endless(m))
+	waitFor(t, e, "it runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
+	var flood []chan error
+	for i := range 4 {
+		flood = append(flood, ask(ctx, e, under(short(m, i), Interactive, "flood")))
+		waitFor(t, e, "it waits", func(s Stats) bool { return s.Queued[Interactive] == i+1 })
+	}
+	var busy *BusyError
+	if err := <-ask(ctx, e, under(short(m, 5), Interactive, "flood")); !errors.As(err, &busy) {
+		t.Errorf("one more of the same client: %v", err)
+	}
+	others := []chan error{ask(ctx, e, under(short(m, 6), Interactive, "other"))}
+	if err := <-flood[3]; !errors.As(err, &busy) {
+		t.Errorf("the latest of the client that fills the queue: %v", err)
+	}
+	others = append(others, ask(ctx, e, under(short(m, 7), Interactive, "other")))
+	// Now they have two each.
+	if err := <-flood[2]; !errors.As(err, &busy) {
+		t.Errorf("the latest but one: %v", err)
+	}
+	if err := <-ask(ctx, e, under(short(m, 8), Interactive, "other")); !errors.As(err, &busy) {
+		t.Errorf("as many as the other has: %v", err)
+	}
+	// Chats give no place up to work in the background, nor do those who type to either.
+	if err := <-ask(ctx, e, under(short(m, 9), Background, "third")); !errors.As(err, &busy) {
+		t.Errorf("a less urgent one: %v", err)
+	}
+	if s := e.Stats(); s.Rejected != 5 || s.Queued[Interactive] != 4 {
+		t.Errorf("%+v", s)
+	}
+	cancel()
+	for _, d := range append(others, flood[:2]...) {
+		if err := <-d; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+}
+
 // TestEngineTimes: the prompt's time ends a completion with nothing, the completion's after a whole line, and neither is an error.
 func TestEngineTimes(t *testing.T) {
 	m := longModel(t)

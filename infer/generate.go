@@ -45,7 +45,7 @@ type FinishReason string
 
 const (
 	FinishStop   FinishReason = "stop"   // an end-of-text token, a stop token or a stop text
-	FinishLength FinishReason = "length" // MaxTokens, or the end of the context
+	FinishLength FinishReason = "length" // MaxTokens, the end of the context, PromptTime or DecodeTime
 	FinishCancel FinishReason = "cancel" // the context of the call ended, or emit failed
 )
 
