@@ -106,7 +106,7 @@ func TestCompletionOfPlugin(t *testing.T) {
 	}
 	want := infer.Request{
 		Prompt:    infer.Prompt{Prefix: "def größe():\n    ", Suffix: "\n\nprint(1)\n", Filename: "src/größe.py"},
-		MaxTokens: 32, Sampling: infer.Sampling{TopP: 1}, Class: infer.Interactive, Shape: infer.Shape{Lines: infer.AutoLines},
+		MaxTokens: 32, Sampling: infer.Sampling{TopP: 1}, Class: infer.Interactive, Reuse: true, Shape: infer.Shape{Lines: infer.AutoLines},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("engine got %+v\nexpected    %+v", got, want)
@@ -116,8 +116,8 @@ func TestCompletionOfPlugin(t *testing.T) {
 		change func(*infer.Request)
 	}{
 		{url.Values{"prefix": {"p"}}, func(*infer.Request) {}},
-		{url.Values{"prefix": {"p"}, "max_tokens": {"7"}, "lines": {"one"}, "no_overlap": {"true"}, "n_indent": {"4"}, "heal": {"true"}, "more": {"x"}}, func(r *infer.Request) {
-			r.MaxTokens, r.Prompt.Heal, r.Shape = 7, true, infer.Shape{Lines: infer.OneLine, NoOverlap: true, MinIndent: 4}
+		{url.Values{"prefix": {"p"}, "max_tokens": {"7"}, "lines": {"one"}, "no_overlap": {"true"}, "n_indent": {"4"}, "reuse": {"false"}, "heal": {"true"}, "more": {"x"}}, func(r *infer.Request) {
+			r.MaxTokens, r.Prompt.Heal, r.Reuse, r.Shape = 7, true, false, infer.Shape{Lines: infer.OneLine, NoOverlap: true, MinIndent: 4}
 		}},
 		{url.Values{"prefix": {"7"}, "suffix": {"true"}, "filename": {"null"}, "max_tokens": {""}}, func(r *infer.Request) {
 			r.Prompt = infer.Prompt{Prefix: "7", Suffix: "true", Filename: "null"}

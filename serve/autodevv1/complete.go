@@ -52,7 +52,7 @@ func completion(f *wire.Fields, shape infer.Shape) (infer.Request, error) {
 	f.Context(&p)
 	q := infer.Request{
 		Prompt: p, MaxTokens: f.Whole("max_tokens", defaultMaxTokens, 0, math.MaxInt32), Sampling: infer.Sampling{TopP: 1},
-		Class: infer.Interactive, Shape: f.Shape(shape),
+		Class: infer.Interactive, Shape: f.Shape(shape), Reuse: f.Boolean("reuse", true),
 	}
 	return q, f.Err()
 }

@@ -127,7 +127,7 @@ func decode(raw []byte, contentType string) (string, error) {
 }
 
 // typed are the fields that are no text.
-var typed = []string{"max_tokens", "heal", "no_overlap", "no_loops", "n_indent"}
+var typed = []string{"max_tokens", "heal", "no_overlap", "no_loops", "n_indent", "reuse"}
 
 // fields returns the form as other protocols have their bodies.
 func (f form) fields() (*wire.Fields, error) {

@@ -39,7 +39,7 @@ func completions(c *wire.Call, recorder Recorder) error {
 		return err
 	}
 	defer release()
-	q, err := req.request(m, func(raw string) infer.Prompt { return infer.Prompt{Prefix: raw} })
+	q, err := req.request(m, func(raw string) infer.Prompt { return c.RawPrompt(m, raw) })
 	if err != nil {
 		return err
 	}

@@ -114,7 +114,9 @@ func (r *completionRequest) request(m wire.Model, raw func(string) infer.Prompt)
 		p.Files = append(p.Files, infer.File{Name: s.Filepath, Text: s.Body})
 	}
 	r.fields.Context(&p)
-	q := infer.Request{Prompt: p, MaxTokens: r.tokens, Sampling: r.sampling, Class: infer.Interactive, Shape: r.fields.Shape(m.Shape)}
+	q := infer.Request{
+		Prompt: p, MaxTokens: r.tokens, Sampling: r.sampling, Class: infer.Interactive, Shape: r.fields.Shape(m.Shape), Reuse: r.fields.Boolean("reuse", true),
+	}
 	q.Sampling.TopP = 1
 	return q, r.fields.Err()
 }

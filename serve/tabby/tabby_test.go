@@ -58,19 +58,21 @@ func TestRequestsReachEngine(t *testing.T) {
 	one := func(change func(*infer.Request)) infer.Request {
 		r := infer.Request{
 			Prompt: infer.Prompt{Prefix: "p", Suffix: "\n"}, MaxTokens: 64, Sampling: infer.Sampling{TopP: 1, Seed: 1},
-			Shape: infer.Shape{Lines: infer.AutoLines, NoOverlap: true}, Class: infer.Interactive,
+			Shape: infer.Shape{Lines: infer.AutoLines, NoOverlap: true}, Class: infer.Interactive, Reuse: true,
 		}
 		change(&r)
 		return r
 	}
 	for body, want := range map[string]infer.Request{
-		`{"segments":{"prefix":"p"}`:                                            one(func(*infer.Request) {}),
-		`{"segments":{"prefix":"p","suffix":""},"temperature":0.5`:              one(func(r *infer.Request) { r.Sampling.Temperature = 0.5 }),
-		`{"segments":{"prefix":"p\r\n"}`:                                        one(func(r *infer.Request) { r.Prompt.Prefix, r.Prompt.Suffix = "p\r\n", "\r\n" }),
-		`{"segments":{"prefix":"p","suffix":"s\r\n","filepath":"a/b.py"}`:       one(func(r *infer.Request) { r.Prompt.Suffix, r.Prompt.Filename = "s\r\n", "a/b.py" }),
-		`{"debug_options":{"raw_prompt":"raw"},"segments":{"prefix":"ignored"}`: one(func(r *infer.Request) { r.Prompt = infer.Prompt{Prefix: "raw"} }),
-		`{"segments":{"prefix":"p"},"max_tokens":9.0,"lines":"one","no_overlap":false,"heal":true,"filename":"c.go","files":[{"filename":"d","text":"e"}]`: one(func(r *infer.Request) {
-			r.MaxTokens, r.Shape = 9, infer.Shape{Lines: infer.OneLine}
+		`{"segments":{"prefix":"p"}`:                                               one(func(*infer.Request) {}),
+		`{"segments":{"prefix":"p","suffix":""},"temperature":0.5`:                 one(func(r *infer.Request) { r.Sampling.Temperature = 0.5 }),
+		`{"segments":{"prefix":"p\r\n"}`:                                           one(func(r *infer.Request) { r.Prompt.Prefix, r.Prompt.Suffix = "p\r\n", "\r\n" }),
+		`{"segments":{"prefix":"p","suffix":"s\r\n","filepath":"a/b.py"}`:          one(func(r *infer.Request) { r.Prompt.Suffix, r.Prompt.Filename = "s\r\n", "a/b.py" }),
+		`{"debug_options":{"raw_prompt":"raw"},"segments":{"prefix":"ignored"}`:    one(func(r *infer.Request) { r.Prompt = infer.Prompt{Prefix: "raw"} }),
+		`{"debug_options":{"raw_prompt":"<fim_prefix>a<fim_suffix>b<fim_middle>"}`: one(func(r *infer.Request) { r.Prompt = infer.Prompt{Prefix: "a", Suffix: "b", FIM: infer.FIMAlways} }),
+		`{"segments":{"prefix":"<fim_prefix>a<fim_suffix>b<fim_middle>"}`:          one(func(r *infer.Request) { r.Prompt.Prefix = "<fim_prefix>a<fim_suffix>b<fim_middle>" }),
+		`{"segments":{"prefix":"p"},"max_tokens":9.0,"reuse":false,"lines":"one","no_overlap":false,"heal":true,"filename":"c.go","files":[{"filename":"d","text":"e"}]`: one(func(r *infer.Request) {
+			r.MaxTokens, r.Shape, r.Reuse = 9, infer.Shape{Lines: infer.OneLine}, false
 			r.Prompt.Heal, r.Prompt.Filename, r.Prompt.Files = true, "c.go", []infer.File{{Name: "d", Text: "e"}}
 		}),
 		`{"segments":{"prefix":"p","relevant_snippets_from_recently_opened_files":[{"filepath":"r1","body":"5"},{"filepath":"r2","body":"6"}],` +

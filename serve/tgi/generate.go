@@ -46,7 +46,7 @@ func generate(c *wire.Call, array, stream, fullText bool) error {
 		return err
 	}
 	defer release()
-	reqs, err := req.requests(m, req.details || req.prefill || stream, func(raw string) infer.Prompt { return infer.Prompt{Prefix: raw} })
+	reqs, err := req.requests(m, req.details || req.prefill || stream, func(raw string) infer.Prompt { return c.RawPrompt(m, raw) })
 	if err != nil {
 		return err
 	}

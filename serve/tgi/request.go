@@ -125,10 +125,10 @@ func (r *generateRequest) requests(m wire.Model, logprobs bool, translate func(r
 		Logprobs: logprobs || r.bestOf > 1, Top: r.top, PromptLogprobs: r.prefill,
 	}
 	var shape infer.Shape
-	if q.Prompt.Suffix != "" {
+	if q.Prompt.Suffix != "" || q.Prompt.FIM == infer.FIMAlways {
 		shape = m.Shape
 	}
-	q.Shape = r.fields.Shape(shape)
+	q.Shape, q.Reuse = r.fields.Shape(shape), r.fields.Boolean("reuse", false)
 	all := make([]infer.Request, r.bestOf)
 	for i := range all {
 		all[i] = q

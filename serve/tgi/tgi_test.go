@@ -170,8 +170,14 @@ func TestRequestsReachEngine(t *testing.T) {
 	if servetest.Post(t, url+"/generate_stream", `{"inputs":"p"}`); !got[0].Logprobs {
 		t.Error("a stream without log-probabilities")
 	}
-	servetest.Post(t, url+"/generate", `{"inputs":"p","lines":"one","filename":"f.go","heal":true,"files":[{"filename":"a","text":"b"}]}`)
-	if r := got[0]; r.Shape.Lines != infer.OneLine || r.Prompt.Filename != "f.go" || !r.Prompt.Heal || len(r.Prompt.Files) != 1 {
+	// As llm-ls sends it, for any model.
+	const raw = "<fim_prefix>def größe():\n<fim_suffix>\n    return a\n<fim_middle>"
+	_, _, header := servetest.Post(t, url+"/generate", fmt.Sprintf(`{"inputs":%q,"parameters":{"return_full_text":false,"max_new_tokens":60,"temperature":0.2,"top_p":0.95,"do_sample":true,"truncate":5}}`, raw))
+	if r := got[0]; r.Prompt.Prefix != "röße():\n" || r.Prompt.Suffix != "\n    return a\n" || r.Shape.Lines != infer.AutoLines || header.Get("X-AutoDev-FIM") != "translated starcoder" {
+		t.Errorf("foreign markers: %+v, header %q", r, header.Get("X-AutoDev-FIM"))
+	}
+	servetest.Post(t, url+"/generate", `{"inputs":"p","reuse":true,"lines":"one","filename":"f.go","heal":true,"files":[{"filename":"a","text":"b"}]}`)
+	if r := got[0]; r.Shape.Lines != infer.OneLine || !r.Reuse || r.Prompt.Filename != "f.go" || !r.Prompt.Heal || len(r.Prompt.Files) != 1 {
 		t.Errorf("extensions: %+v", r)
 	}
 }
