@@ -23,14 +23,14 @@ import (
 	"autodev/serve/wire"
 )
 
-// assist answers with the pieces, then with err, and notes what it was asked.
-type assist struct {
+// scripted answers with the pieces, then with err, and notes what it was asked.
+type scripted struct {
 	pieces []string
 	err    error
 	asked  []string
 }
 
-func (a *assist) Apply(_ *wire.Call, function, code string, html bool, emit func(string) error) error {
+func (a *scripted) Apply(_ *wire.Call, function, code string, html bool, emit func(string) error) error {
 	a.asked = append(a.asked, fmt.Sprintf("%s %q %v", function, code, html))
 	for _, p := range a.pieces {
 		if err := emit(p); err != nil {
@@ -154,7 +154,7 @@ func TestFunctionsOfPlugin(t *testing.T) {
 		{"/fn/stream/implement-tests", text, `write-tests "x = 'ö'\n" false`},
 		{"/fn/stream/input-checks", text, `add-input-checks "x = 'ö'\n" false`},
 	} {
-		a := &assist{pieces: []string{"a ", "", "größe\n"}}
+		a := &scripted{pieces: []string{"a ", "", "größe\n"}}
 		server := start(t, &servetest.Fake{}, a, nil)
 		request, streamed := javaClient(c.path, "code", "x = 'ö'\n"), strings.Contains(c.path, "stream")
 		if streamed {
@@ -168,7 +168,7 @@ func TestFunctionsOfPlugin(t *testing.T) {
 			t.Errorf("%s: asked for %q, expected %s", c.path, a.asked, c.asked)
 		}
 	}
-	server := start(t, &servetest.Fake{}, &assist{}, nil)
+	server := start(t, &servetest.Fake{}, &scripted{}, nil)
 	if resp, _, _ := replay(t, server, javaClient("/fn/input-checks", "code", "x")); resp.StatusCode != 404 {
 		t.Errorf("/fn/input-checks, which the original has not: %d", resp.StatusCode)
 	}
@@ -183,7 +183,7 @@ func TestFailures(t *testing.T) {
 	engine := &servetest.Fake{Do: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
 		return nil, busy
 	}}
-	server := start(t, engine, &assist{err: busy}, nil)
+	server := start(t, engine, &scripted{err: busy}, nil)
 	without := start(t, engine, nil, nil)
 	for _, c := range []struct {
 		server, request   string
@@ -213,7 +213,7 @@ func TestFailures(t *testing.T) {
 			t.Errorf("%s: Retry-After %q", path, resp.Header.Get("Retry-After"))
 		}
 	}
-	broken := start(t, engine, &assist{pieces: []string{"half an "}, err: errors.New("boom")}, nil)
+	broken := start(t, engine, &scripted{pieces: []string{"half an "}, err: errors.New("boom")}, nil)
 	if _, body, err := replay(t, broken, apacheClient("/fn/stream/improve-code", "code", "x")); err == nil || body != "half an " {
 		t.Errorf("a stream that fails looks whole: %q", body)
 	}
