@@ -117,6 +117,7 @@ const maxTop = 20
 type job struct {
 	Request
 	prompt  budgeted
+	shape   *shaper // of the one completion; nil: nothing is cut
 	stops   []int32
 	recent  [][]int32 // texts that the completion may repeat
 	with    *adapter  // nil: none
@@ -168,7 +169,11 @@ func (m *Model) prepare(r Request) (*job, error) {
 	if r.Prompt.Heal && r.Replay == nil && !r.PromptLogprobs {
 		p = m.heal(p)
 	}
-	return &job{Request: r, with: with, prompt: p, stops: append(slices.Clone(m.stops), r.StopIDs...)}, nil
+	j := &job{Request: r, with: with, prompt: p, stops: append(slices.Clone(m.stops), r.StopIDs...)}
+	if m.tok != nil {
+		j.shape = newShaper(r.Shape, r.Prompt.plain())
+	}
+	return j, nil
 }
 
 // Generate completes the prompt of r. emit, which may be nil, gets the completion piece by piece; its texts joined are

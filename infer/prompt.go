@@ -86,7 +86,7 @@ func (p Prompt) plain() Prompt {
 	return p
 }
 
-// crlf says whether all newlines are "\r\n". A cursor between the two is behind neither.
+// crlf says whether all newlines are "\r\n". One with the cursor in its middle is not.
 func (p Prompt) crlf() bool {
 	n := strings.Count(p.Prefix, "\n") + strings.Count(p.Suffix, "\n")
 	return n > 0 && n == strings.Count(p.Prefix, "\r\n")+strings.Count(p.Suffix, "\r\n")

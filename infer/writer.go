@@ -37,14 +37,11 @@ type heldToken struct {
 }
 
 func newWriter(tok *tokenizer.Tokenizer, j *job, emit func(Chunk) error, res *Result) *writer {
-	w := &writer{tok: tok, stop: stopText{stops: j.Stop}, stops: j.Stop, emit: emit, res: res, keepAll: j.Logprobs}
+	w := &writer{tok: tok, stop: stopText{stops: j.Stop}, stops: j.Stop, emit: emit, res: res, keepAll: j.Logprobs, shape: j.shape}
 	if tok == nil {
 		return w
 	}
 	w.stream = tok.NewStream()
-	if j.Shape != (Shape{}) {
-		w.shape = newShaper(j.Shape, j.Prompt.plain())
-	}
 	if j.prompt.crlf {
 		w.starts.crlf, w.texts.crlf = true, true
 		w.stop.stops = make([]string, len(j.Stop))
