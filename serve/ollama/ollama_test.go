@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"autodev/serve"
 	"autodev/serve/ollama"
 	"autodev/serve/openai"
-	"autodev/serve/registry"
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
 )
@@ -341,133 +339,5 @@ func TestDisconnect(t *testing.T) {
 			t.Errorf("%s: the completion goes on", body)
 		}
 		cancel()
-	}
-}
-
-// TestSameText: what this protocol completes is what OpenAI's does.
-func TestSameText(t *testing.T) {
-	url := start(t, servetest.RealEngine(t, nil, infer.EngineOptions{}), nil)
-	type answer struct {
-		Choices  []struct{ Text string }
-		Response string
-		Context  []int32
-	}
-	for i, fields := range []string{`"prompt":"def add(a, b):\n    return","suffix":"\n\nprint(add(1, 2))\n"`, `"prompt":"def größe(a, b):\n    ret"`} {
-		_, got, _ := servetest.Post(t, url+"/v1/completions", `{`+fields+`,"max_tokens":20}`)
-		want := servetest.Decode[answer](t, got).Choices[0].Text
-		if want == "" {
-			t.Fatalf("case %d: no text to compare", i)
-		}
-		body := `{` + fields + `,"options":{"num_predict":20}`
-		_, got, _ = servetest.Post(t, url+"/api/generate", body+`,"stream":false}`)
-		a := servetest.Decode[answer](t, got)
-		if a.Response != want || len(a.Context) < 20 {
-			t.Errorf("case %d: %s, expected %q", i, got, want)
-		}
-		_, got, _ = servetest.Post(t, url+"/api/generate", body+`}`)
-		text := ""
-		for line := range strings.Lines(got) {
-			text += servetest.Decode[answer](t, line).Response
-		}
-		if text != want {
-			t.Errorf("case %d: streamed %q, expected %q", i, text, want)
-		}
-	}
-}
-
-// TestContext: a request with the context of an answer goes on after it.
-func TestContext(t *testing.T) {
-	engine := servetest.RealEngine(t, nil, infer.EngineOptions{})
-	url := start(t, engine, nil)
-	type answer struct {
-		Choices  []struct{ Text string }
-		Response string
-		Context  []int32
-	}
-	ask := func(fields string) answer {
-		_, got, _ := servetest.Post(t, url+"/api/generate", `{`+fields+`,"stream":false,"options":{"num_predict":12,"temperature":1,"top_p":1,"top_k":0,"seed":3}}`)
-		return servetest.Decode[answer](t, got)
-	}
-	list := func(ids []int32) string {
-		b, err := json.Marshal(ids)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	first := ask(`"prompt":"x = 1\n"`)
-	second := ask(`"prompt":"y = 2\n","context":` + list(first.Context))
-	whole := append(first.Context, engine.Encode("y = 2\n", false)...)
-	_, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":`+list(whole)+`,"max_tokens":12,"temperature":1,"seed":3}`)
-	if want := servetest.Decode[answer](t, got).Choices[0].Text; second.Response == "" || second.Response != want || !slices.Equal(second.Context[:len(whole)], whole) {
-		t.Errorf("%+v after %+v, expected %q", second, first, want)
-	}
-}
-
-// models serves a model and an adapter of it.
-func models(t *testing.T) string {
-	t.Helper()
-	r := registry.New(true)
-	e := &servetest.Fake{}
-	created := time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC)
-	r.Put([]wire.Model{{ID: "m", Engine: e, Created: created}, {ID: "m+a:v1", Engine: e, Adapter: "a", Created: created}}, nil)
-	url, _ := servetest.StartModels(t, r, options())
-	return url
-}
-
-func TestModels(t *testing.T) {
-	url := models(t)
-	digests := regexp.MustCompile(`"digest":"[0-9a-f]{64}"`)
-	get := func(path string) string {
-		t.Helper()
-		status, got, _ := request(t, http.MethodGet, url+path, "")
-		if status != 200 {
-			t.Errorf("%s: %d %s", path, status, got)
-		}
-		if all := digests.FindAllString(got, -1); len(all) == 2 && all[0] == all[1] {
-			t.Error("two models have one digest")
-		}
-		return digests.ReplaceAllString(got, "DIGEST")
-	}
-	const details = `"details":{"parent_model":"","format":"safetensors","family":"autodev","families":["autodev"],"parameter_size":"12.3K","quantization_level":"","context_length":64}`
-	entry := func(name string) string {
-		return `{"name":"` + name + `","model":"` + name + `","modified_at":"2026-01-02T03:04:05.0000006Z","size":0,DIGEST,` + details + `}`
-	}
-	if got, want := get("/api/tags"), `{"models":[`+entry("m:latest")+`,`+entry("m+a:v1")+`]}`+"\n"; got != want {
-		t.Errorf("%s\nexpected\n%s", got, want)
-	}
-	loaded := func(name string) string {
-		return `{"name":"` + name + `","model":"` + name + `","size":0,DIGEST,` + details + `,"expires_at":"2318-04-14T02:51:21Z","size_vram":0,"context_length":64}`
-	}
-	if got, want := get("/api/ps"), `{"models":[`+loaded("m:latest")+`,`+loaded("m+a:v1")+`]}`+"\n"; got != want {
-		t.Errorf("%s\nexpected\n%s", got, want)
-	}
-	if got := get("/api/version"); got != `{"version":"0.17.4"}`+"\n" {
-		t.Error(got)
-	}
-	want := `{"modelfile":"FROM m:latest\n","parameters":"","template":"{{ .Prompt }}{{ if .Suffix }}{{ .Suffix }}{{ end }}",` + details + `,` +
-		`"model_info":{"autodev.context_length":64,"autodev.vocab_size":100,"general.architecture":"autodev","general.basename":"m","general.parameter_count":12345},` +
-		`"capabilities":["completion","insert"],"modified_at":"2026-01-02T03:04:05.0000006Z"}` + "\n"
-	for _, body := range []string{`{"model":"m"}`, `{"name":"m:latest","verbose":true}`} {
-		if status, got, _ := servetest.Post(t, url+"/api/show", body); status != 200 || got != want {
-			t.Errorf("%d %s\nexpected\n%s", status, got, want)
-		}
-	}
-	const missing = `{"error":"model \"x\": not served here, expected one of those that /v1/models lists"}` + "\n"
-	for _, path := range []string{"/api/show", "/api/generate", "/api/chat"} {
-		if status, got, _ := servetest.Post(t, url+path, `{"model":"x"}`); status != 404 || got != missing {
-			t.Errorf("%s: %d %s", path, status, got)
-		}
-	}
-	for body, want := range map[string]string{`{"model":"m"}`: "application/x-ndjson", `{"name":"m+a:v1","stream":false}`: "application/json"} {
-		if status, got, header := servetest.Post(t, url+"/api/pull", body); status != 200 || got != `{"status":"success"}`+"\n" || header.Get("Content-Type") != want {
-			t.Errorf("%d %s", status, got)
-		}
-	}
-	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		status, got, header := request(t, method, url+"/", "")
-		if want := map[string]string{http.MethodGet: "Ollama is running"}[method]; status != 200 || got != want || header.Get("Content-Type") != "text/plain; charset=utf-8" {
-			t.Errorf("%s /: %d %q", method, status, got)
-		}
 	}
 }
