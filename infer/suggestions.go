@@ -46,6 +46,7 @@ type suggestion struct {
 	length int // of the prefix
 	prefix [sha256.Size]byte
 	text   string
+	tokens int // that it was generated as
 	reason FinishReason
 	stop   string
 	rule   StopRule
@@ -118,7 +119,7 @@ func (x *suggestions) add(j *job, res Result) {
 	if strings.TrimSpace(res.Text) == "" || res.FinishReason == FinishCancel || res.Reused {
 		return
 	}
-	s := &suggestion{keyOf(j), len(j.Prompt.Prefix), sha256.Sum256([]byte(j.Prompt.Prefix)), res.Text, res.FinishReason, res.StopText, res.StopRule}
+	s := &suggestion{keyOf(j), len(j.Prompt.Prefix), sha256.Sum256([]byte(j.Prompt.Prefix)), res.Text, len(res.IDs), res.FinishReason, res.StopText, res.StopRule}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range x.byKey[s.key] {
@@ -162,10 +163,16 @@ func (x *suggestions) answer(m *Model, j *job) (res Result, ok bool) {
 		PromptIDs: j.prompt.ids, Cached: len(j.prompt.ids), Shortened: j.prompt.shortened, Reused: true,
 	}
 	ids := m.tok.Encode(res.Text)
+	tokens := len(ids)
+	if typed == 0 {
+		tokens = s.tokens // a model may write a text in more or fewer tokens than the tokenizer
+	}
 	switch asked := min(j.MaxTokens, j.prompt.maxNew); {
-	case s.reason == FinishLength && 2*len(ids) < asked:
+	case s.reason == FinishLength && 2*tokens < asked:
 		return Result{}, false
-	case len(ids) > j.MaxTokens:
+	case tokens > j.MaxTokens && len(ids) <= j.MaxTokens:
+		return Result{}, false
+	case tokens > j.MaxTokens:
 		n := len(m.tok.DecodeBytes(ids[:j.MaxTokens]))
 		for n > 0 && !utf8.RuneStart(res.Text[n]) {
 			n--
