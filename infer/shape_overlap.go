@@ -9,7 +9,7 @@ import (
 //
 //   - a bracket that is closed once more than the text around the cursor leaves it open, when the same bracket comes next there;
 //   - the rest of the cursor's line;
-//   - lines that come next there, one at the end of the text, several in it;
+//   - lines that come next there, any at the end of the text, long ones or several in it;
 //   - a word such as "end" that closes what was opened before the cursor;
 //   - blank lines at the end.
 //
@@ -50,7 +50,7 @@ func (r *run) add(line string) {
 }
 
 // sure says that lines in the middle of a text are no coincidence.
-func (r *run) sure() bool { return r.lines >= 3 && r.visible >= 24 || r.lines >= 2 && r.visible >= 48 }
+func (r *run) sure() bool { return r.visible >= 40 || r.lines >= 3 && r.visible >= 24 }
 
 // likely says that lines at the end of a text are none.
 func (r *run) likely() bool { return r.letters >= 4 }
