@@ -5,28 +5,31 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"autodev/infer"
 	"autodev/serve"
 	"autodev/serve/admin"
+	"autodev/serve/assist"
 	"autodev/serve/registry"
 )
 
 func serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
-		Usage: "serve completions over HTTP (OpenAI's /v1/completions, with suffix)",
+		Usage: "serve completions, chat and assistance functions over HTTP, to the clients of many servers",
 		Description: "Prints one line with the address when ready; logs requests, never their text, to standard error.\n" +
 			"A first interrupt lets requests under way finish, for as long as --grace says. On Unix, SIGHUP reads the model again without dropping any.",
-		Flags: append(append(inferenceFlags(), operationsFlags()...),
+		Flags: append(slices.Concat(inferenceFlags(), operationsFlags(), assistFlags()),
 			&cli.StringFlag{Name: "name", Usage: "the model's id for clients (default: its folder's name)"},
 			&cli.IntFlag{Name: "queue", Usage: "requests that may wait for their turn", Value: 64},
 			&cli.StringSliceFlag{Name: "lora", Usage: "`NAME=FOLDER` of a PEFT LoRA adapter that is served as a model of its own, beside the model itself"},
 			&cli.StringFlag{Name: "adapters", Usage: "`FOLDER` below which adapters may be loaded by name while the server runs (POST /v1/load_lora_adapter)"},
 			&cli.BoolFlag{Name: "strict-models", Usage: "turn away requests for a model of another name, which otherwise get the one there is"},
 			linesFlag(),
+			&cli.BoolFlag{Name: "heal", Usage: "let completions with a suffix begin with the word under the cursor, as if it were not split into tokens there", Value: true},
 			fimOrderFlag(),
 			speculateFlag(),
 			&cli.IntFlag{Name: "prompt-cache", Usage: "`MIB` of memory for recent prompts, so that one that begins alike is not read again (-1: within 15 % of the weights, but one of the longest at least; 0: none)", Value: -1},
@@ -56,13 +59,18 @@ func serveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			functions, err := assistance(c)
+			if err != nil {
+				return err
+			}
 			adapters, err := namedFolders(c.StringSlice("lora"))
 			if err != nil {
 				return err
 			}
 			return serveModel(c.Context, serveFlags{
 				inference: f,
-				shape:     infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, lora: adapters, adapters: c.String("adapters"), strict: c.Bool("strict-models"),
+				shape:     infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, heal: c.Bool("heal"), functions: functions,
+				lora: adapters, adapters: c.String("adapters"), strict: c.Bool("strict-models"),
 				operations: operations, name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
 				order: order, speculate: speculate, promptCache: c.Int("prompt-cache"),
 			}, c.App.Writer, c.App.ErrWriter)
@@ -101,6 +109,8 @@ type serveFlags struct {
 	operations
 	name, log   string
 	shape       infer.Shape
+	heal        bool
+	functions   *assist.Service
 	lora        []registry.Adapter
 	adapters    string
 	strict      bool
@@ -150,7 +160,7 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err e
 	defer reloadOnHangup(ctx, manager, logger)()
 	s, err := serve.Operate(models, serve.Options{
 		Logger: logger, Limits: around.limits, Announce: f.announce, Grace: f.grace,
-		Protocols: append(serve.ProtocolsWith(serve.Parts{Events: serve.Recorder(around.events)}), admin.New(manager, f.adapters)),
+		Protocols: append(serve.ProtocolsWith(serve.Parts{Events: serve.Recorder(around.events), Assist: f.functions}), f.functions.Protocol(), admin.New(manager, f.adapters)),
 	}, around.Operations)
 	if err != nil {
 		return err
