@@ -3,9 +3,7 @@ package soak
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -23,6 +21,7 @@ import (
 	"autodev/models"
 	"autodev/serve"
 	"autodev/serve/registry"
+	"autodev/serve/servetest"
 	"autodev/serve/wire"
 	"autodev/tokenizer"
 )
@@ -31,17 +30,8 @@ const clients = 64
 
 // question is a greedy request and the answer that the model gives alone.
 type question struct {
-	prefix, suffix string
-	tokens         int
-	answer         string
-}
-
-// dialect is how a protocol asks for a fill-in and answers.
-type dialect struct {
-	path, streamPath string // the second where streams have a path of their own
-	body             func(q question, stream bool) map[string]any
-	whole            func(answer []byte) (string, error)
-	stream           func(r io.Reader) (string, error) // nil: the protocol has none
+	servetest.Fill
+	answer string
 }
 
 func duration(t *testing.T) time.Duration {
@@ -98,8 +88,8 @@ func questions(t *testing.T, m *infer.Model, r *rand.Rand) []question {
 	answers := map[string]bool{}
 	for range 40 {
 		at := 40 + r.IntN(len(code)-60)
-		q := question{prefix: strings.ToValidUTF8(code[:at], ""), suffix: strings.ToValidUTF8(code[at+r.IntN(len(code)-at-8):], ""), tokens: 1 + r.IntN(30)}
-		res, err := m.Generate(t.Context(), infer.Request{Prompt: infer.Prompt{Prefix: q.prefix, Suffix: q.suffix}, MaxTokens: q.tokens}, nil)
+		q := question{Fill: servetest.Fill{Prefix: strings.ToValidUTF8(code[:at], ""), Suffix: strings.ToValidUTF8(code[at+r.IntN(len(code)-at-8):], ""), Tokens: 1 + r.IntN(30)}}
+		res, err := m.Generate(t.Context(), infer.Request{Prompt: infer.Prompt{Prefix: q.Prefix, Suffix: q.Suffix}, MaxTokens: q.Tokens}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +130,7 @@ type soaker struct {
 	url       string
 	client    *http.Client
 	questions []question
-	dialects  []dialect
+	dialects  []servetest.Dialect
 
 	answered, streamed, left, refused, turnedAway atomic.Int64
 	failures                                      atomic.Int64
@@ -155,38 +145,30 @@ func (s *soaker) fail(format string, args ...any) {
 // one does something that clients do.
 func (s *soaker) one(ctx context.Context, r *rand.Rand) {
 	q, d := s.questions[r.IntN(len(s.questions))], s.dialects[r.IntN(len(s.dialects))]
-	stream := d.stream != nil && r.IntN(2) == 0
-	body, err := json.Marshal(d.body(q, stream))
-	if err != nil {
-		s.t.Error(err)
-		return
-	}
-	path := d.path
-	if stream && d.streamPath != "" {
-		path = d.streamPath
-	}
+	stream := d.Stream != nil && r.IntN(2) == 0
 	switch r.IntN(8) {
 	case 0:
-		s.nonsense(ctx, r, path, body)
+		s.nonsense(ctx, r, d, q, stream)
 	case 1, 2:
-		s.leave(ctx, r, path, body)
+		s.leave(ctx, r, d, q, stream)
 	default:
-		s.ask(ctx, d, path, body, q, stream)
+		s.ask(ctx, d, q, stream)
 	}
 }
 
-func (s *soaker) post(ctx context.Context, path string, body io.Reader) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, body)
+func (s *soaker) post(ctx context.Context, path, contentType string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", contentType)
 	return s.client.Do(req)
 }
 
 // ask expects the answer that the model gives alone, or to be told when to come back.
-func (s *soaker) ask(ctx context.Context, d dialect, path string, body []byte, q question, stream bool) {
-	resp, err := s.post(ctx, path, bytes.NewReader(body))
+func (s *soaker) ask(ctx context.Context, d servetest.Dialect, q question, stream bool) {
+	path, contentType, body := d.Ask(q.Fill, stream)
+	resp, err := s.post(ctx, path, contentType, body)
 	if err != nil {
 		s.fail("%s: %v", path, err)
 		return
@@ -201,25 +183,26 @@ func (s *soaker) ask(ctx context.Context, d dialect, path string, body []byte, q
 	}
 	var text string
 	if stream && resp.StatusCode == http.StatusOK {
-		text, err = d.stream(resp.Body)
+		text, err = d.Stream(resp.Body)
 		s.streamed.Add(1)
 	} else {
 		var answer []byte
 		if answer, err = io.ReadAll(resp.Body); err == nil {
-			text, err = d.whole(answer)
+			text, err = d.Whole(answer)
 		}
 		s.answered.Add(1)
 	}
 	if err != nil || resp.StatusCode != http.StatusOK || text != q.answer {
-		s.fail("%s, stream %v: %d %v %q, alone %q", path, stream, resp.StatusCode, err, text, q.answer)
+		s.fail("%s, stream %v: %d %v %q, alone %q", d.Name, stream, resp.StatusCode, err, text, q.answer)
 	}
 }
 
 // leave goes away after a moment, before or in the middle of the answer.
-func (s *soaker) leave(ctx context.Context, r *rand.Rand, path string, body []byte) {
+func (s *soaker) leave(ctx context.Context, r *rand.Rand, d servetest.Dialect, q question, stream bool) {
+	path, contentType, body := d.Ask(q.Fill, stream)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(r.IntN(20_000))*time.Microsecond)
 	defer cancel()
-	resp, err := s.post(ctx, path, bytes.NewReader(body))
+	resp, err := s.post(ctx, path, contentType, body)
 	if err == nil {
 		_, _ = io.Copy(io.Discard, resp.Body) // it may have been quick enough
 		resp.Body.Close()
@@ -228,8 +211,8 @@ func (s *soaker) leave(ctx context.Context, r *rand.Rand, path string, body []by
 }
 
 // nonsense sends a body that something has been done to. The server may find it good; it must not fail.
-func (s *soaker) nonsense(ctx context.Context, r *rand.Rand, path string, body []byte) {
-	b := bytes.Clone(body)
+func (s *soaker) nonsense(ctx context.Context, r *rand.Rand, d servetest.Dialect, q question, stream bool) {
+	path, contentType, b := d.Ask(q.Fill, stream)
 	switch r.IntN(4) {
 	case 0:
 		b = b[:r.IntN(len(b))]
@@ -240,14 +223,14 @@ func (s *soaker) nonsense(ctx context.Context, r *rand.Rand, path string, body [
 	case 3:
 		b = bytes.Repeat([]byte("["), 10_000)
 	}
-	resp, err := s.post(ctx, path, bytes.NewReader(b))
+	resp, err := s.post(ctx, path, contentType, b)
 	if err != nil {
 		s.fail("nonsense to %s: %v", path, err)
 		return
 	}
 	answer, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
-	if resp.StatusCode >= 500 && resp.StatusCode != http.StatusServiceUnavailable && resp.StatusCode != http.StatusNotImplemented || resp.StatusCode == http.StatusOK && len(answer) == 0 {
+	if resp.StatusCode >= 500 && resp.StatusCode != http.StatusServiceUnavailable && resp.StatusCode != http.StatusNotImplemented || resp.StatusCode == http.StatusOK && len(answer) == 0 && strings.HasSuffix(contentType, "json") {
 		s.fail("nonsense to %s: %d %.200s", path, resp.StatusCode, answer)
 	}
 	s.refused.Add(1)
@@ -277,7 +260,7 @@ func TestSoak(t *testing.T) {
 	before := runtime.NumGoroutine()
 	m := tiny(t)
 	r := rand.New(rand.NewPCG(1, 2))
-	s := &soaker{t: t, questions: questions(t, m, r), dialects: dialects()}
+	s := &soaker{t: t, questions: questions(t, m, r), dialects: servetest.Dialects()}
 	engine := infer.NewEngine(m, infer.EngineOptions{Concurrency: 8, Queue: 2 * clients, MaxWait: time.Minute})
 	served := registry.New(false)
 	served.Put([]wire.Model{{ID: "soak", Engine: engine}}, nil)
@@ -323,8 +306,8 @@ func TestSoak(t *testing.T) {
 		wg.Go(func() {
 			q := s.questions[c%len(s.questions)]
 			d := s.dialects[c%len(s.dialects)]
-			body, _ := json.Marshal(d.body(q, false))
-			resp, err := s.post(t.Context(), d.path, bytes.NewReader(body))
+			path, contentType, body := d.Ask(q.Fill, false)
+			resp, err := s.post(t.Context(), path, contentType, body)
 			if err != nil {
 				late.Add(1)
 				return
@@ -335,7 +318,7 @@ func TestSoak(t *testing.T) {
 				late.Add(1)
 				return
 			}
-			text, parse := d.whole(answer)
+			text, parse := d.Whole(answer)
 			if err := errors.Join(err, parse); err != nil || text != q.answer {
 				s.fail("while the server stops: %d %v %q, alone %q", resp.StatusCode, err, text, q.answer)
 			}
@@ -363,29 +346,4 @@ func TestSoak(t *testing.T) {
 	if s.answered.Load() == 0 || s.streamed.Load() == 0 {
 		t.Error("nothing was answered")
 	}
-}
-
-// field returns a text at a path of names and indexes in JSON.
-func field(raw []byte, path ...any) (string, error) {
-	var v any
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return "", fmt.Errorf("%w in %.200s", err, raw)
-	}
-	for _, p := range path {
-		switch p := p.(type) {
-		case string:
-			o, _ := v.(map[string]any)
-			v = o[p]
-		case int:
-			a, _ := v.([]any)
-			if v = nil; p < len(a) {
-				v = a[p]
-			}
-		}
-	}
-	text, ok := v.(string)
-	if !ok {
-		return "", fmt.Errorf("no text at %v of %.200s", path, raw)
-	}
-	return text, nil
 }
