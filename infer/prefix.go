@@ -79,27 +79,33 @@ func (p *prefixes) take(prompt []int32, total int, with *adapter) (*entry, error
 	var path []*node
 	var found int
 	e.root, path, found = p.find(prompt, with)
-	p.tree.touch(path)
 	whole, rest := found/p.m.blockTokens, found%p.m.blockTokens
 	for _, n := range path[:whole] {
 		s.kv.share(n.block)
 		p.tree.use(n)
 	}
 	e.path = slices.Clone(path[:whole])
-	var from *block
-	if rest > 0 {
-		// The block is taken out of the tree, or its first tokens are copied.
-		if n := path[whole]; n.free(rest) {
-			s.kv.share(n.block)
-			p.tree.remove(n)
-		} else {
-			from = n.block.hold()
-			defer from.drop()
-		}
-	}
 	p.running[e] = struct{}{}
 	p.count(e, max(0, p.m.blocksFor(total)-whole))
+	var from *block // whose first tokens it begins with behind the whole blocks
+	if rest > 0 {
+		n := path[whole]
+		from = n.block.hold()
+		defer n.block.drop()
+		switch {
+		case n.free(rest):
+			p.tree.remove(n)
+			path = path[:whole]
+		case p.tree.supersede(n, rest, found):
+			path = path[:whole]
+		}
+	}
+	p.tree.touch(path)
 	p.evict()
+	if from != nil && from.holders.Load() == 1 {
+		s.kv.share(from) // nobody else has it any more
+		from = nil
+	}
 	err := s.reserve(total)
 	for err != nil && p.evictOne() {
 		err = s.reserve(total)

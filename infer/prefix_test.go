@@ -78,8 +78,7 @@ func TestPrefixBitEqual(t *testing.T) {
 }
 
 // TestPrefixChoice: the longest beginning is continued, in whichever call it was evaluated; an exact repeat evaluates one token; a
-// prompt for no tokens warms the cache; what is rewritten in place is not there twice; the choices of one prompt evaluate it
-// once even when nothing is kept.
+// prompt for no tokens warms the cache; the choices of one prompt evaluate it once even when nothing is kept.
 func TestPrefixChoice(t *testing.T) {
 	m := randomModel(t, nil, 1)
 	r := rand.New(rand.NewPCG(2, 2))
@@ -98,14 +97,14 @@ func TestPrefixChoice(t *testing.T) {
 		{a, 4, 199, 1}, // continues
 		{b, 4, 0, 3},
 		{a, 4, 199, 3},
-		{slices.Concat(a[:150], b[:10]), 4, 150, 3}, // a's end is lost
-		{slices.Concat(a[:40], b[:100]), 4, 40, 4},  // copies
-		{slices.Concat(a[:150], b[:9]), 4, 158, 4},
-		{b, 4, 399, 4},
-		{slices.Concat(b[:300], a[:100]), 4, 300, 5}, // shares a block, copies of the next
-		{slices.Concat(b[:255], a, a[:9]), 4, 255, 7},
-		{slices.Concat(b[:256], a[:9]), 4, 256, 8},
-		{b, 4, 399, 8},
+		{slices.Concat(a[:150], b[:10]), 4, 150, 4}, // copies
+		{slices.Concat(a[:40], b[:100]), 4, 40, 5},
+		{slices.Concat(a[:150], b[:9]), 4, 158, 6},
+		{b, 4, 399, 6},
+		{slices.Concat(b[:300], a[:100]), 4, 300, 7}, // shares a block, copies of the next
+		{slices.Concat(b[:255], a, a[:9]), 4, 255, 9},
+		{slices.Concat(b[:256], a[:9]), 4, 256, 10},
+		{a, 4, 199, 10},
 	} {
 		n := ask(e, c.ids, c.n)
 		if s := e.CacheStats(); n != c.cached || s.Blocks != c.held {
@@ -173,7 +172,7 @@ func TestPrefixCancelled(t *testing.T) {
 // they get alone.
 func TestPrefixTogether(t *testing.T) {
 	m := textModel(t, nil, 2)
-	for _, limit := range []int64{0, m.cacheBytes(2 * m.Context())} {
+	for _, limit := range []int64{0, m.cacheBytes(2 * m.Context()), m.blockBytes, -1} {
 		e := NewEngine(m, EngineOptions{Concurrency: 6, Queue: 1000, CacheBytes: limit})
 		file := strings.Repeat("def add(a, b):\n    return a + b\n", 25)
 		var wg sync.WaitGroup

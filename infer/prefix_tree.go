@@ -54,7 +54,7 @@ func (n *node) search(tokens []int32) (at int, found bool) {
 }
 
 // find returns the nodes after root with the longest beginning of tokens, and its length. Of the last node's tokens only some may be
-// among them; of several that are as good it is the one to spare.
+// among them.
 func (t *prefixTree) find(root *node, tokens []int32) (path []*node, length int) {
 	for at := root; ; {
 		best, most := at.longest(tokens[length:])
@@ -69,12 +69,13 @@ func (t *prefixTree) find(root *node, tokens []int32) (path []*node, length int)
 	}
 }
 
-// longest returns the child that most of tokens begin, and how many. They are beside the place where tokens belong.
+// longest returns the child that most of tokens begin, and how many; of several that are as good a free one. They are beside the place
+// where tokens belong.
 func (n *node) longest(tokens []int32) (best *node, most int) {
 	i, _ := n.search(tokens)
 	look := func(c *node) bool {
 		k := common(c.tokens, tokens)
-		if k > most || k == most && k > 0 && c.spare(k) > best.spare(k) {
+		if k > most || k == most && k > 0 && c.free(k) {
 			best, most = c, k
 		}
 		return k > 0 && k == most
@@ -86,18 +87,26 @@ func (n *node) longest(tokens []int32) (best *node, most int) {
 	return best, most
 }
 
-// free says that n's block may be written behind its first k tokens, if the others are forgotten: nobody has it, and they are not many.
-func (n *node) free(k int) bool { return n.users == 0 && len(n.children) == 0 && 2*k >= len(n.tokens) }
+// free says that n's first k tokens are all it has, and that nobody else has them.
+func (n *node) free(k int) bool { return n.users == 0 && len(n.children) == 0 && k == len(n.tokens) }
 
-// spare is the greater, the less it costs to go on after n's first k tokens: nothing, a copy, or the tokens behind them.
-func (n *node) spare(k int) int {
-	switch {
-	case !n.free(k):
-		return 1
-	case k < len(n.tokens):
-		return 0
+// supersede makes n, of which a sequence takes the first k tokens and goes on otherwise, and all behind it the first to be forgotten, if
+// nobody uses them and they hold no more tokens beside than the most given: it is likely that the sequence is another version of theirs.
+// It reports whether it did.
+func (t *prefixTree) supersede(n *node, k, most int) bool {
+	var chain []*node
+	var walk func(n *node) bool
+	walk = func(n *node) bool {
+		chain, most = append(chain, n), most-len(n.tokens)
+		return n.users == 0 && most >= 0 && !slices.ContainsFunc(n.children, func(c *node) bool { return !walk(c) })
 	}
-	return 2
+	if most += k; !walk(n) {
+		return false
+	}
+	for _, n := range chain { // parents first
+		t.recent.MoveToBack(n.recency)
+	}
+	return true
 }
 
 // insert adds a node with the tokens, which are copied, as the i-th child of parent, and holds b.

@@ -275,20 +275,20 @@ func longestKnown(p *prefixes, with *adapter, prompt []int32) (most int) {
 }
 
 // TestPrefixKnown: every beginning of every prompt and its completion is known afterwards, whatever else was asked, as long as nothing
-// is forgotten and no call rewrites the end of another.
+// is forgotten.
 func TestPrefixKnown(t *testing.T) {
 	m := randomModel(t, func(c *model.Config) { c.Positions, c.Layers, c.Embed, c.Inner = 900, 1, 16, 16 }, 1)
 	e := NewEngine(m, EngineOptions{CacheBytes: 1 << 30})
 	r := rand.New(rand.NewPCG(3, 1))
 	file := randomIDs(r, m.vocab, 700)
 	var texts [][]int32
-	for _, n := range []int{700, 650, 300, 520, 90} {
+	for _, n := range []int{650, 300, 520, 90, 700} {
 		p := slices.Concat(file[:n], randomIDs(r, m.vocab, 40))
 		texts = append(texts, slices.Concat(p, completed(t, e, Request{Prompt: Prompt{IDs: p}, MaxTokens: 30}).IDs))
 	}
 	for _, text := range texts {
-		// The last token was generated, not evaluated. The longest beginning comes first: while it runs, none takes its end away.
-		for _, n := range []int{len(text) - 1, 513, 512, 511, 257, 256, 255, 89, 2, 1} {
+		// The last token was generated, not evaluated.
+		for _, n := range []int{1, 513, 512, 89, 511, 257, 2, 256, 255, len(text) - 1} {
 			if n >= len(text) {
 				continue
 			}
@@ -299,8 +299,31 @@ func TestPrefixKnown(t *testing.T) {
 			if got := entry.session.Len(); got != n {
 				t.Errorf("%d of %d tokens are known", got, n)
 			}
-			defer e.cache.put(entry, true)
+			e.cache.put(entry, true)
 		}
+	}
+}
+
+// TestPrefixSuperseded: what was known of versions of a file that somebody has typed over is forgotten before what others have asked.
+func TestPrefixSuperseded(t *testing.T) {
+	m := randomModel(t, func(c *model.Config) { c.Positions, c.Layers, c.Embed, c.Inner = 1200, 1, 16, 16 }, 1)
+	r := rand.New(rand.NewPCG(3, 1))
+	file, others, typed := randomIDs(r, m.vocab, 700), randomIDs(r, m.vocab, 400), randomIDs(r, m.vocab, 40)
+	for name, cursor := range map[string]int{"at the end": 700, "in the middle": 450} {
+		e := NewEngine(m, EngineOptions{CacheBytes: 10 * m.blockBytes})
+		ask := func(ids []int32) Result { return completed(t, e, Request{Prompt: Prompt{IDs: ids}, MaxTokens: 20}) }
+		ask(others)
+		for i := range typed {
+			ask(slices.Concat(file[:cursor], typed[:i], file[cursor:]))
+		}
+		if got := ask(others); got.Cached != len(others)-1 {
+			t.Errorf("typing %s: %d of %d tokens of another prompt are known afterwards", name, got.Cached, len(others))
+		}
+		if s := e.CacheStats(); s.Evictions < 20 {
+			t.Errorf("typing %s: %+v, expected more to be forgotten", name, s)
+		}
+		recount(t, e.cache)
+		e.Close()
 	}
 }
 
