@@ -1,9 +1,11 @@
 package typing
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -35,9 +37,10 @@ type infill struct {
 	Slot      int      `json:"id_slot"`
 }
 
-// answered is what is read of the answer.
+// answered is what is read of the answer, of the events of which the last has the timings.
 type answered struct {
 	Content string `json:"content"`
+	Stop    bool   `json:"stop"`
 	Timings struct {
 		Cached    int `json:"cache_n"`
 		Prompt    int `json:"prompt_n"`
@@ -45,9 +48,10 @@ type answered struct {
 	} `json:"timings"`
 }
 
-// ask sends a request and reads the whole answer. When ctx ends the connection is closed, by which a server sees that nobody waits any more.
+// ask sends a request and reads the answer, a stream, to its end. When ctx ends the connection is closed, by which a server sees that nobody waits
+// any more: llama.cpp's server sees it with the next token that it sends, but only once a second where it has nothing to send.
 func (c *client) ask(ctx context.Context, q infill) (a answered, err error) {
-	q.Top, q.Samplers = 1, []string{"top_k"}
+	q.Top, q.Samplers, q.Stream = 1, []string{"top_k"}, true
 	body, err := json.Marshal(q)
 	if err != nil {
 		return a, err
@@ -62,18 +66,46 @@ func (c *client) ask(ctx context.Context, q infill) (a answered, err error) {
 		return a, err
 	}
 	defer resp.Body.Close()
-	body, err = io.ReadAll(resp.Body)
-	if err != nil {
+	if resp.StatusCode != http.StatusOK {
+		body, err = io.ReadAll(io.LimitReader(resp.Body, 200))
+		return a, errors.Join(fmt.Errorf("%s/infill: status %d: %s", c.url, resp.StatusCode, body), err)
+	}
+	text := ""
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxEvent)
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
+		if !ok {
+			if e, ok := bytes.CutPrefix(lines.Bytes(), []byte("error: ")); ok {
+				return a, fmt.Errorf("%s/infill: %s", c.url, e)
+			}
+			continue
+		}
+		event := struct {
+			answered
+			Error json.RawMessage `json:"error"`
+		}{}
+		if err := json.Unmarshal(data, &event); err != nil {
+			return a, fmt.Errorf("%s/infill: %w", c.url, err)
+		}
+		if event.Error != nil {
+			return a, fmt.Errorf("%s/infill: %s", c.url, event.Error)
+		}
+		text += event.Content
+		if event.Stop {
+			a = event.answered
+			a.Content = text
+			return a, nil
+		}
+	}
+	if err := lines.Err(); err != nil {
 		return a, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return a, fmt.Errorf("%s/infill: status %d: %.200s", c.url, resp.StatusCode, body)
-	}
-	if err := json.Unmarshal(body, &a); err != nil {
-		return a, fmt.Errorf("%s/infill: %w", c.url, err)
-	}
-	return a, nil
+	return a, fmt.Errorf("%s/infill: the answer has no end: %w", c.url, io.ErrUnexpectedEOF)
 }
+
+// maxEvent bounds an event. llama.cpp's last one has the prompt in it.
+const maxEvent = 16 << 20
 
 // get reads a text.
 func (c *client) get(ctx context.Context, path string) (string, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -42,7 +43,10 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.cancelled = append(s.cancelled, q.Prefix)
 		s.mu.Unlock()
 	case <-time.After(s.delay(q.Prefix)):
-		fmt.Fprintf(w, `{"content":%q,"timings":{"cache_n":3,"prompt_n":2,"predicted_n":%d}}`, "of "+q.Prefix, q.Tokens)
+		fmt.Fprintf(w, "data: {\"content\":\"of \",\"stop\":false}\n\ndata: {\"content\":%q,\"stop\":false}\n\n", q.Prefix)
+		if q.Prefix != "broken" {
+			fmt.Fprintf(w, "data: {\"content\":\"\",\"stop\":true,\"timings\":{\"cache_n\":3,\"prompt_n\":2,\"predicted_n\":%d}}\n\n", q.Tokens)
+		}
 	}
 }
 
@@ -131,6 +135,24 @@ func TestReplayFails(t *testing.T) {
 	cancel()
 	if _, err := Replay(ctx, []Trace{{Name: "t"}}, Server{Name: "stub", URL: server.URL}, o); err == nil || !strings.Contains(err.Error(), "context canceled") {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestStreamWithoutEnd(t *testing.T) {
+	server := httptest.NewServer(&stub{delay: func(string) time.Duration { return 0 }})
+	defer server.Close()
+	if a, err := newClient(server.URL).ask(t.Context(), infill{Prefix: "whole"}); err != nil || a.Content != "of whole" || a.Timings.Cached != 3 {
+		t.Errorf("%+v %v", a, err)
+	}
+	if a, err := newClient(server.URL).ask(t.Context(), infill{Prefix: "broken"}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%+v %v", a, err)
+	}
+	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "data: {\"error\":{\"code\":500}}\n\n")
+	}))
+	defer failing.Close()
+	if _, err := newClient(failing.URL).ask(t.Context(), infill{}); err == nil || !strings.HasSuffix(err.Error(), `/infill: {"code":500}`) {
+		t.Error(err)
 	}
 }
 
