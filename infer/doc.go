@@ -39,7 +39,9 @@
 //	lowrank.go   what an adapter adds to the products with one matrix
 //	engine.go    completions for many callers at a time: admission, the queue, who is turned away
 //	call.go      one call: its requests, the chunks on the way to its receiver, its results
-//	scheduler.go the goroutine that owns all passes: who takes part in the next, with how much of a prompt
+//	scheduler.go the goroutine that owns all passes
+//	order.go     who takes part in them, who pauses, who waits
+//	parts.go     with how much of which prompts, so that nobody waits long
 //	stats.go     what an engine has done and is doing
 //	text.go      what clients may ask of the tokenizer
 //

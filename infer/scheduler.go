@@ -1,7 +1,6 @@
 package infer
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -23,21 +22,6 @@ type scheduler struct {
 	long    bool // the last pass had a part of a long prompt
 	speed   speed
 }
-
-const (
-	// pausable is how many completions, for each that is running, may hold keys and values.
-	pausable = 2
-	// reservedFrom is the concurrency from which one place is left to Chat and Background requests, so that they never stand still.
-	reservedFrom = 4
-	// stall is how long a part of a prompt may make those wait that generate, and patientStall if all of these are of lower classes.
-	stall, patientStall = 100 * time.Millisecond, 400 * time.Millisecond
-	// leastPart is the shortest part of a prompt, but for its end, and firstPart the length beside others before one was timed.
-	leastPart, firstPart = 16, 32
-	// togetherRows is up to how many tokens the rest of a prompt is short.
-	togetherRows = 64
-	// lately is how long ago calls of others make long parts of prompts unlikely to be left alone.
-	lately = 10 * time.Second
-)
 
 // loop runs passes as long as there is anything to do.
 func (e *Engine) loop(stopped chan struct{}) {
@@ -85,132 +69,6 @@ func (e *Engine) sweep() {
 			e.close(c)
 		}
 	}
-}
-
-// contender is a task that could run, as it is ranked: by class; then a client's first task goes before any client's second; then who
-// runs goes on, and who has waited longest since its last turn begins.
-type contender struct {
-	t      *task
-	nth    int // of its client's tasks in its class
-	served uint64
-}
-
-func (a contender) compare(b contender) int {
-	waits := func(x contender) int {
-		if x.t.g == nil {
-			return 1
-		}
-		return 0
-	}
-	return cmp.Or(
-		cmp.Compare(a.t.c.class, b.t.c.class),
-		cmp.Compare(a.nth, b.nth),
-		cmp.Compare(waits(a), waits(b)),
-		cmp.Compare(a.served, b.served),
-	)
-}
-
-// contenders returns the tasks that could run, in order.
-func (e *Engine) contenders() []contender {
-	var all []contender
-	nth := map[turn]int{}
-	add := func(t *task) {
-		key := turn{t.c.class, t.c.client}
-		all = append(all, contender{t, nth[key], e.served[key]})
-		nth[key]++
-	}
-	for _, t := range e.held {
-		add(t)
-	}
-	for _, c := range e.calls {
-		if c.ctx.Err() != nil {
-			continue
-		}
-		for _, t := range c.tasks {
-			// A prompt that is being evaluated for another is waited for.
-			if t.g == nil && !t.over && (t.after == nil || t.after.over || t.after.g != nil && t.after.g.prompted) {
-				add(t)
-			}
-		}
-	}
-	slices.SortStableFunc(all, contender.compare)
-	return all
-}
-
-// schedule decides who is active and returns those of them that have to be started.
-func (e *Engine) schedule() (begin []*task) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.changed {
-		return nil
-	}
-	e.changed = false
-	all := e.contenders()
-	if n := e.o.Concurrency; n >= reservedFrom && len(all) > n && all[n-1].t.c.class == Interactive {
-		// The last place is for the first of those that would have none.
-		if i := slices.IndexFunc(all, func(x contender) bool { return x.t.c.class != Interactive }); i >= 0 {
-			x := all[i]
-			all = slices.Insert(slices.Delete(all, i, i+1), n-1, x)
-		}
-	}
-	e.active = e.active[:0]
-	held, full := len(e.held), false
-	taken, active := e.cache.tally(), e.cache.tally() // by those who are held, and who are active
-	for _, t := range e.held {
-		taken.add(e.cache.claim(t.entry))
-	}
-	for _, x := range all {
-		if len(e.active) == e.o.Concurrency {
-			break
-		}
-		t, room := x.t, e.room
-		if t.c.class != Interactive {
-			room -= room / 4
-		}
-		if t.g == nil {
-			// Who does not fit is not overtaken by who would; and nobody waits for the memory of less urgent ones alone, where it is not
-			// all there is.
-			if full = full || held >= pausable*e.o.Concurrency; full {
-				continue
-			}
-			first := held == 0 || e.m.card == nil && !slices.ContainsFunc(e.held, func(x *task) bool { return x.c.class <= t.c.class })
-			need := e.cache.claimNew(t.known(), e.reserved(t), t.j.with)
-			if full = !first && taken.with(need) > room; full {
-				continue
-			}
-			held++
-			taken.add(need)
-			active.add(need)
-			begin = append(begin, t)
-			e.starting(t)
-		} else {
-			has := e.cache.claim(t.entry)
-			if len(e.active) > 0 && active.with(has) > room {
-				continue // it has grown since, and must not any more
-			}
-			active.add(has)
-		}
-		e.active = append(e.active, t)
-	}
-	return begin
-}
-
-// reserved returns how long the sequence of a task may become before room must be made again. A card has no more than it has: there
-// it is as long as it can become at all.
-func (e *Engine) reserved(t *task) int {
-	n := t.j.room(len(t.j.prompt.ids), e.m.Context())
-	if e.m.card != nil {
-		n = min(len(t.j.prompt.ids)+t.j.prompt.maxNew, e.m.Context())
-	}
-	return n
-}
-
-// known returns the prompt as far as it need not be evaluated if others have done so.
-func (t *task) known() []int32 {
-	if t.j.PromptLogprobs {
-		return nil // all of it is evaluated, to be scored
-	}
-	return t.j.prompt.ids
 }
 
 // starting notes that a task will be started.
@@ -415,51 +273,6 @@ func (e *Engine) advance(t *task) {
 	}
 }
 
-// parts returns which prompts take part in the next pass, and how many tokens of a prompt at most.
-func (e *Engine) parts(prompts, generating []*task) (parts []*task, chunk int) {
-	if len(prompts) == 0 {
-		return nil, 0
-	}
-	first := prompts[0]
-	chunk = e.m.chunk
-	switch {
-	case len(generating) > 0 && mostUrgent(generating) <= first.c.class:
-		chunk = e.speed.part(stall, chunk)
-	case len(generating) > 0 || e.company():
-		chunk = e.speed.part(patientStall, chunk)
-	}
-	// Short ones need not wait for a long one that is as urgent, every other time.
-	short := func(t *task) bool { return t.g.left() <= togetherRows }
-	e.long = !short(first) && (!e.long || !slices.ContainsFunc(prompts, func(t *task) bool { return short(t) && t.c.class == first.c.class }))
-	left := chunk
-	for _, t := range prompts {
-		n := t.g.left()
-		switch {
-		case t == first && (e.long || short(first)):
-			parts, left = append(parts, t), left-min(n, chunk)
-		case short(t) && (n <= left || len(parts) == 0):
-			parts, left = append(parts, t), left-n
-		}
-	}
-	return parts, chunk
-}
-
-// company reports whether others than the caller of the latest call have been there lately.
-func (e *Engine) company() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return time.Since(e.others) < lately
-}
-
-// mostUrgent returns the class of the most urgent of tasks.
-func mostUrgent(tasks []*task) Class {
-	c := Background
-	for _, t := range tasks {
-		c = min(c, t.c.class)
-	}
-	return c
-}
-
 // evaluate runs the pass that plan has made.
 func (e *Engine) evaluate() (err error) {
 	if e.m.card != nil {
@@ -496,37 +309,4 @@ func (e *Engine) learn(d time.Duration) {
 		s.Rows += int64(rows)
 		s.PromptTokens += int64(prompts)
 	})
-}
-
-// speed is what passes take, to tell how long a part of a prompt makes others wait.
-type speed struct {
-	without float64 // seconds of a pass without a prompt
-	token   float64 // that a token of a prompt adds; 0: none was timed
-}
-
-func (s *speed) pass(d time.Duration, generating, prompts int) {
-	t := d.Seconds()
-	switch {
-	case prompts == 0:
-		s.without = mix(s.without, t)
-	case generating > 0:
-		s.token = mix(s.token, max(0, t-s.without)/float64(prompts))
-	case prompts >= leastPart:
-		s.token = mix(s.token, t/float64(prompts))
-	}
-}
-
-func mix(mean, x float64) float64 {
-	if mean == 0 {
-		return x
-	}
-	return mean + (x-mean)/4
-}
-
-// part returns how many tokens of a prompt, at most most, take d beside others.
-func (s *speed) part(d time.Duration, most int) int {
-	if s.token == 0 {
-		return min(firstPart, most)
-	}
-	return min(max(leastPart, int(d.Seconds()/s.token)), most)
 }
