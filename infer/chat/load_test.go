@@ -25,6 +25,7 @@ func TestLoad(t *testing.T) {
 		{name: "no template", files: map[string]string{"tokenizer_config.json": `{"bos_token":"<s>"}`}},
 		{name: "null", files: map[string]string{"tokenizer_config.json": `{"chat_template":null}`}},
 		{name: "text", files: map[string]string{"tokenizer_config.json": `{"chat_template":"{{ messages[0].content }}!"}`}, text: "q!"},
+		{name: "order", files: map[string]string{"chat_template.jinja": "{{ messages | tojson }}"}, text: `[{"role": "user", "content": "q"}]`},
 		{name: "named", files: map[string]string{"tokenizer_config.json": named}, text: "<s>D</s>"},
 		{name: "special tokens beside", files: map[string]string{"tokenizer_config.json": `{"chat_template":"{{ bos_token }}{{ eos_token }}","eos_token":"E"}`,
 			"special_tokens_map.json": `{"bos_token":"B","eos_token":"e"}`}, text: "BE"},

@@ -77,7 +77,7 @@ func (t *Template) render(tok *tokenizer.Tokenizer, messages []Message, generati
 	}
 	turns := make([]any, len(messages))
 	for i, m := range messages {
-		turns[i] = map[string]any{"role": m.Role, "content": jinja.User(m.Content)}
+		turns[i] = []jinja.Pair{{Key: "role", Value: m.Role}, {Key: "content", Value: jinja.User(m.Content)}}
 	}
 	vars := map[string]any{"messages": turns, "add_generation_prompt": generation, "tools": nil, "documents": nil}
 	if tok != nil {

@@ -46,7 +46,8 @@ func (s *scope) set(name string, v any) {
 	s.vars[name] = v
 }
 
-// Render runs the template. Values are nil, bool, int, int64, float64, string (the program's), Text, []any and map[string]any of such.
+// Render runs the template. Values are nil, bool, int, int64, float64, string (the program's), Text, []any, []Pair
+// and map[string]any of such; a map's entries come in the order of their keys.
 func (t *Template) Render(vars map[string]any, host Host) (out Text, err error) {
 	defer recovered(&err)
 	s := &state{out: &builder{}, scope: &scope{}, host: host}

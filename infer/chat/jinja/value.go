@@ -28,6 +28,12 @@ type (
 	callable func(*state, *params) any
 )
 
+// Pair is an entry of a mapping whose entries have an order: a []Pair.
+type Pair struct {
+	Key   string
+	Value any
+}
+
 // imported turns a value of the program into one of templates.
 func imported(v any) any {
 	switch v := v.(type) {
@@ -43,6 +49,12 @@ func imported(v any) any {
 			l.items = append(l.items, imported(x))
 		}
 		return l
+	case []Pair:
+		d := &dict{}
+		for _, p := range v {
+			d.put(Plain(p.Key), imported(p.Value))
+		}
+		return d
 	case map[string]any:
 		d := &dict{}
 		keys := make([]string, 0, len(v))
