@@ -14,7 +14,9 @@
 //
 // Where this server differs from llama.cpp's:
 //   - Who names no temperature gets the most probable text, and so does the sampler "infill", which exists to prefer sure tokens; of several
-//     choices that is the first, and the others are drawn. Samplers that package infer does not have (typ_p, xtc, dry, mirostat, top_n_sigma) change nothing.
+//     choices that is the first, and the others are drawn. Samplers that package infer does not have (typ_p, xtc, dry, mirostat, top_n_sigma) change nothing, nor does ignore_eos.
+//   - The cache is always used, as it changes no answer. cache_prompt allows more, when a request sets it: to answer with the rest of a suggestion
+//     shown before that the user types along.
 //   - Text is never searched for control tokens, but in /tokenize, whose answer goes to no model.
 //   - /infill that finds the server busy is answered with an empty content and status 200, as llama.vscode opens a box on anything else.
 //     A completion whose prompt took longer than t_max_prompt_ms, which llama.cpp's server does not honour, has a content of null; what was

@@ -140,7 +140,7 @@ func TestRequestsReachEngine(t *testing.T) {
 		return make([]infer.Result, len(reqs)), nil
 	}}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.Block, NoOverlap: true} })
 	plain := infer.Request{
-		Prompt: infer.Prompt{Prefix: "p"}, MaxTokens: 1<<31 - 1, Reuse: true,
+		Prompt: infer.Prompt{Prefix: "p"}, MaxTokens: 1<<31 - 1,
 		Sampling: infer.Sampling{TopK: 40, TopP: 0.95, MinP: 0.05, RepetitionPenalty: 1, RepetitionWindow: 64, Seed: 1},
 	}
 	fill := plain
@@ -159,7 +159,7 @@ func TestRequestsReachEngine(t *testing.T) {
 		{"/completion", `,"n_predict":0,"t_max_prompt_ms":1`, func(r *infer.Request) { r.MaxTokens, r.Class = 0, infer.Background }},
 		{"/completion", `,"stop":["a","","b"]`, func(r *infer.Request) { r.Stop = []string{"a", "b"} }},
 		{"/completion", `,"stop":"a"`, func(r *infer.Request) { r.Stop = []string{"a"} }},
-		{"/completion", `,"cache_prompt":false`, func(r *infer.Request) { r.Reuse = false }},
+		{"/completion", `,"cache_prompt":true`, func(r *infer.Request) { r.Reuse = true }},
 		{"/completion", `,"t_max_prompt_ms":500,"t_max_predict_ms":250.5`, func(r *infer.Request) {
 			r.PromptTime, r.DecodeTime = 500*time.Millisecond, 250500*time.Microsecond
 		}},

@@ -27,7 +27,7 @@ type options struct {
 	probs      int  // most probable tokens of each in the answer; 0: no probabilities
 	promptTime time.Duration
 	decodeTime time.Duration
-	reuse      bool
+	reuse      bool     // the answer may be the rest of a suggestion shown before
 	response   []string // fields of the answer; none: all
 	lora       []scaled
 	fields     *wire.Fields // for what depends on the model
@@ -46,7 +46,7 @@ func readOptions(f *wire.Fields) options {
 		probs:      max(0, f.Whole("n_probs", 0, math.MinInt32, math.MaxInt32)),
 		promptTime: milliseconds(f, "t_max_prompt_ms"),
 		decodeTime: milliseconds(f, "t_max_predict_ms"),
-		reuse:      f.Boolean("cache_prompt", true),
+		reuse:      f.Boolean("cache_prompt", false),
 		response:   f.Texts("response_fields"),
 		lora:       readLoRA(f),
 		fields:     f,

@@ -30,7 +30,7 @@ func parseGenerate(f *wire.Fields) (*generateRequest, error) {
 		system:  f.Text("system", ""),
 		raw:     f.Boolean("raw", false),
 		context: f.IDs("context"),
-		reuse:   f.Boolean("reuse", true),
+		reuse:   f.Boolean("reuse", false),
 	}
 	if raw, ok := f.Get("keep_alive"); ok {
 		// A number of seconds, or a text such as "5m".

@@ -133,7 +133,7 @@ func TestRequestsReachEngine(t *testing.T) {
 	plain := infer.Request{MaxTokens: 1<<31 - 1, Sampling: infer.Sampling{TopK: 40, TopP: 0.9, RepetitionPenalty: 1, RepetitionWindow: 64, Seed: 1}}
 	prompt := func(text string) func(*infer.Request) { return func(r *infer.Request) { r.Prompt.Prefix = text } }
 	fill := func(r *infer.Request) {
-		r.Prompt, r.Shape, r.Reuse = infer.Prompt{Prefix: "p", Suffix: "s"}, shape, true
+		r.Prompt, r.Shape = infer.Prompt{Prefix: "p", Suffix: "s"}, shape
 	}
 	chat := func(text string) func(*infer.Request) {
 		return func(r *infer.Request) {
@@ -166,7 +166,7 @@ func TestRequestsReachEngine(t *testing.T) {
 		{able, "/api/generate", `"prompt":"p"`, ``, prompt("p")},
 		{able, "/api/chat", `"messages":[{"role":"user","content":"hi"}]`, ``, chat("user: hi\nassistant:")},
 		{talks, "/api/generate", `"prompt":"p","suffix":"s"`, ``, fill},
-		{talks, "/api/generate", `"prompt":"p","suffix":"s","reuse":false`, ``, both(fill, func(r *infer.Request) { r.Reuse = false })},
+		{talks, "/api/generate", `"prompt":"p","suffix":"s","reuse":true`, ``, both(fill, func(r *infer.Request) { r.Reuse = true })},
 		{talks, "/api/generate", `"prompt":"<fim_prefix>p<fim_suffix>s<fim_middle>"`, ``, both(fill, func(r *infer.Request) { r.Prompt.FIM = infer.FIMAlways })},
 		{talks, "/api/generate", `"prompt":"<|fim_prefix|>p<|fim_suffix|>s<|fim_middle|>","raw":true`, ``, both(fill, func(r *infer.Request) { r.Prompt.FIM = infer.FIMAlways })},
 		{talks, "/api/generate", `"prompt":"p","raw":true`, ``, prompt("p")},
