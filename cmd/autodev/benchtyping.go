@@ -39,7 +39,7 @@ func benchTypingCommand() *cli.Command {
 			&cli.IntFlag{Name: "write", Usage: "lines that are written in a place of each file, and half as many in a second", Value: 8},
 			&cli.Uint64Flag{Name: "seed", Usage: "of what the user does"},
 			&cli.Float64Flag{Name: "speed", Usage: "how many times as fast as people the user types", Value: 1},
-			&cli.DurationFlag{Name: "debounce", Usage: "from a keystroke to its request", Value: 75 * time.Millisecond},
+			&cli.DurationFlag{Name: "debounce", Usage: "from a keystroke to its request", Value: 50 * time.Millisecond},
 			&cli.IntFlag{Name: "max-tokens", Usage: "of a suggestion", Value: 24},
 			&cli.StringFlag{Name: "suggest", Usage: "model: what the models say; script: what is in the files, at the cost of choosing these tokens, for models with random weights", Value: "model"},
 			&cli.Float64Flag{Name: "known", Usage: "share of lines that the script knows from their beginning; others it knows from somewhere in them", Value: 0.35},

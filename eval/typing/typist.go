@@ -29,19 +29,18 @@ const minFile, maxFile = 1500, 4500
 
 // Times and habits, after studies of typing: intervals are distributed log-normally.
 const (
-	key          = 160 * time.Millisecond // median interval
-	keySpread    = 0.45                   // of its logarithm
-	afterWord    = 1.5                    // times as long
-	afterLine    = 2.5
-	reading      = 600 * time.Millisecond // a suggestion, before going on
-	readSpread   = 0.4
-	finding      = 1500 * time.Millisecond // another place in the file
-	mistakes     = 0.02                    // a keystroke
-	takes        = 0.8                     // of right suggestions that were waited for
-	waitsAtLine  = 0.5
-	waitsAtWord  = 0.1
-	waitsElse    = 0.02
-	wordBoundary = "(.,=[{ :"
+	key        = 160 * time.Millisecond // median interval
+	keySpread  = 0.45                   // of its logarithm
+	afterWord  = 1.5                    // times as long
+	afterLine  = 2.5
+	reading    = 600 * time.Millisecond // a suggestion, before going on
+	readSpread = 0.4
+	finding    = 1500 * time.Millisecond // another place in the file
+	mistakes   = 0.02                    // a keystroke
+	takes      = 0.8                     // of right suggestions that were waited for
+	// waits is the share of keystrokes after which the user waits for a suggestion. It is the same everywhere, so that the times are those of a
+	// sample of all keystrokes, none of them cut off by the next.
+	waits = 0.15
 )
 
 // Make returns a trace for each of the texts that is suited to it.
@@ -143,7 +142,7 @@ func (t *typist) write(text string, fresh bool) {
 			begin = "\n" + begin
 		}
 		if begin != "" {
-			t.step(Step{Insert: begin, Answer: t.answer(lines, i, 0)}, t.waits('\n'))
+			t.step(Step{Insert: begin, Answer: t.answer(lines, i, 0)}, t.waits())
 		}
 		for n := 0; n < len(l.body); {
 			if t.waited && t.o.Accept && n >= l.known && t.r.Float64() < takes {
@@ -155,7 +154,7 @@ func (t *typist) write(text string, fresh bool) {
 			}
 			c, size := utf8.DecodeRuneInString(l.body[n:])
 			n += size
-			t.step(Step{Insert: string(c), Answer: t.answer(lines, i, n)}, n < len(l.body) && t.waits(c))
+			t.step(Step{Insert: string(c), Answer: t.answer(lines, i, n)}, n < len(l.body) && t.waits())
 		}
 	}
 }
@@ -174,17 +173,8 @@ func (t *typist) answer(lines []line, i, n int) string {
 	return "\n" + l.indent + t.lines[t.r.IntN(len(t.lines))]
 }
 
-// waits decides whether the user waits for a suggestion after c.
-func (t *typist) waits(c rune) bool {
-	p := waitsElse
-	switch {
-	case c == '\n':
-		p = waitsAtLine
-	case strings.ContainsRune(wordBoundary, c):
-		p = waitsAtWord
-	}
-	return t.r.Float64() < p
-}
+// waits decides whether the user waits for a suggestion.
+func (t *typist) waits() bool { return t.r.Float64() < waits }
 
 // mistake types one or two wrong letters and takes them back.
 func (t *typist) mistake(l line) {
