@@ -78,7 +78,7 @@ func (d *dialect) split(raw string) (head string, p Prompt, ok bool) {
 	}
 	switch {
 	case short:
-		if suf > pre || strings.TrimSpace(bare(raw[:suf])) != "" {
+		if suf > pre || strings.TrimSpace(withoutBeginning(raw[:suf])) != "" {
 			return "", p, false
 		}
 		head, p.Suffix, p.Prefix = raw[:suf], part(suf, d.suffix, pre), part(pre, d.prefix, -1)
@@ -114,8 +114,8 @@ func unpad(s string, front, back bool) string {
 	return s
 }
 
-// bare returns s without the markers of the beginning of a text.
-func bare(s string) string {
+// withoutBeginning returns s without the markers of the beginning of a text.
+func withoutBeginning(s string) string {
 	for again := true; again; {
 		again = false
 		for _, b := range beginnings {
@@ -129,7 +129,7 @@ func bare(s string) string {
 
 // files takes apart what stands before the first marker: other files, names; any other text belongs to the prefix.
 func (d *dialect) files(head string, p *Prompt) {
-	head = bare(head)
+	head = withoutBeginning(head)
 	if d.padded {
 		head = strings.TrimSuffix(head, "▁")
 	}

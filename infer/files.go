@@ -49,7 +49,7 @@ func (f *framing) len() int { return len(f.front) + len(f.files) + len(f.path) +
 // frame returns what p's names ask for, without the other files.
 func (p Prompt) frame(tok *tokenizer.Tokenizer, f fileFormat, fim bool) framing {
 	var out framing
-	name := line(p.Filename)
+	name := flat(p.Filename)
 	switch {
 	case f.lang != nil:
 		if name != "" && len(p.Files) > 0 {
@@ -61,7 +61,7 @@ func (p Prompt) frame(tok *tokenizer.Tokenizer, f fileFormat, fim bool) framing 
 		if f.newline {
 			end = "\n"
 		}
-		out.front = append([]int32{f.repo}, tok.Encode(line(p.Repository)+end)...)
+		out.front = append([]int32{f.repo}, tok.Encode(flat(p.Repository)+end)...)
 	}
 	switch {
 	case name == "" && len(p.Files) == 0:
@@ -95,7 +95,7 @@ func (f fileFormat) encodeFiles(tok *tokenizer.Tokenizer, files []File, n int) [
 			sep = 0
 		}
 		text = text[:min(len(text), 8*n)] // more cannot matter
-		text = f.render(line(file.Name), text)
+		text = f.render(flat(file.Name), text)
 		c := newClip(tok, text, n, true)
 		whole := len(c.ids)+sep <= n && !c.cut
 		if c.fit(n - sep); len(c.ids) == 0 || !whole && len(c.ids) < leastFile {
@@ -147,5 +147,5 @@ func (l *language) note(s string) string {
 	return strings.TrimRight("# "+s, " ")
 }
 
-// line returns s without newlines.
-func line(s string) string { return strings.NewReplacer("\n", " ", "\r", " ").Replace(s) }
+// flat returns s without newlines.
+func flat(s string) string { return strings.NewReplacer("\n", " ", "\r", " ").Replace(s) }

@@ -80,7 +80,8 @@ func TestAutoLines(t *testing.T) {
 	}
 }
 
-// TestNoOverlap has the repetitions that users of other servers complain about, and what must not be taken for one.
+// TestNoOverlap has the repetitions that users of other servers complain about (llama.vim's issues 55 and 71: brackets and lines once more),
+// and what must not be taken for one (llama.vscode's 18: good text is cut).
 func TestNoOverlap(t *testing.T) {
 	for _, c := range []shapeCase{
 		{"a bracket that the editor has closed", "a.py", "print(‸)\n", "x)", "x", StopSuffix},
