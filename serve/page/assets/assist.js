@@ -29,6 +29,12 @@ const assist = {
   },
 
   async run(fn) {
+    const instruction = $("instruction").value.trim();
+    if (fn.name === "edit" && !instruction) {
+      $("instruction").placeholder = "What is to be changed";
+      $("instruction").focus();
+      return;
+    }
     this.controller?.abort();
     suggestion.drop();
     const controller = this.controller = new AbortController();
@@ -48,14 +54,17 @@ const assist = {
       const response = await ask("/v1/assist/" + encodeURIComponent(fn.name), {
         body: {
           model: models.chosen()?.id, file: editor.file, selection: job.before, before: job.text.slice(0, start), after: job.text.slice(end),
-          instruction: $("instruction").value.trim() || undefined, stream: true,
+          instruction: instruction || undefined, stream: true,
         },
         signal: controller.signal,
       });
       for await (const event of events(response)) {
         if (this.controller !== controller) return;
         if (event.delta) this.draw(job, text += event.delta, false);
-        if (event.edit) job.code = event.edit.newText ?? event.edit.new_text;
+        if (event.edit) {
+          job.code = event.edit.newText;
+          if (event.edit.file) $("answer-title").textContent += " · " + event.edit.file;
+        }
       }
       if (this.controller !== controller) return;
       if (fn.output === "code" && job.code === null) throw new Refused(0, "The answer holds no code");
@@ -120,6 +129,10 @@ const assist = {
   },
 };
 
+$("instruction").addEventListener("keydown", (e) => {
+  const edit = assist.functions.find((fn) => fn.name === "edit");
+  if (e.key === "Enter" && !e.isComposing && edit) assist.run(edit);
+});
 $("replace").addEventListener("click", () => assist.apply());
 $("stop").addEventListener("click", () => assist.controller?.abort());
 $("close").addEventListener("click", () => assist.close());
