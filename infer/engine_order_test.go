@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -400,6 +402,32 @@ func TestEngineClose(t *testing.T) {
 	e.Close()
 }
 
+// TestEnginePanic: a fault in a pass ends those who are in it, and neither the engine nor the process.
+func TestEnginePanic(t *testing.T) {
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{})
+	defer e.Close()
+	var broken atomic.Bool
+	e.batch.looking = func() {
+		if broken.Load() {
+			panic("kernel")
+		}
+	}
+	first := ask(t.Context(), e, endless(m))
+	waitFor(t, e, "it runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
+	broken.Store(true)
+	if err := <-first; err == nil || err.Error() != "internal error: kernel" {
+		t.Error(err)
+	}
+	broken.Store(false)
+	completed(t, e, short(m, 1))
+	if s := e.Stats(); s.Failed != 1 || s.Completed != 1 || e.CacheStats().InUse != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestEngineMemory: completions that outgrow the memory there is for them pause, all but the most urgent one; and all are finished.
 func TestEngineMemory(t *testing.T) {
 	m := longModel(t)
@@ -457,6 +485,9 @@ func TestEngineLongPrompt(t *testing.T) {
 		r := short(m, 5+i)
 		r.Client = "b"
 		completed(t, e, r)
+		if i == 0 && !e.company() {
+			t.Error("there were others")
+		}
 	}
 	if n := e.Stats().PromptTokens - evaluated; n < 20*leastPart {
 		t.Errorf("%d tokens of the long prompt beside short ones", n)
@@ -476,10 +507,6 @@ func TestEngineLongPrompt(t *testing.T) {
 		t.Errorf("a pass of %d tokens", longest)
 	}
 	// A prompt alone is evaluated in parts as long as can be, unless others have been there lately.
-	if e.speed.token, e.speed.without = patientStall.Seconds()/50, 0; !e.company() {
-		t.Error("there were others")
-	}
-	longest = 0
 	for _, wants := range []struct {
 		others time.Time
 		n      int

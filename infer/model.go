@@ -312,7 +312,7 @@ func (w *workspace) grow(m *Model, n int) {
 	}
 	w.tokens = headTokens
 	if n > headTokens {
-		w.tokens = max(n, m.chunk)
+		w.tokens = max((n+headTokens-1)/headTokens*headTokens, m.chunk)
 	}
 	for i, width := range m.program.widths {
 		w.registers[i] = nil

@@ -72,9 +72,10 @@ func (s *speed) pass(d time.Duration, generating, prompts int) {
 	switch {
 	case prompts == 0:
 		s.without = mix(s.without, t)
+	case prompts < leastPart: // tells little
 	case generating > 0:
 		s.token = mix(s.token, max(0, t-s.without)/float64(prompts))
-	case prompts >= leastPart:
+	default:
 		s.token = mix(s.token, t/float64(prompts))
 	}
 }
