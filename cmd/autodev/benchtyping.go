@@ -187,34 +187,35 @@ func benchTyping(ctx context.Context, f benchTypingFlags, out, errOut io.Writer)
 		defer func() { err = errors.Join(err, stop()) }()
 	}
 	report := &typing.Report{Model: f.label(), Date: time.Now().UTC(), Seed: f.seed, Speed: f.speed, Debounce: f.debounce, Tokens: f.tokens, Scripted: scripted, Traces: traces}
-	replay := func(s typing.Server) (*typing.Run, error) {
-		bar := progress.New(errOut, s.Name, "keystrokes")
-		defer bar.Close()
-		o := o
-		o.Progress = bar.Set
-		run, err := typing.Replay(ctx, traces, s, o)
-		if err == nil {
-			report.Runs = append(report.Runs, run)
-			report.Figures = append(report.Figures, typing.FiguresOf(run, traces))
-		}
-		return run, err
-	}
-	run, err := replay(ours)
+	servers := []typing.Server{ours}
+	llama, stopLlama, err := f.startLlama(ctx, m.Context())
 	if err != nil {
 		return err
+	}
+	defer stopLlama()
+	if llama != nil {
+		servers = append(servers, *llama)
+	}
+	bar := progress.New(errOut, "typing", "keystrokes")
+	timed := o
+	timed.Progress = bar.Set
+	report.Runs, err = typing.Replay(ctx, traces, servers, timed)
+	bar.Close()
+	if err != nil {
+		return err
+	}
+	for _, run := range report.Runs {
+		report.Figures = append(report.Figures, typing.FiguresOf(run, traces))
 	}
 	if f.check > 0 {
 		bar := progress.New(errOut, "comparing", "answers")
 		o := o
 		o.Progress = bar.Set
-		report.Checked, err = typing.Check(ctx, run, ours, f.reference(m), f.check, o)
+		report.Checked, err = typing.Check(ctx, report.Runs[0], ours, f.reference(m), f.check, o)
 		bar.Close()
 		if err != nil {
 			return err
 		}
-	}
-	if err := f.replayLlama(ctx, m.Context(), replay); err != nil {
-		return err
 	}
 	if f.json != "" {
 		var b bytes.Buffer
@@ -289,9 +290,9 @@ func (f benchTypingFlags) reference(m *infer.Model) typing.Reference {
 	}
 }
 
-// replayLlama replays the traces against llama.cpp's server, if there is one.
-func (f benchTypingFlags) replayLlama(ctx context.Context, context int, replay func(typing.Server) (*typing.Run, error)) error {
-	url := strings.TrimSuffix(f.llamaURL, "/")
+// startLlama returns llama.cpp's server, nil if there is to be none, and what ends it.
+func (f benchTypingFlags) startLlama(ctx context.Context, context int) (s *typing.Server, stop func(), err error) {
+	url, stop := strings.TrimSuffix(f.llamaURL, "/"), func() {}
 	if f.llamaServer != "" {
 		threads := f.threads
 		if threads == 0 {
@@ -299,14 +300,12 @@ func (f benchTypingFlags) replayLlama(ctx context.Context, context int, replay f
 		}
 		l, err := typing.StartLlama(ctx, typing.LlamaOptions{Program: f.llamaServer, Model: f.gguf, Threads: threads, Context: context, SPM: f.order != infer.PSM, Args: f.llamaArgs})
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		defer l.Close()
-		url = l.URL
+		url, stop = l.URL, l.Close
 	}
 	if url == "" {
-		return nil
+		return nil, stop, nil
 	}
-	_, err := replay(typing.Server{Name: "llama.cpp", URL: url, Count: typing.CountLlama(url)})
-	return err
+	return &typing.Server{Name: "llama.cpp", URL: url, Count: typing.CountLlama(url)}, stop, nil
 }

@@ -25,6 +25,10 @@ type Count struct {
 	Reused    int64 `json:"suggestions_reused"`
 }
 
+func (c Count) plus(b Count) Count {
+	return Count{c.Prompt + b.Prompt, c.Generated + b.Generated, c.Drafted + b.Drafted, c.Reused + b.Reused}
+}
+
 func (c Count) minus(b Count) Count {
 	return Count{c.Prompt - b.Prompt, c.Generated - b.Generated, c.Drafted - b.Drafted, c.Reused - b.Reused}
 }
@@ -65,41 +69,36 @@ type Run struct {
 	Count   *Count   `json:"count"`
 }
 
-// Replay replays traces, one after the other, against a server.
-func Replay(ctx context.Context, traces []Trace, s Server, o Options) (*Run, error) {
+// Replay replays traces, one after the other, against servers in turns, and returns what came of them by server.
+func Replay(ctx context.Context, traces []Trace, servers []Server, o Options) ([]*Run, error) {
 	total, done := 0, 0
 	for _, t := range traces {
-		total += len(t.Steps)
+		total += len(t.Steps) * len(servers)
 	}
-	run := &Run{Server: s.Name}
-	var before Count
-	var err error
-	if s.Count != nil {
-		if before, err = s.Count(ctx); err != nil {
-			return nil, err
-		}
+	players := make([]*player, len(servers))
+	runs := make([]*Run, len(servers))
+	for i, s := range servers {
+		runs[i] = &Run{Server: s.Name}
+		players[i] = &player{c: newClient(s.URL), s: s, o: o, run: runs[i]}
+		defer players[i].c.http.CloseIdleConnections()
 	}
-	p := &player{c: newClient(s.URL), s: s, o: o, run: run}
-	defer p.c.http.CloseIdleConnections()
 	for i := range traces {
-		err := p.play(ctx, i, &traces[i], func() {
-			if done++; o.Progress != nil {
-				o.Progress(done, total)
+		for k := range players {
+			// Each is the first as often as any other: processors are not as fast at all times.
+			p := players[(i+k)%len(players)]
+			err := p.counted(ctx, func() error {
+				return p.play(ctx, i, &traces[i], func() {
+					if done++; o.Progress != nil {
+						o.Progress(done, total)
+					}
+				})
+			})
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", p.s.Name, traces[i].Name, err)
 			}
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", s.Name, traces[i].Name, err)
 		}
 	}
-	if s.Count != nil {
-		after, err := s.Count(ctx)
-		if err != nil {
-			return nil, err
-		}
-		after = after.minus(before)
-		run.Count = &after
-	}
-	return run, nil
+	return runs, nil
 }
 
 // player replays traces.
@@ -108,6 +107,29 @@ type player struct {
 	s   Server
 	o   Options
 	run *Run
+}
+
+// counted adds what the server does meanwhile to the run's count.
+func (p *player) counted(ctx context.Context, do func() error) error {
+	if p.s.Count == nil {
+		return do()
+	}
+	before, err := p.s.Count(ctx)
+	if err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	after, err := p.s.Count(ctx)
+	if err != nil {
+		return err
+	}
+	if p.run.Count == nil {
+		p.run.Count = &Count{}
+	}
+	*p.run.Count = p.run.Count.plus(after).minus(before)
+	return nil
 }
 
 // pending is a request under way.

@@ -70,14 +70,14 @@ func TestReplay(t *testing.T) {
 	expected := map[string]int{}
 	counts := []Count{{Prompt: 10, Generated: 20, Reused: 1}, {Prompt: 15, Generated: 40, Reused: 3}}
 	done := 0
-	run, err := Replay(t.Context(), []Trace{trace}, Server{
+	runs, err := Replay(t.Context(), []Trace{trace}, []Server{{
 		Name: "stub", URL: server.URL, Expect: func(prefix string, ids []int32) { expected[prefix] = len(ids) },
 		Count: func(context.Context) (Count, error) {
 			c := counts[0]
 			counts = counts[1:]
 			return c, nil
 		},
-	}, Options{Debounce: 30 * ms, Speed: 1, MaxTokens: 2, Scripted: true, Tokens: func(s string) []int32 { return make([]int32, len(s)) }, Progress: func(n, total int) {
+	}}, Options{Debounce: 30 * ms, Speed: 1, MaxTokens: 2, Scripted: true, Tokens: func(s string) []int32 { return make([]int32, len(s)) }, Progress: func(n, total int) {
 		if done = n; total != 5 {
 			t.Errorf("%d of %d", n, total)
 		}
@@ -85,6 +85,7 @@ func TestReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	run := runs[0]
 	var got []string
 	for _, s := range run.Samples {
 		if s.Answered && (s.Latency < s.Service || s.Step >= 0 && s.Latency < 30*ms || s.Cached != 3 || s.Prompt != 2) {
@@ -123,17 +124,43 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// TestTurns: of two servers each is the first in every other file.
+func TestTurns(t *testing.T) {
+	var order []string
+	var servers []Server
+	for _, name := range []string{"a", "b"} {
+		server := httptest.NewServer(&stub{delay: func(string) time.Duration {
+			order = append(order, name)
+			return 0
+		}})
+		defer server.Close()
+		n := int64(0)
+		servers = append(servers, Server{Name: name, URL: server.URL, Count: func(context.Context) (Count, error) {
+			n++
+			return Count{Prompt: n * n}, nil
+		}})
+	}
+	runs, err := Replay(t.Context(), make([]Trace, 3), servers, Options{Speed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Counts are 1, 4, 9, 16, 25, 36 before and after the three files.
+	if got := strings.Join(order, ""); got != "abbaab" || len(runs) != 2 || len(runs[1].Samples) != 3 || runs[1].Samples[2].Trace != 2 || runs[0].Count.Prompt != 3+7+11 {
+		t.Errorf("%s, %+v, counted %+v", got, runs[1], runs[0].Count)
+	}
+}
+
 func TestReplayFails(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "too long", http.StatusBadRequest) }))
 	defer server.Close()
 	o := Options{Speed: 1, MaxTokens: 2}
-	_, err := Replay(t.Context(), []Trace{{Name: "t"}}, Server{Name: "stub", URL: server.URL}, o)
+	_, err := Replay(t.Context(), []Trace{{Name: "t"}}, []Server{{Name: "stub", URL: server.URL}}, o)
 	if want := "stub: t: " + server.URL + "/infill: status 400: too long\n"; err == nil || err.Error() != want {
 		t.Errorf("%v, expected %s", err, want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Replay(ctx, []Trace{{Name: "t"}}, Server{Name: "stub", URL: server.URL}, o); err == nil || !strings.Contains(err.Error(), "context canceled") {
+	if _, err := Replay(ctx, []Trace{{Name: "t"}}, []Server{{Name: "stub", URL: server.URL}}, o); err == nil || !strings.Contains(err.Error(), "context canceled") {
 		t.Errorf("cancelled: %v", err)
 	}
 }
