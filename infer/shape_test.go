@@ -172,3 +172,25 @@ func TestShapeProperties(t *testing.T) {
 		}
 	})
 }
+
+// FuzzShape: no text breaks the rules, and none of them depends on the pieces that it comes in.
+func FuzzShape(f *testing.F) {
+	f.Add("def f(a):\n    ", "\n    return a\n", "b = [a]\n    return b\n", ".py", uint8(15), uint8(3))
+	f.Add("func f() {\n\t", "\n}\n", "g(`}`)\n}\n", ".go", uint8(31), uint8(1))
+	f.Add("a.each do |x|\n  ", "\nend\n", "puts %w(a b)\nend\n", ".rb", uint8(14), uint8(5))
+	f.Add("print(\"", "\")\n", "hello\")\n", ".js", uint8(6), uint8(2))
+	f.Fuzz(func(t *testing.T, prefix, suffix, text, extension string, rules, n uint8) {
+		if len(text) > 2000 {
+			return
+		}
+		s := Shape{Lines: Lines(rules & 3), NoOverlap: rules&4 != 0, NoLoops: rules&8 != 0, MinIndent: int(rules >> 4)}
+		p := Prompt{Prefix: prefix, Suffix: suffix, Filename: "a" + extension}
+		whole, rule := shapeText(s, p, text, len(text)+1)
+		if !strings.HasPrefix(text, whole) || rule == "" && strings.TrimSpace(text[len(whole):]) != "" {
+			t.Fatalf("%q is left of %q, by %q", whole, text, rule)
+		}
+		if got, by := shapeText(s, p, text, int(n)+1); got != whole || by != rule {
+			t.Fatalf("%q by %q in pieces of %d, expected %q by %q", got, by, int(n)+1, whole, rule)
+		}
+	})
+}
