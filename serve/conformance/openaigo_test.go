@@ -100,11 +100,11 @@ func TestOpenAIGo(t *testing.T) {
 	s.idle(t)
 
 	// Failures, with status, field and code.
-	complete := func(model string, tokens int64, temperature float64) error {
+	complete := func(model string, tokens int64, temperature float64, more ...option.RequestOption) error {
 		_, err := client.Completions.New(ctx, openai.CompletionNewParams{
 			Model: openai.CompletionNewParamsModel(model), Prompt: openai.CompletionNewParamsPromptUnion{OfArrayOfTokens: make([]int64, tokens)},
 			Temperature: openai.Float(temperature),
-		})
+		}, more...)
 		return err
 	}
 	talk := func(model string) error {
@@ -125,12 +125,16 @@ func TestOpenAIGo(t *testing.T) {
 		{complete(c.Model, 700, 0), 400, "prompt", "context_length_exceeded"},
 		{complete(s.Busy, 1, 0), 429, "", "busy"},
 		{complete(s.Broken, 1, 0), 500, "", "internal_error"},
+		{complete(c.Model, 1, 0, option.WithBaseURL(s.Guarded+"/v1/")), 401, "", "invalid_api_key"},
 		{talk(s.Mute), 501, "model", "no_chat"},
 	} {
 		var e *openai.Error
 		if !errors.As(f.err, &e) || e.StatusCode != f.status || e.Param != f.param || e.Code != f.code {
 			t.Errorf("%v, expected status %d, %q, %q", f.err, f.status, f.param, f.code)
 		}
+	}
+	if err := complete(c.Model, 1, 0, option.WithBaseURL(s.Guarded+"/v1/"), option.WithAPIKey(s.Key)); err != nil {
+		t.Errorf("with the key: %v", err)
 	}
 	if err := broken.Err(); err == nil || !strings.Contains(err.Error(), "the model broke") {
 		t.Errorf("a stream that broke off: %v", err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"autodev/model"
 	"autodev/models"
 	"autodev/serve"
+	"autodev/serve/guard"
 	"autodev/serve/registry"
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
@@ -36,6 +38,9 @@ type suite struct {
 	// Active is the address that says how many completions are under way, how many have begun, and what the latest was asked to go on from:
 	// {"active":0,"begun":2,"prefix":"…","suffix":"…"}.
 	Active string `json:"active"`
+	// Guarded is the same server, for who has the key.
+	Guarded string `json:"guarded"`
+	Key     string `json:"key"`
 	// Default is the model of requests that name none.
 	Default string `json:"default"`
 }
@@ -212,9 +217,26 @@ func start(t *testing.T, first string) *suite {
 	all[0], all[i] = all[i], all[0]
 	service := registry.New(false)
 	service.Put(all, nil)
-	counter := &wire.Protocol{Name: "conformance", Routes: []wire.Route{{Method: http.MethodGet, Path: "/conformance/active", Handle: asked.answer}}}
-	url, _ := servetest.StartModels(t, service, serve.Options{Protocols: append(serve.Protocols(), counter)})
-	s := &suite{URL: url, Active: url + "/conformance/active", Long: "long", Mute: "mute", Busy: "busy", Broken: "broken", Default: first}
+	protocols := append(serve.Protocols(), &wire.Protocol{Name: "conformance", Routes: []wire.Route{{Method: http.MethodGet, Path: "/conformance/active", Handle: asked.answer}}})
+	url, _ := servetest.StartModels(t, service, serve.Options{Protocols: protocols})
+	keys := filepath.Join(t.TempDir(), "keys")
+	secret, err := guard.AddKey(keys, guard.Key{Name: "ann"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := guard.OpenKeys(keys, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := guard.New(guard.Options{Keys: known})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guarded, _ := servetest.StartModels(t, service, serve.Options{Protocols: protocols, Guard: g.Call, Wrap: g.Wrap})
+	s := &suite{
+		URL: url, Active: url + "/conformance/active", Guarded: guarded, Key: secret,
+		Long: "long", Mute: "mute", Busy: "busy", Broken: "broken", Default: first,
+	}
 	for _, c := range []ask{
 		{Model: "random", Prefix: "def add(a, b):\n    größe = ", Suffix: "\n    return c  # naïve\n", MaxTokens: 24},
 		{Model: "random", Prefix: "x", Suffix: "\n", MaxTokens: 1},

@@ -63,4 +63,9 @@ for (const provider of ['openai', 'deepseek']) {
   assert(mute.message.includes('cannot converse'), String(mute));
 }
 
+// Keys.
+const guarded = (apiKey) => collect(constructLlmApi({ provider: 'mistral', apiBase: suite.guarded + '/v1/', apiKey }).fimStream({ model, prompt, suffix, max_tokens: suite.cases[0].maxTokens }, none));
+assert.match((await failure(guarded('wrong'))).message, /invalid_api_key/);
+assert.equal(content(await guarded(suite.key)), suite.cases[0].fill.text);
+
 await passed();

@@ -70,4 +70,10 @@ assert.equal((await failure(client.fim.complete({ model: suite.broken, prompt })
 // Some text came; that it is not all, the package notices.
 await failure(collect(client.fim.stream({ model: suite.broken, prompt })));
 
+// Keys.
+const guarded = (apiKey) => new Mistral({ serverURL: suite.guarded, apiKey }).fim.complete({ model, prompt, suffix, maxTokens });
+const denied = await failure(guarded('wrong'));
+assert(denied instanceof SDKError && denied.statusCode === 401 && JSON.parse(denied.body).code === 'invalid_api_key', String(denied));
+assert.equal((await guarded(suite.key)).choices[0].message.content, fill.text);
+
 await passed();

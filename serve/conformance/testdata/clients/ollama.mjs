@@ -92,4 +92,10 @@ for (const [call, status, words] of [
 const broken = await failure(collect(client.generate({ model: suite.broken, prompt, raw: true, stream: true })));
 assert(broken.message.includes('the model broke'), broken.message);
 
+// Keys.
+const guarded = (key) => new Ollama({ host: suite.guarded, headers: { Authorization: 'Bearer ' + key } }).generate({ model, prompt, suffix, options: { num_predict: 24, temperature: 0 } });
+const denied = await failure(guarded('wrong'));
+assert.deepEqual([denied.name, denied.status_code], ['ResponseError', 401]);
+assert.equal((await guarded(suite.key)).response, fill.text);
+
 await passed();

@@ -59,7 +59,7 @@ for (const c of suite.cases) {
   assert.equal(final.choices[0].message.content, c.talk.text);
 }
 
-const { model, prefix: prompt, suffix, fill, messages, talk } = suite.cases[0];
+const { model, prefix: prompt, suffix, fill, messages } = suite.cases[0];
 const max_tokens = suite.cases[0].maxTokens;
 
 // Several prompts and choices, whole and interleaved.
@@ -135,5 +135,11 @@ for (const stream of [
   const e = await failure(collect(stream));
   assert(e instanceof OpenAI.APIError && e.message.includes('the model broke'), String(e));
 }
+
+// Keys.
+const guarded = (apiKey) => new OpenAI({ baseURL: suite.guarded + '/v1', apiKey, maxRetries: 0 }).completions.create({ model, prompt, suffix, max_tokens });
+const denied = await failure(guarded('wrong'));
+assert(denied instanceof OpenAI.AuthenticationError && denied.code === 'invalid_api_key', String(denied));
+assert.equal((await guarded(suite.key)).choices[0].text, fill.text);
 
 await passed();

@@ -9,8 +9,8 @@ import { active, assert, passed, suite, until } from './check.mjs';
 const config = join(homedir(), '.tabby-client', 'agent');
 mkdirSync(config, { recursive: true });
 writeFileSync(join(config, 'config.toml'), `[server]
-endpoint = "${suite.url}"
-token = ""
+endpoint = "${suite.guarded}"
+token = "${suite.key}"
 [anonymousUsageTracking]
 disable = true
 `);
