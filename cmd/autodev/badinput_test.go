@@ -122,7 +122,7 @@ func TestBadInput(t *testing.T) {
 		{"missing prefix", []string{"complete", "--model", small, "--prefix-file", none}, 1, `--prefix-file: open DIR/none: no such file or directory`},
 
 		{"port in use", []string{"serve", "--model", small, "--listen", busy.Addr().String()}, 1, `listen BUSY: the port is in use by another program, expected a free one`},
-		{"no port", []string{"serve", "--listen", "localhost"}, 2, `--listen localhost: expected HOST:PORT`},
+		{"no port", []string{"serve", "--listen", "localhost"}, 2, `--listen localhost: expected HOST:PORT or unix:PATH`},
 		{"impossible port", []string{"serve", "--listen", "127.0.0.1:99999"}, 1, `listen tcp: address 99999: invalid port`},
 		{"served with a foreign adapter", []string{"serve", "--model", small, "--adapter", foreignDir, "--listen", "127.0.0.1:0"}, 1, `DIR/foreign/adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_A.weight: shape [2 32], expected [2 48]: is this the adapter of another model?`},
 		{"served model typo", []string{"serve", "--model", "autodev-tinny", "--listen", "127.0.0.1:0"}, 1, `model autodev-tinny: no such file or directory, expected a folder with config.json and weights (or "autodev-tiny")`},

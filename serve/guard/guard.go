@@ -131,13 +131,12 @@ func (g *Guard) checkHost(r *http.Request) *Denial {
 	case *net.TCPAddr:
 		switch {
 		case a.IP.IsLoopback():
-			ok = loopbackHost(r.Host)
+			ok = loopbackHost(r.Host) || g.hosts.own(r.Host)
 		case len(g.hosts.names) > 0: // the list is all there is
 		case g.o.Keys != nil: // a page that does not know a key gets nothing by any name
 			ok = true
 		default:
-			name, _ := splitHost(strings.ToLower(r.Host))
-			ok = loopbackHost(r.Host) || numericHost(r.Host) || name == g.hosts.machine && name != ""
+			ok = loopbackHost(r.Host) || numericHost(r.Host) || g.hosts.own(r.Host)
 		}
 	default:
 		ok = loopbackHost(r.Host)

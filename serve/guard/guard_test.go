@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,6 +68,10 @@ func TestHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	machine, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		local, host string
 		allow       []string
@@ -82,6 +88,12 @@ func TestHosts(t *testing.T) {
 		{inside6, "[::1]", nil, nil, true},
 		{inside, "[::ffff:127.0.0.1]:8000", nil, nil, true},
 		{inside, "", nil, nil, true},
+		{inside, "app.localhost:8000", nil, nil, true},
+		{inside, "host.docker.internal:8000", nil, nil, true},
+		{inside, machine + ":8000", nil, nil, true},
+		{inside, machine + ".evil.example", nil, nil, false},
+		{inside, "evil.internal", nil, nil, false},
+		{inside, "notlocalhost", nil, nil, false},
 		{inside, "evil.example", nil, nil, false},
 		{inside, "evil.example:8000", nil, nil, false},
 		{inside, "localhost.evil.example:8000", nil, nil, false},
@@ -256,6 +268,9 @@ func FuzzLoopbackHost(f *testing.F) {
 		}
 		name := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
 		ip := net.ParseIP(name)
+		if strings.HasSuffix(name, ".localhost") || slices.Contains(containerHosts, name) {
+			name = "localhost"
+		}
 		if u.User != nil || name != "localhost" && (ip == nil || !ip.IsLoopback()) {
 			t.Errorf("%q is taken for this machine, and is %q", host, u.Hostname())
 		}

@@ -52,17 +52,26 @@ func (r hostRule) listed(header string) bool {
 	})
 }
 
+// containerHosts are what containers call the machine they run on. Nobody can register names below .internal.
+var containerHosts = []string{"host.docker.internal", "host.containers.internal"}
+
 // loopbackHost reports whether the header names this machine from within, whatever the port.
 func loopbackHost(header string) bool {
 	name, ok := splitHost(strings.ToLower(header))
 	if !ok {
 		return false
 	}
-	if name == "localhost" {
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") || slices.Contains(containerHosts, name) {
 		return true
 	}
 	addr, err := netip.ParseAddr(name)
 	return err == nil && addr.Zone() == "" && addr.Unmap().IsLoopback()
+}
+
+// own reports whether the header is this machine's name, which Debian, for one, has at 127.0.1.1.
+func (r hostRule) own(header string) bool {
+	name, ok := splitHost(strings.ToLower(header))
+	return ok && name != "" && name == r.machine
 }
 
 // numericHost reports whether the header is an address: nobody can let an address point elsewhere.
