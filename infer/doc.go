@@ -47,7 +47,7 @@
 //
 // The package knows nothing of HTTP, editors or training, and builds without Gorgonia.
 //
-// Everything is a function of (weights, prompt, options, seed): the number of threads, the chunks a prompt was read in,
-// whether keys and values came from the cache or an earlier request, and how many tokens were guessed rightly or wrongly change
+// Everything is a function of (weights, prompt, options, seed): the number of threads, the chunks a prompt was read in, what else was in
+// the same passes, whether keys and values came from the cache or an earlier request, and how many tokens were guessed rightly or wrongly change
 // no bit of any logit.
 package infer

@@ -24,7 +24,7 @@ func processorTime(t *testing.T) time.Duration {
 // TestIdleAfterDisconnect: when the only client leaves in the middle of a long prompt, the processors are idle within 50 ms.
 func TestIdleAfterDisconnect(t *testing.T) {
 	c := infertest.Config(1024)
-	c.Positions, c.Embed, c.Layers, c.Heads, c.Inner, c.InitStd = 4096, 768, 4, 6, 3072, 0.02
+	c.Positions, c.Embed, c.Layers, c.Heads, c.Inner, c.InitStd = 4096, 640, 3, 5, 2560, 0.02
 	m := newModel(t, infertest.Checkpoint(c), nil, 2)
 	e := NewEngine(m, EngineOptions{})
 	defer e.Close()

@@ -74,7 +74,7 @@ func TestEngineSoak(t *testing.T) {
 			}
 			var wg sync.WaitGroup
 			var answered, left, late, busy atomic.Int64
-			end := time.Now().Add(1200 * time.Millisecond)
+			end := time.Now().Add(800 * time.Millisecond)
 			for i := range 24 {
 				wg.Go(func() {
 					r := rand.New(rand.NewPCG(uint64(i), 7))
