@@ -342,13 +342,6 @@ func (p *prefixes) texts() [][]int32 {
 	return slices.Clone(p.recent)
 }
 
-// bytes returns the memory of all keys and values, those of running sequences included.
-func (p *prefixes) bytes() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.size(p.tree.nodes + p.private)
-}
-
 // clear forgets everything that no running sequence holds.
 func (p *prefixes) clear() {
 	p.mu.Lock()

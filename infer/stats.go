@@ -28,8 +28,10 @@ type Stats struct {
 	Drafted         int64 // guesses evaluated
 	Accepted        int64 // guesses that were right
 
-	CacheBytes int64 // keys and values in memory, in use and kept
-	CacheLimit int64 // of those that are kept
+	CacheBytes     int64 // keys and values in memory, in use and kept
+	CacheInUse     int64 // of those, by completions under way
+	CacheLimit     int64 // of those that are kept
+	CacheEvictions int64 // blocks of them that were forgotten to make room
 }
 
 const classCount = int(Background) + 1
@@ -51,7 +53,8 @@ func (e *Engine) Stats() Stats {
 			s.Paused[t.c.class]++
 		}
 	}
-	s.CacheBytes, s.CacheLimit = e.cache.bytes(), e.o.CacheBytes
+	c := e.cache.read()
+	s.CacheBytes, s.CacheInUse, s.CacheLimit, s.CacheEvictions = c.Bytes, c.InUse, c.Limit, c.Evictions
 	return s
 }
 
