@@ -186,17 +186,14 @@ func TestStreamWithoutEnd(t *testing.T) {
 func TestCheck(t *testing.T) {
 	server := httptest.NewServer(&stub{delay: func(string) time.Duration { return 0 }})
 	defer server.Close()
-	run := &Run{}
-	for _, s := range []Sample{
+	run := &Run{Samples: []Sample{
 		{Answered: true, Text: "of a", Generated: 1, prefix: "a"},
 		{Answered: false, Text: "of b", prefix: "b"},
 		{Answered: true, Text: "another", Generated: 1, prefix: "c"},
 		{Answered: true, Text: "another", prefix: "d"}, // reused
 		{Answered: true, Text: "of e", prefix: "e"},    // reused
 		{Answered: true, Text: "", prefix: "empty"},
-	} {
-		run.Samples = append(run.Samples, s)
-	}
+	}}
 	reference := func(_ context.Context, prefix, _ string, _ int) (string, error) {
 		if prefix == "empty" {
 			return "", nil
