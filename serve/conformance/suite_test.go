@@ -130,23 +130,6 @@ func (w watched) Complete(ctx context.Context, reqs []infer.Request, emit func(i
 	return w.Engine.Complete(ctx, reqs, emit)
 }
 
-// talks is chat.Prompter as the protocols know it.
-type talks struct{ *chat.Prompter }
-
-func messages(all []wire.Message) []chat.Message {
-	same := make([]chat.Message, len(all))
-	for i, m := range all {
-		same[i] = chat.Message(m)
-	}
-	return same
-}
-
-func (t talks) Prompt(all []wire.Message) (infer.Prompt, []string, error) {
-	return t.Prompter.Prompt(messages(all))
-}
-
-func (t talks) Render(all []wire.Message) (string, error) { return t.Prompter.Render(messages(all)) }
-
 // embedded returns the model that the binary carries.
 func embedded(t *testing.T) (*infer.Engine, wire.Chat) {
 	t.Helper()
@@ -173,7 +156,7 @@ func embedded(t *testing.T) (*infer.Engine, wire.Chat) {
 	t.Cleanup(m.Close)
 	e := infer.NewEngine(m, infer.EngineOptions{})
 	t.Cleanup(e.Close)
-	return e, talks{chat.NewPrompter(template, tok)}
+	return e, chat.NewPrompter(template, tok)
 }
 
 // start serves, as autodev serve does, a random model that never ends ("random", and "long" with room for a completion of minutes), the
