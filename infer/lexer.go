@@ -141,9 +141,13 @@ func (x *lexer) open(s, before string) (n int, ok bool) {
 			x.until, x.raw, x.note = q.close, q.raw, false
 			return len(q.open), true
 		}
-		end := closing(s[len(q.open):], q.close, q.raw)
+		rest := s[len(q.open):]
+		if q.char {
+			rest = rest[:min(len(rest), len(`\U0010ffff'`))]
+		}
+		end := closing(rest, q.close, q.raw)
 		switch {
-		case q.char && (end < 0 || end > len(`\U0010ffff'`)):
+		case q.char && end < 0:
 			return len(q.open), true
 		case end < 0:
 			return len(s), true // not ended: it ends with the line
@@ -152,6 +156,9 @@ func (x *lexer) open(s, before string) (n int, ok bool) {
 	}
 	return 0, false
 }
+
+// maxExpression bounds how far the end of a regular expression is looked for.
+const maxExpression = 512
 
 // literal returns the length of a regular expression between slashes, or of Ruby's literals with a percent sign, 0 when there is none.
 func (x *lexer) literal(s, before string) int {
@@ -167,7 +174,7 @@ func (x *lexer) literal(s, before string) int {
 	}
 	if s[0] == '/' {
 		class := false
-		for i := 1; i < len(s); i++ {
+		for i := 1; i < min(len(s), maxExpression); i++ {
 			switch {
 			case s[i] == '\\':
 				i++

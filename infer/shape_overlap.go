@@ -85,7 +85,7 @@ func (g *overlapStage) push(piece string) (string, bool) {
 	}
 	line := g.text[g.line:]
 	hold := g.hold(line)
-	if at, cut := g.bracket(g.lex.clone(), line); cut {
+	if at, cut := g.bracket(nil, line); cut {
 		hold = min(hold, at) // unless the end of the line makes it a part of a string
 	}
 	return g.show(hold), false
@@ -94,7 +94,7 @@ func (g *overlapStage) push(piece string) (string, bool) {
 func (g *overlapStage) flush() (string, bool) {
 	line := g.text[g.line:]
 	at, cut := len(g.text), false
-	if k, ok := g.bracket(g.lex.clone(), line); ok {
+	if k, ok := g.bracket(nil, line); ok {
 		return g.show(k), true
 	}
 	if g.fresh && strings.TrimSpace(g.text) != "" {
@@ -215,8 +215,18 @@ func (g *overlapStage) closesBlock(line string) (at int, cut bool) {
 	return 0, false
 }
 
-// bracket reads a line with x and finds a bracket that comes next and closes what the text after the cursor closes.
+// bracket finds a bracket in a line that comes next as well and closes what the text after the cursor closes. x, unless it is nil, reads the
+// line for good.
 func (g *overlapStage) bracket(x *lexer, line string) (at int, cut bool) {
+	if strings.IndexByte(line, g.first) < 0 || strings.IndexByte(")]}", g.first) < 0 {
+		if x != nil {
+			x.line(g.whole(line), nil)
+		}
+		return 0, false
+	}
+	if x == nil {
+		x = g.lex.clone()
+	}
 	whole := g.whole(line)
 	from := len(whole) - len(line)
 	at = -1
