@@ -44,9 +44,10 @@ func benchTypingCommand() *cli.Command {
 			&cli.StringFlag{Name: "suggest", Usage: "model: what the models say; script: what is in the files, at the cost of choosing these tokens, for models with random weights", Value: "model"},
 			&cli.Float64Flag{Name: "known", Usage: "share of lines that the script knows from their beginning; others it knows from somewhere in them", Value: 0.35},
 			linesFlag(),
+			healFlag(),
 			fimOrderFlag(),
 			speculateFlag(),
-			&cli.StringFlag{Name: "url", Usage: "`ADDRESS` of a server of ours under way, in place of one in this process: http://127.0.0.1:8000"},
+			&cli.StringFlag{Name: "url", Usage: "`ADDRESS` of a server of ours under way, with the same model and options, in place of one in this process: http://127.0.0.1:8000"},
 			&cli.StringFlag{Name: "llama-server", Usage: "`PROGRAM` of llama.cpp's, to compare with"},
 			&cli.StringFlag{Name: "gguf", Usage: "its model `FILE`, of the same weights (autodev model convert --to gguf)"},
 			&cli.StringFlag{Name: "llama-args", Usage: "more `ARGUMENTS` for it, beside --spm-infill and one slot"},
@@ -83,7 +84,7 @@ func benchTypingCommand() *cli.Command {
 				return err
 			}
 			if f.suggest == "model" {
-				f.shape = infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}
+				f.shape, f.heal = infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, c.Bool("heal")
 			}
 			return benchTyping(c.Context, f, c.App.Writer, c.App.ErrWriter)
 		},
@@ -100,6 +101,7 @@ type benchTypingFlags struct {
 	debounce                    time.Duration
 	suggest                     string
 	shape                       infer.Shape
+	heal                        bool
 	order                       infer.Order
 	speculate                   infer.Speculate
 	url                         string
@@ -267,7 +269,7 @@ func (f benchTypingFlags) serve(ctx context.Context, m *infer.Model, s *typing.S
 	engine := infer.NewEngine(m, infer.EngineOptions{})
 	watched := typing.Watch(engine)
 	models := registry.New(false)
-	models.Put([]wire.Model{{ID: "typing", Engine: watched, Order: f.order, Speculate: f.speculate, Shape: f.shape}}, nil)
+	models.Put([]wire.Model{{ID: "typing", Engine: watched, Order: f.order, Speculate: f.speculate, Shape: f.shape, Heal: f.heal}}, nil)
 	s.URL, s.Expect, s.Count = "http://"+l.Addr().String(), watched.Expect, watched.Count
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
@@ -284,7 +286,7 @@ func (f benchTypingFlags) serve(ctx context.Context, m *infer.Model, s *typing.S
 func (f benchTypingFlags) reference(m *infer.Model) typing.Reference {
 	return func(ctx context.Context, prefix, suffix string, tokens int) (string, error) {
 		r, err := m.Generate(ctx, infer.Request{
-			Prompt: infer.Prompt{Prefix: prefix, Suffix: suffix, FIM: infer.FIMAlways, Order: f.order}, MaxTokens: tokens, Shape: f.shape, Speculate: infer.SpeculateOff,
+			Prompt: infer.Prompt{Prefix: prefix, Suffix: suffix, FIM: infer.FIMAlways, Order: f.order, Heal: f.heal}, MaxTokens: tokens, Shape: f.shape, Speculate: infer.SpeculateOff,
 		}, nil)
 		return r.Text, err
 	}

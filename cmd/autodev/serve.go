@@ -29,7 +29,7 @@ func serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "adapters", Usage: "`FOLDER` below which adapters may be loaded by name while the server runs (POST /v1/load_lora_adapter)"},
 			&cli.BoolFlag{Name: "strict-models", Usage: "turn away requests for a model of another name, which otherwise get the one there is"},
 			linesFlag(),
-			&cli.BoolFlag{Name: "heal", Usage: "let completions with a suffix begin with the word under the cursor, as if it were not split into tokens there", Value: true},
+			healFlag(),
 			fimOrderFlag(),
 			speculateFlag(),
 			&cli.IntFlag{Name: "prompt-cache", Usage: "`MIB` of memory for recent prompts, so that one that begins alike is not read again (-1: within 15 % of the weights, but one of the longest at least; 0: none)", Value: -1},

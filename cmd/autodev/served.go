@@ -103,6 +103,10 @@ func linesFlag() cli.Flag {
 	return &cli.StringFlag{Name: "lines", Usage: "how much a completion between two texts spans, unless its request says: one (the rest of the line), block (a line and the block it opens), auto (one inside a line, else block) or all", Value: "auto"}
 }
 
+func healFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "heal", Usage: "let completions with a suffix begin with the word under the cursor, as if it were not split into tokens there", Value: true}
+}
+
 // linesOf reads the value of linesFlag.
 func linesOf(value string) (infer.Lines, error) {
 	l, ok := map[string]infer.Lines{"one": infer.OneLine, "block": infer.Block, "auto": infer.AutoLines, "all": infer.AllLines}[value]
