@@ -64,7 +64,9 @@ type htmlStream struct {
 	text  string // not rendered yet
 	line  int    // where the line begins that is not complete
 	kind  block  // of the block that text begins with
-	fence fence  // that is open
+	fence fence  // that is open, in the item of a list too; its length is 0 when none is
+	item  int    // of a list: where the text of its last item begins, in spaces
+	after bool   // the line before ended a fence in an item
 	blank bool   // the line before was blank
 }
 
@@ -107,19 +109,39 @@ func (h *htmlStream) take(line string, next int) string {
 	f, isFence := parseFence(line)
 	isFence = isFence && f.indent <= 3
 	item := !deep && isItem(trimmed)
+	if item && h.kind == ordinary && !h.blank && !strings.HasPrefix(h.text, ">") && !strings.Contains(h.text, "\n>") {
+		// Not every item may interrupt a paragraph, but for a quotation's.
+		marker, text, _ := strings.Cut(trimmed, " ")
+		item = text != "" && (len(marker) == 1 || marker == "1." || marker == "1)")
+	}
 	out := ""
 	switch {
 	case trimmed == "":
 	case h.kind == noBlock:
-	case isFence && in == 0, // at the margin it ends everything else
+	case h.kind == indented && !deep,
+		h.kind == list && (h.fence.length > 0 || h.after) && in < h.item && !item, // the item ends, and the block in it
+		isFence && (h.kind != list || in < h.item),                                // it ends everything that it is not part of
 		in == 0 && heading(trimmed),
+		h.kind == list && in < h.item && !deep && (trimmed != "" && trimmed[0] == '>' || rule(trimmed)),
 		h.blank && h.kind == ordinary,
-		h.blank && h.kind == list && in == 0 && !item && !deep,
-		h.blank && h.kind == indented && !deep:
+		h.blank && h.kind == list && in < h.item && !item && !deep:
 		out = h.cut(start)
 	}
 	if h.blank = trimmed == ""; h.blank {
 		return out
+	}
+	h.after = false
+	if h.kind == list && in >= h.item {
+		switch f, ok := parseFence(line); {
+		case !ok:
+		case h.fence.length == 0:
+			h.fence = f
+		case f.closes(h.fence):
+			h.fence.length, h.after = 0, true
+		}
+	}
+	if (h.kind == noBlock || h.kind == ordinary) && !deep && rule(trimmed) {
+		return out + h.cut(h.line) // it is a block, or makes a heading of the paragraph
 	}
 	if h.kind == noBlock {
 		switch {
@@ -137,13 +159,35 @@ func (h *htmlStream) take(line string, next int) string {
 	} else if item && h.kind == ordinary {
 		h.kind = list // a list may interrupt a paragraph
 	}
+	if item && h.kind == list && (h.item == 0 || in < h.item) {
+		h.item, h.fence = in+itemText(trimmed), fence{}
+	}
 	return out
+}
+
+// itemText returns where the text of a list's item begins.
+func itemText(line string) int {
+	marker := strings.IndexAny(line, " \t")
+	if marker < 0 {
+		return len(line) + 1
+	}
+	spaces := len(line) - marker - len(strings.TrimLeft(line[marker:], " "))
+	if spaces < 1 || spaces > 4 {
+		spaces = 1
+	}
+	return marker + spaces
 }
 
 func heading(line string) bool {
 	rest := strings.TrimLeft(line, "#")
 	n := len(line) - len(rest)
 	return n >= 1 && n <= 6 && (rest == "" || rest[0] == ' ' || rest[0] == '\t')
+}
+
+// rule says whether a line is a thematic break.
+func rule(line string) bool {
+	line = strings.NewReplacer(" ", "", "\t", "").Replace(line)
+	return len(line) >= 3 && strings.Trim(line, line[:1]) == "" && strings.Contains("-_*", line[:1])
 }
 
 func isItem(line string) bool {
@@ -163,7 +207,7 @@ func isItem(line string) bool {
 func (h *htmlStream) cut(n int) string {
 	done := h.text[:n]
 	h.text, h.line = h.text[n:], h.line-n
-	h.kind, h.blank = noBlock, false
+	*h = htmlStream{text: h.text, line: h.line}
 	return renderHTML(done)
 }
 

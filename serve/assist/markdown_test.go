@@ -52,7 +52,7 @@ func TestHTMLStreams(t *testing.T) {
 
 // Block by block is the whole, for texts of what models write.
 func TestHTMLEqualsWhole(t *testing.T) {
-	parts := []string{"word", "word\n", "\n", "\n\n", "# H\n", "- a\n", "  more\n", "1. x\n", "```py\n", "```\n", "code\n", "    deep\n", "> q\n", "---\n", "**b** ", "<i>", "|a|b|\n|-|-|\n|1|2|\n"}
+	parts := []string{"word", "word\n", "\n", "\n\n", "# H\n", "- a\n", "  more\n", "1. x\n", "```py\n", "```\n", " ```\n", "  ```\n", "code\n", "    deep\n", "> q\n", "---\n", "**b** ", "<i>", "|a|b|\n|-|-|\n|1|2|\n"}
 	rapid.Check(t, func(t *rapid.T) {
 		text := strings.Join(rapid.SliceOfN(rapid.SampledFrom(parts), 0, 14).Draw(t, "parts"), "")
 		h := &htmlStream{}
