@@ -222,6 +222,23 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestHealing: a form may refuse what the model has by default.
+func TestHealing(t *testing.T) {
+	var got []bool
+	server := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		got = append(got, reqs[0].Prompt.Heal)
+		return make([]infer.Result, 1), nil
+	}}, nil, func(m *wire.Model) { m.Heal = true })
+	for _, extra := range [][]string{nil, {"heal", "false"}, {"heal", "true"}} {
+		if resp, _, err := replay(t, server, javaClient("/autocomplete", append([]string{"prefix", "p", "suffix", "s"}, extra...)...)); err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+	}
+	if !slices.Equal(got, []bool{true, false, true}) {
+		t.Errorf("healed: %v", got)
+	}
+}
+
 // TestSameText: a completion is what OpenAI's protocol has for the same prompt.
 func TestSameText(t *testing.T) {
 	server := start(t, servetest.RealEngine(t, nil, infer.EngineOptions{}), nil, nil)

@@ -21,6 +21,7 @@ func complete(c *wire.Call) error {
 	if err != nil {
 		return err
 	}
+	c.Interpret(fields)
 	m, release, err := c.Use(fields.Text("model", ""))
 	if err != nil {
 		return err
