@@ -24,6 +24,7 @@ func serveCommand() *cli.Command {
 			"A first interrupt lets requests under way finish, for as long as --grace says. On Unix, SIGHUP reads the model again without dropping any.",
 		Flags: append(slices.Concat(inferenceFlags(), operationsFlags(), assistFlags()),
 			&cli.StringFlag{Name: "name", Usage: "the model's id for clients (default: its folder's name)"},
+			&cli.IntFlag{Name: "concurrency", Usage: "completions that share passes over the weights, where there is memory for them", Value: 8},
 			&cli.IntFlag{Name: "queue", Usage: "requests that may wait for their turn", Value: 64},
 			&cli.StringSliceFlag{Name: "lora", Usage: "`NAME=FOLDER` of a PEFT LoRA adapter that is served as a model of its own, beside the model itself"},
 			&cli.StringFlag{Name: "adapters", Usage: "`FOLDER` below which adapters may be loaded by name while the server runs (POST /v1/load_lora_adapter)"},
@@ -71,7 +72,7 @@ func serveCommand() *cli.Command {
 				inference: f,
 				shape:     infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, heal: c.Bool("heal"), functions: functions,
 				lora: adapters, adapters: c.String("adapters"), strict: c.Bool("strict-models"),
-				operations: operations, name: c.String("name"), queue: c.Int("queue"), log: c.String("log"),
+				operations: operations, name: c.String("name"), queue: c.Int("queue"), concurrency: c.Int("concurrency"), log: c.String("log"),
 				order: order, speculate: speculate, promptCache: c.Int("prompt-cache"),
 			}, c.App.Writer, c.App.ErrWriter)
 		},
@@ -115,6 +116,7 @@ type serveFlags struct {
 	adapters    string
 	strict      bool
 	queue       int
+	concurrency int
 	order       infer.Order
 	speculate   infer.Speculate
 	promptCache int // MiB; −1: as much as is sensible
@@ -123,6 +125,9 @@ type serveFlags struct {
 func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err error) {
 	if f.queue < 1 {
 		return usageError("--queue %d: expected 1 or more", f.queue)
+	}
+	if f.concurrency < 1 {
+		return usageError("--concurrency %d: expected 1 or more", f.concurrency)
 	}
 	if f.promptCache < -1 {
 		return usageError("--prompt-cache %d: expected -1 or more", f.promptCache)

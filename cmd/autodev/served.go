@@ -26,7 +26,7 @@ func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
 	if err != nil {
 		return registry.Loaded{}, err
 	}
-	o := infer.EngineOptions{Queue: f.queue}
+	o := infer.EngineOptions{Queue: f.queue, Concurrency: f.concurrency}
 	switch {
 	case f.promptCache == 0:
 		o.CacheBytes = -1
