@@ -12,7 +12,7 @@ import (
 
 // Assist says which assistance functions there are and what answers them.
 type Assist struct {
-	// Functions is a folder with functions of the user's own; "" for none.
+	// Functions is a folder with functions of the user's own, seen from where the program runs; "" for none.
 	Functions string `yaml:"functions"`
 	// LocalOnly refuses backends elsewhere.
 	LocalOnly bool `yaml:"local_only"`
