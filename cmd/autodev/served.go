@@ -36,7 +36,7 @@ func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
 	engine := infer.NewEngine(m, o)
 	l := registry.Loaded{
 		Adapters: engine,
-		Model:    wire.Model{ID: f.name, Engine: engine, Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate, Shape: f.shape, Heal: f.heal},
+		Model:    wire.Model{ID: f.name, Engine: engine, Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate, Shape: f.shape, Heal: f.heal, Reuse: f.reuse},
 		Close: func() {
 			engine.Close()
 			m.Close()

@@ -105,7 +105,7 @@ func (c *Call) Use(name string) (Model, func(), error) {
 	return m, release, err
 }
 
-// Complete has m's engine complete reqs, with what the model and the call say about all of them filled in: order, speculation, healing, adapter,
+// Complete has m's engine complete reqs, with what the model and the call say about all of them filled in: order, speculation, healing, reuse, adapter,
 // client and session. Where a later request of the session ended this one, that is no error: what there is, is the answer, and what there is not,
 // FinishCancel.
 func (c *Call) Complete(m Model, reqs []infer.Request, emit func(i int, chunk infer.Chunk) error) ([]infer.Result, error) {
@@ -117,8 +117,9 @@ func (c *Call) Complete(m Model, reqs []infer.Request, emit func(i int, chunk in
 		if r.Speculate == infer.SpeculateAuto {
 			r.Speculate = m.Speculate
 		}
-		if fills := r.Prompt.Suffix != "" || r.Prompt.FIM == infer.FIMAlways; m.Heal && fills && r.Prompt.IDs == nil && !c.Has("heal") {
-			r.Prompt.Heal = true
+		if fills := r.Prompt.Suffix != "" || r.Prompt.FIM == infer.FIMAlways; fills && r.Prompt.IDs == nil {
+			r.Prompt.Heal = r.Prompt.Heal || m.Heal && !c.Has("heal")
+			r.Reuse = r.Reuse || m.Reuse && !c.Has("reuse", "cache_prompt")
 		}
 		r.Adapter, r.Client = m.Adapter, c.Record.Client
 		if r.Session == "" {

@@ -48,6 +48,7 @@ type Model struct {
 	Speculate infer.Speculate
 	Shape     infer.Shape // of completions with a suffix, unless a request says otherwise
 	Heal      bool        // infer.Prompt's, of completions with a suffix, unless a request says otherwise
+	Reuse     bool        // infer.Request's, likewise: a shown suggestion that is typed along is answered with its rest
 	Chat      Chat        // nil: the model cannot converse
 }
 
