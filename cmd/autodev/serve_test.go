@@ -151,7 +151,7 @@ func TestServe(t *testing.T) {
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := serveModel(ctx, serveFlags{inference: inference{model: smallModel(t)}, operations: operations{listen: []string{"127.0.0.1:0"}}, queue: 1, promptCache: 1, log: "off"}, w, io.Discard)
+		err := serveModel(ctx, serveFlags{concurrency: 8, inference: inference{model: smallModel(t)}, operations: operations{listen: []string{"127.0.0.1:0"}}, queue: 1, promptCache: 1, log: "off"}, w, io.Discard)
 		w.CloseWithError(err) // a server that cannot start must not keep the test waiting
 		done <- err
 	}()
