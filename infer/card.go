@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
-	"unsafe"
 
 	"autodev/compute/cuda"
 	"autodev/compute/devices"
 	"autodev/model"
-	"autodev/model/dtype"
 )
 
 const (
@@ -29,7 +26,8 @@ const (
 
 // card runs a model's program on a CUDA device. All memory is one allocation, whose parts are known before it is made: weights, registers,
 // and pages of PageTokens tokens' keys and values, which sessions take and give back. Matrices, activations, keys and values are
-// in one type (bf16 or float32); sums and logits are float32.
+// in one type (bf16 or float32); sums and logits are float32. Matrices may be of codes instead, as they are on the processor: passes of few tokens
+// multiply with them as they are, longer ones widen them first, a part at a time. Unlike the processor's, activations are not rounded to codes.
 //
 // A pass is one hand-over to the goroutine that owns the device. What is launched for a number of tokens is prepared once; for the few
 // tokens of decoding it is captured as a graph. What changes from pass to pass is read from device memory.
@@ -38,6 +36,10 @@ const (
 // choice; they differ, by rounding, from those of longer ones, since kernels differ: so a prompt that was read in other parts may,
 // between two choices that are as good as equal, end in another token.
 type card struct {
+	layout
+	config    model.Config
+	specs     map[string]model.ParamSpec
+	short     bool // it multiplies in bfloat16
 	device    *devices.Device
 	d         *cuda.Device
 	program   *program
@@ -45,7 +47,6 @@ type card struct {
 	vocab     int
 	context   int
 	chunk     int
-	store     cuda.Store
 	bytes     int64 // of the matrices
 	pageBytes int64 // of all layers
 	pages     int
@@ -64,7 +65,7 @@ type card struct {
 // places are the addresses of what is on the device.
 type places struct {
 	base      cuda.Ptr
-	matrices  map[*matrix]cuda.Ptr
+	matrices  map[*matrix]cuda.Weight
 	gain      []cuda.Ptr // by step; also an embedding's positions
 	bias      []cuda.Ptr // by step
 	registers []cuda.Ptr
@@ -73,6 +74,8 @@ type places struct {
 	targets   cuda.Ptr   // [chunk]
 	zeros     cuda.Ptr   // [chunk]
 	work      cuda.Ptr   // of attention
+	wide      cuda.Ptr   // matrices of codes, widened
+	wideBytes int64
 	logits    cuda.Ptr
 	nll       cuda.Ptr // [chunk]
 }
@@ -89,47 +92,14 @@ func (a *arena) take(bytes int64) cuda.Ptr {
 	return p
 }
 
-// storeOf returns the type that a card keeps a format of weights in.
-func storeOf(w Weights) (cuda.Store, error) {
-	switch w {
-	case Float32:
-		return cuda.F32, nil
-	case BFloat16:
-		return cuda.BF16, nil
-	}
-	return 0, &OptionError{"weights", fmt.Sprintf("found %s, expected float32 or bf16 on a CUDA device", w)}
-}
-
-// Settle fills in what o leaves open because it depends on the device, and reports what the device, which must be there, cannot do. Load
-// and LoadPacked call it.
-func (o Options) Settle() (Options, error) {
-	if o.Device.Kind != devices.CUDA {
-		return o, nil
-	}
-	short := devices.HasBF16(o.Device)
-	switch {
-	case o.Weights != "":
-	case short:
-		o.Weights = BFloat16
-	default:
-		o.Weights = Float32
-	}
-	if _, err := storeOf(o.Weights); err != nil {
-		return o, err
-	}
-	if o.Weights == BFloat16 && !short {
-		return o, &OptionError{"weights", "found bf16, expected float32: the card does not multiply in bfloat16"}
-	}
-	if c := o.Cache.For(o.Weights); c != CacheAuto.For(o.Weights) {
-		return o, &OptionError{"kv_cache", fmt.Sprintf("found %s, expected auto or %s: on a CUDA device keys and values are kept like the weights", c, CacheAuto.For(o.Weights))}
-	}
-	return o, nil
-}
-
 // newCard brings a traced model to the card that spec says. data returns a matrix's elements.
 func newCard(ctx context.Context, spec devices.Spec, m *Model, data func(w *matrix) ([]float32, error)) (_ *card, err error) {
-	c := &card{program: m.program, rows: m.rows, vocab: m.vocab, context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}}
-	if c.store, err = storeOf(m.weights); err != nil {
+	c := &card{config: m.config, specs: map[string]model.ParamSpec{}, short: devices.HasBF16(spec), program: m.program, rows: m.rows, vocab: m.vocab, context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}}
+	for _, s := range m.config.Params() {
+		c.specs[s.Name] = s
+	}
+	c.layout = layout{m.weights, storeOf(Cache(m.cache.String()))}
+	if err := c.check(c.layout); err != nil {
 		return nil, err
 	}
 	if c.device, err = devices.Open(spec, devices.Options{Fits: c.fits}); err != nil {
@@ -140,7 +110,7 @@ func newCard(ctx context.Context, spec devices.Spec, m *Model, data func(w *matr
 		return nil, errors.Join(fmt.Errorf("device %v: models run on the CPU and on CUDA only", spec), c.device.Close())
 	}
 	if err = c.allocate(); err == nil {
-		err = c.upload(ctx, data)
+		err = c.upload(ctx, m.pool, data)
 	}
 	if err != nil {
 		c.close()
@@ -149,15 +119,19 @@ func newCard(ctx context.Context, spec devices.Spec, m *Model, data func(w *matr
 	return c, nil
 }
 
-// place finds the places of everything but the pages of keys and values, from base on, for a type of weights, and returns the bytes
-// that they take.
-func (c *card) place(base cuda.Ptr, s cuda.Store) (places, int64) {
-	p, a, size := c.program, &arena{base: base}, int64(s.Size())
-	at := places{base: base, matrices: map[*matrix]cuda.Ptr{}, gain: make([]cuda.Ptr, len(p.steps)), bias: make([]cuda.Ptr, len(p.steps))}
+// place finds the places of everything but the pages of keys and values, from base on, and returns the bytes that they take.
+func (c *card) place(base cuda.Ptr, l layout) (places, int64) {
+	p, a, size := c.program, &arena{base: base}, int64(l.store.Size())
+	at := places{base: base, matrices: map[*matrix]cuda.Weight{}, gain: make([]cuda.Ptr, len(p.steps)), bias: make([]cuda.Ptr, len(p.steps))}
 	for i := range p.steps {
 		st := &p.steps[i]
-		if w := st.weight; w != nil && at.matrices[w] == 0 {
-			at.matrices[w] = a.take(size * int64(w.in) * int64(w.out))
+		if w := st.weight; w != nil {
+			if _, ok := at.matrices[w]; !ok {
+				at.matrices[w] = c.placeMatrix(a, l, w)
+			}
+			if at.matrices[w].Bits != 0 && st.op != opEmbed {
+				at.wideBytes = max(at.wideBytes, l.store.WideBytes(w.in, w.out))
+			}
 		}
 		if n := len(st.gain) + len(st.positions); n > 0 {
 			at.gain[i] = a.take(size * int64(n))
@@ -178,7 +152,7 @@ func (c *card) place(base cuda.Ptr, s cuda.Store) (places, int64) {
 			work = max(work, c.paged(st, min(attendRows, c.chunk)).WorkBytes())
 		}
 	}
-	at.work = a.take(work)
+	at.work, at.wide = a.take(work), a.take(at.wideBytes)
 	at.logits = a.take(max(4*headTokens*int64(c.rows), cuda.NLLWork(min(scoreRows, c.chunk), c.vocab)))
 	return at, a.used
 }
@@ -204,26 +178,16 @@ func (c *card) layerPages(s cuda.Store) (bytes []int64, all int64) {
 	return bytes, all
 }
 
-// least returns the memory without which the model does not run with its weights in a type: it has pages for one sequence.
-func (c *card) least(s cuda.Store) int64 {
-	_, fixed := c.place(0, s)
-	_, page := c.layerPages(s)
+// least returns the memory without which the model does not run in a layout: it has pages for one sequence.
+func (c *card) least(l layout) int64 {
+	_, fixed := c.place(0, l)
+	_, page := c.layerPages(l.store)
 	return fixed + int64(pagesFor(c.context))*page
-}
-
-// fits says what would fit into free bytes.
-func (c *card) fits(free int64) string {
-	if need := c.least(cuda.BF16); c.store == cuda.F32 && need <= free {
-		return "the model fits with bf16 weights"
-	} else if need <= free {
-		return "" // what is free is in pieces
-	}
-	return "the model fits in no format of weights that cards know: expected --device cpu"
 }
 
 // allocate takes the device memory.
 func (c *card) allocate() error {
-	_, fixed := c.place(0, c.store)
+	_, fixed := c.place(0, c.layout)
 	layers, page := c.layerPages(c.store)
 	c.pageBytes = page
 	return c.d.Do(func(q *cuda.Queue) error {
@@ -243,7 +207,7 @@ func (c *card) allocate() error {
 			return fmt.Errorf("the model takes %d MiB with keys and values for %d tokens: %w", total>>20, c.pages*cuda.PageTokens, err)
 		}
 		var used int64
-		c.at, used = c.place(base, c.store)
+		c.at, used = c.place(base, c.layout)
 		a := &arena{base: base, used: used}
 		for _, n := range layers {
 			c.at.cache = append(c.at.cache, a.take(n*int64(c.pages)))
@@ -267,78 +231,6 @@ func (c *card) pin(q *cuda.Queue, bytes int64) ([]byte, error) {
 		c.mu.Unlock()
 	}
 	return b, err
-}
-
-// upload brings the weights to the device.
-func (c *card) upload(ctx context.Context, data func(w *matrix) ([]float32, error)) (err error) {
-	var staging []byte
-	if err := c.d.Do(func(q *cuda.Queue) (err error) { staging, err = q.Pinned(uploadBytes); return err }); err != nil {
-		return err
-	}
-	defer func() {
-		err = errors.Join(err, c.d.Do(func(q *cuda.Queue) error { return q.FreePinned(staging) }))
-	}()
-	half := len(staging) / 2
-	put := func(to cuda.Ptr, x []float32) error {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		return c.d.Do(func(q *cuda.Queue) error {
-			for i := 0; len(x) > 0; i++ {
-				if i > 0 && i%2 == 0 {
-					if err := q.Sync(); err != nil { // both halves are free again
-						return err
-					}
-				}
-				piece := staging[i%2*half:][:half]
-				n := min(len(x), half/c.store.Size())
-				if c.store == cuda.F32 {
-					copy(floats(piece), x[:n])
-				} else {
-					short := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(piece))), n)
-					for j, v := range x[:n] {
-						short[j] = dtype.ToBF16(v)
-					}
-				}
-				if err := cuda.Write(q, to, piece[:n*c.store.Size()]); err != nil {
-					return err
-				}
-				to, x = to+cuda.Ptr(n*c.store.Size()), x[n:]
-			}
-			return q.Sync()
-		})
-	}
-	done := map[*matrix]bool{}
-	for i := range c.program.steps {
-		st := &c.program.steps[i]
-		if w := st.weight; w != nil && !done[w] {
-			done[w] = true
-			x, err := data(w)
-			if err != nil {
-				return err
-			}
-			if len(x) != w.in*w.out {
-				return fmt.Errorf("tensor %s: %d elements, expected %d", w.name, len(x), w.in*w.out)
-			}
-			if err := put(c.at.matrices[w], x); err != nil {
-				return err
-			}
-			c.bytes += int64(c.store.Size()) * int64(len(x))
-		}
-		if err := errors.Join(put(c.at.gain[i], slices.Concat(st.gain, st.positions)), put(c.at.bias[i], st.bias)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// floats is pinned memory as float32, in the host's order, which is the device's.
-func floats(b []byte) []float32 {
-	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
-}
-
-func words(b []byte) []int32 {
-	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
 }
 
 // close gives the device back. A nil card has none, nor has one that was closed.
@@ -463,7 +355,7 @@ func (c *card) pass(q *cuda.Queue, n int, fresh bool) (*pass, error) {
 
 // prepare returns a step's launches.
 func (c *card) prepare(q *cuda.Queue, p *pass, i int) (cuda.Sequence, error) {
-	k, n, st := q.Inference(c.store), p.rows, &c.program.steps[i]
+	k, n, st := c.operations(q), p.rows, &c.program.steps[i]
 	register := func(r int) cuda.Ptr {
 		if r < 0 {
 			return 0
@@ -680,7 +572,7 @@ func (s *cardSequence) forward(ctx context.Context, ids []int32, at, from int) (
 		case n == 0:
 		case p.rows > cuda.FewRows:
 			w := c.program.head()
-			head, err := q.Inference(c.store).Logits(at, c.hidden(from), c.at.matrices[w], n, w.in, w.out)
+			head, err := c.operations(q).Logits(at, c.hidden(from), c.at.matrices[w], n, w.in, w.out)
 			if err == nil {
 				err = head.Enqueue(q)
 			}
@@ -737,7 +629,7 @@ func (s *cardSequence) score(ctx context.Context, ids []int32, at, from int, tar
 		w := c.program.head()
 		for first := 0; first < len(targets); first += scoreRows {
 			n := min(scoreRows, len(targets)-first)
-			ops, err := q.Inference(c.store).NLL(c.at.nll+cuda.Ptr(4*first), c.hidden(from+first), c.at.matrices[w], c.at.targets+cuda.Ptr(4*first), c.at.logits, n, w.in, c.vocab)
+			ops, err := c.operations(q).NLL(c.at.nll+cuda.Ptr(4*first), c.hidden(from+first), c.at.matrices[w], c.at.targets+cuda.Ptr(4*first), c.at.logits, n, w.in, c.vocab)
 			if err == nil {
 				err = ops.Enqueue(q)
 			}
@@ -766,50 +658,4 @@ func (s *cardSequence) copyTokens(i int, from *block, _ int) error {
 		}
 		return q.Sync()
 	})
-}
-
-// dimensions is a packer that reads no matrices.
-type dimensions struct{ *packer }
-
-func (p dimensions) matrix(name string) (*matrix, error) {
-	if m := p.matrices[name]; m != nil {
-		return m, nil
-	}
-	shape := p.specs[name].Shape
-	if len(shape) != 2 {
-		return nil, fmt.Errorf("tensor %s: shape %v, expected two dimensions", name, shape)
-	}
-	m := &matrix{name: name, out: shape[0], in: shape[1]}
-	p.matrices[name] = m
-	return m, nil
-}
-
-// elements returns the elements of matrices as a source has them, valid until the next.
-func elements(ctx context.Context, src model.Source, c model.Config) func(*matrix) ([]float32, error) {
-	reader := newPacker(ctx, nil, c, src, Float32)
-	return func(w *matrix) ([]float32, error) {
-		t, err := reader.read(w.name, false)
-		if err != nil {
-			return nil, err
-		}
-		return t.Data, nil
-	}
-}
-
-// unpacked returns the elements of matrices that are in memory, valid until the next.
-func unpacked(ctx context.Context) func(*matrix) ([]float32, error) {
-	var buffer []float32
-	return func(w *matrix) ([]float32, error) {
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		if n := w.in * w.out; n > len(buffer) {
-			buffer = make([]float32, n)
-		}
-		x := buffer[:w.in*w.out]
-		for r := range w.out {
-			w.row(x[r*w.in:][:w.in], r)
-		}
-		return x, nil
-	}
 }

@@ -119,7 +119,7 @@ func TestCardLogits(t *testing.T) {
 func TestCardBits(t *testing.T) {
 	ckpt := cardCheckpoint(cardShapes["wide"])
 	ids := randomIDs(rand.New(rand.NewPCG(1, 2)), 97, 90)
-	for _, w := range []Weights{BFloat16, Float32} {
+	for _, w := range []Weights{BFloat16, Float32, Int8, Int4} {
 		var want [][]float32
 		for seed := range int64(2) {
 			t.Run(fmt.Sprint(w, " seed ", seed), func(t *testing.T) {
@@ -367,9 +367,10 @@ func TestCardRefuses(t *testing.T) {
 	ckpt := cardCheckpoint(nil)
 	cuda0 := devices.Spec{Kind: devices.CUDA}
 	for text, o := range map[string]Options{
-		"weights: found int4, expected float32 or bf16 on a CUDA device": {Device: cuda0, Weights: Int4},
-		"kv_cache: found int8, expected auto or bf16":                    {Device: cuda0, Cache: CacheInt8},
-		"there is no device 7":                                           {Device: devices.Spec{Kind: devices.CUDA, Index: 7}, Weights: Float32},
+		"weights: found \"int3\", expected float32, bf16, int8 or int4":         {Device: cuda0, Weights: "int3"},
+		"kv_cache: found int8, expected auto or bf16":                           {Device: cuda0, Cache: CacheInt8},
+		"kv_cache: found int8, expected auto, float32 or bf16 on a CUDA device": {Device: cuda0, Weights: Int4, Cache: CacheInt8},
+		"there is no device 7": {Device: devices.Spec{Kind: devices.CUDA, Index: 7}, Weights: Float32},
 	} {
 		if _, err := New(ckpt, nil, o); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("error %v, expected %s", err, text)
@@ -377,17 +378,15 @@ func TestCardRefuses(t *testing.T) {
 	}
 	l := cudatest.Library(t, "")
 	wide := cardCheckpoint(func(c *model.Config) { c.Embed, c.Inner, c.Layers = 512, 2048, 4 })
-	need := func(s cuda.Store) int64 {
-		m, _ := cardModel(t, wide, Float32)
-		defer m.Close()
-		return m.card.least(s)
-	}
-	full, short := need(cuda.F32), need(cuda.BF16)
+	m, _ := cardModel(t, wide, Float32)
+	need := func(w Weights, s cuda.Store) int64 { return m.card.least(layout{w, s}) }
+	full, half, eighth := need(Float32, cuda.F32), need(BFloat16, cuda.BF16), need(Int4, cuda.BF16)
+	m.Close()
 	const products = 32 << 20
 	for _, c := range []struct {
 		memory int64
 		text   string
-	}{{products + (full+short)/2, "the model fits with bf16 weights"}, {products + short/2, "expected --device cpu"}} {
+	}{{products + (full+half)/2, "the model fits with bf16 weights"}, {products + eighth + 1<<20, "the model fits with int4 weights"}, {products + eighth/2, "expected --device cpu"}} {
 		if err := l.Set("memory", c.memory); err != nil {
 			t.Fatal(err)
 		}
@@ -396,7 +395,7 @@ func TestCardRefuses(t *testing.T) {
 			t.Errorf("error %v, expected %s", err, c.text)
 		}
 	}
-	m, err := New(wide, nil, Options{Device: cuda0})
+	m, err := New(wide, nil, Options{Device: cuda0, Weights: Int4})
 	if err == nil {
 		m.Close()
 		t.Error("half of the memory was enough")

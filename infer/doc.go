@@ -9,6 +9,7 @@
 //	batch.go     a pass: the program run over the new tokens of any number of sequences
 //	processor.go a session's part on the processor: keys and values, passes over it alone
 //	card.go      the same on a CUDA device: weights, pages of keys and values, passes as captured graphs
+//	card_weights.go how a card keeps weights: which formats, where, how they get there, what fits
 //	session.go   one sequence and its key/value cache: Append, Truncate
 //	chunk.go     how long the parts are that a prompt is evaluated in
 //	score.go     log-probabilities of given tokens, without generating

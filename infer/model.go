@@ -25,7 +25,7 @@ type Options struct {
 	Device  devices.Spec
 	Threads int     // 0 is all processors; changes no result
 	Weights Weights // how matrices are kept: when empty Float32, on CUDA BFloat16 where the card multiplies in it
-	Cache   Cache   // how keys and values are kept: CacheAuto when empty
+	Cache   Cache   // how keys and values are kept: CacheAuto when empty; Settle says what cards know
 	// HugePages says whether the weights of a packed folder are used where their file is mapped: HugePagesAuto when empty.
 	// Changes no result.
 	HugePages HugePages

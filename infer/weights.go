@@ -20,7 +20,8 @@ const (
 	Float32 Weights = "float32"
 	// BFloat16 keeps bfloat16; activations are rounded to it where a product reads them.
 	BFloat16 Weights = "bf16"
-	// Int8 keeps 8-bit codes with a scale per group of inputs, and quantises the activations that a product reads likewise.
+	// Int8 keeps 8-bit codes with a scale per group of inputs. The processor quantises the activations that a product reads likewise,
+	// a CUDA device does not.
 	Int8 Weights = "int8"
 	// Int4 keeps 4-bit codes with a scale per group of inputs; activations as Int8. The token embeddings and the head are Int8:
 	// every token's logits are as good as they, and they are a small part of a large model.

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestCompleteOnCUDA: a completion on a card in float32 is the processor's, token for token; with bf16 weights, which auto takes, from a packed
-// folder too; what cards cannot do is refused, or done by the processor where the device is left open.
+// TestCompleteOnCUDA: a completion on a card in float32 is the processor's, token for token; with bf16 weights, which auto takes, and int4 ones from a
+// packed folder too; what cards cannot do is refused, or done by the processor where the device is left open.
 func TestCompleteOnCUDA(t *testing.T) {
 	dir := smallModel(t)
 	prefix := filepath.Join(t.TempDir(), "prefix.py")
@@ -32,20 +32,26 @@ func TestCompleteOnCUDA(t *testing.T) {
 	if got := complete("--model", dir, "--device", "cuda:0", "--weights", "float32"); !slices.Equal(got, want) {
 		t.Errorf("on the card %v, on the processor %v", got, want)
 	}
-	packed := filepath.Join(t.TempDir(), "packed")
-	must(t, "model", "quantize", "--model", dir, "--weights", "bf16", "--out", packed)
-	short := complete("--model", dir, "--device", "cuda", "--weights", "bf16")
-	for _, more := range [][]string{{"--model", dir}, {"--model", packed, "--device", "cuda"}, {"--model", packed}} {
-		if got := complete(more...); !slices.Equal(got, short) {
-			t.Errorf("%v: %v, expected %v", more, got, short)
+	for _, format := range []string{"bf16", "int4"} {
+		packed := filepath.Join(t.TempDir(), format)
+		must(t, "model", "quantize", "--model", dir, "--weights", format, "--out", packed)
+		want := complete("--model", dir, "--device", "cuda", "--weights", format)
+		all := [][]string{{"--model", dir, "--weights", format}, {"--model", packed, "--device", "cuda"}, {"--model", packed}}
+		if format == "bf16" {
+			all = append(all, []string{"--model", dir})
+		}
+		for _, more := range all {
+			if got := complete(more...); !slices.Equal(got, want) {
+				t.Errorf("%v: %v, expected %v", more, got, want)
+			}
 		}
 	}
-	want = complete("--model", dir, "--device", "cpu", "--weights", "int4")
-	if got := complete("--model", dir, "--weights", "int4"); !slices.Equal(got, want) {
-		t.Errorf("int4 weights, device left open: %v, on the processor %v", got, want)
+	want = complete("--model", dir, "--device", "cpu", "--weights", "int4", "--kv-cache", "int8")
+	if got := complete("--model", dir, "--weights", "int4", "--kv-cache", "int8"); !slices.Equal(got, want) {
+		t.Errorf("int8 keys and values, device left open: %v, on the processor %v", got, want)
 	}
 	for _, more := range [][]string{
-		{"--weights", "int4", ", expected float32 or bf16 on a CUDA device"}, {"--kv-cache", "int8", ", expected auto or bf16: on a CUDA device keys and values are kept like the weights"},
+		{"--kv-cache", "int8", ", expected auto or bf16: on a CUDA device keys and values are kept like the weights"},
 	} {
 		o := onCard(t, nil, append([]string{"complete", "--prefix-file", prefix, "--model", dir, "--device", "cuda"}, more[:2]...)...)
 		refused(t, o, 2, more[0]+": found "+more[1]+more[2])
@@ -82,6 +88,8 @@ func TestPerplexityOnCUDA(t *testing.T) {
 	}{
 		{[]string{"--device", "cuda", "--weights", "float32"}, " float32", 1e-4},
 		{nil, " bf16", 0.02},
+		{[]string{"--device", "cuda", "--weights", "int8"}, " int8", 0.02},
+		{[]string{"--weights", "int4"}, " int4", 0.1},
 	} {
 		row, got := score(c.more...)
 		if !strings.HasSuffix(row, c.label) || !(math.Abs(got/want-1) < c.tolerance) {

@@ -107,6 +107,12 @@
 // Rules of package compute hold: outputs overwrite, parameter gradients accumulate; same input, same bits on the same card (no
 // atomic additions of floats where order matters: reduce in a fixed order, in one block or in two launches).
 //
+// # Inference
+//
+// Inference (inference.go) prepares what models are run with, outside of plans. Its weights (weight.go) are floats or codes of 8 or 4 bits as package
+// compute/cpu/quant stores them, which stay so in memory: products of few rows read the codes (gemv_quant.go), longer ones widen a part of the
+// weights at a time in memory given for that, and give each part to cuBLASLt.
+//
 // # Matrix products
 //
 // cublaslt.Product is row-major D = alpha·op(A)·op(B) + beta·C with an epilogue; q.PrepareMatmul binds one to addresses (descriptors and algorithm

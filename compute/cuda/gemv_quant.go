@@ -24,11 +24,14 @@ const (
 	quantLine  = 512
 )
 
-// gemvQuant prepares y [n,out] = act(x·wᵀ + bias) + base for n of at most gemvRows rows as gemv does, with x, bias and base bf16; y and base
-// may be float32 with 8 bits.
-func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool, to Store) (*Launch, error) {
+// gemvQuant prepares y [n,out] = act(x·wᵀ + bias) + base for n of at most gemvRows rows as gemv does, with x and bias as s, F32 or BF16, y and
+// base as `to`, which is s or, with 8 bits, F32.
+func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool, s, to Store) (*Launch, error) {
 	if err := w.check(); err != nil {
 		return nil, err
+	}
+	if s == F16 || to != s && to != F32 {
+		return nil, fmt.Errorf("cuda: product of few rows of %v to %v", s, to)
 	}
 	if err := positive("product of few rows", n, gemvRows-n+1); err != nil {
 		return nil, err
@@ -37,7 +40,10 @@ func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool
 	for rows < n {
 		rows *= 2
 	}
-	if to == F32 {
+	switch {
+	case s == F32:
+		kind = "f32_"
+	case to == F32:
 		kind = "logits_"
 	}
 	if gelu {
@@ -46,12 +52,39 @@ func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool
 	return q.Prepare(fmt.Sprintf("gemv%d_%sint%d", rows, kind, w.bits), Grid{Blocks: Dim{ceilDiv(w.out, quantPanel)}, Threads: Dim{256}}, y, x, w.codes, w.scales, bias, base, n, w.in, w.out, act)
 }
 
-// widenQuant prepares y [out,in] bf16 = the weights.
-func widenQuant(q *Queue, y Ptr, w quantised) (*Launch, error) {
+// widenQuant prepares y [out,in] as s, F32 or BF16, = the weights.
+func widenQuant(q *Queue, y Ptr, w quantised, s Store) (*Launch, error) {
 	if err := w.check(); err != nil {
 		return nil, err
 	}
 	const warps = 8
 	lines := ceilDiv(w.in, 64) * 64 * quantPanel * w.bits / 8 / quantLine
-	return q.Prepare(fmt.Sprintf("widen_int%d", w.bits), Grid{Blocks: Dim{ceilDiv(lines, warps), ceilDiv(w.out, quantPanel)}, Threads: Dim{32 * warps}}, y, w.codes, w.scales, w.in, w.out)
+	return q.Prepare(fmt.Sprintf("widen_int%d_%v", w.bits, s), Grid{Blocks: Dim{ceilDiv(lines, warps), ceilDiv(w.out, quantPanel)}, Threads: Dim{32 * warps}}, y, w.codes, w.scales, w.in, w.out)
+}
+
+// embedQuant prepares y [n,in] = w[ids] + places[positions] as embed does, of a table in 8 bits; places and y as s, F32 or BF16.
+func embedQuant(q *Queue, y Ptr, w quantised, places, ids, positions Ptr, n, placeRows int, s Store) (*Launch, error) {
+	if err := w.check(); err != nil {
+		return nil, err
+	}
+	if w.bits != 8 {
+		return nil, fmt.Errorf("cuda: embeddings in %d bits, expected 8", w.bits)
+	}
+	if err := positive("embed", n, placeRows); err != nil {
+		return nil, err
+	}
+	return q.overArray("embed_int8_"+s.String(), int64(n)*int64(w.in), 4, y, w.codes, w.scales, places, ids, positions, int64(n), w.out, placeRows, w.in)
+}
+
+// panels returns the outputs from `first`, a multiple of quantPanel, on: rows of them.
+func (w quantised) panels(first, rows int) quantised {
+	inner := ceilDiv(w.in, 64) * 64
+	group := 256
+	if w.bits == 4 {
+		group = 64
+	}
+	w.codes += Ptr(int64(first) * int64(inner) * int64(w.bits) / 8)
+	w.scales += Ptr(int64(first) * int64(ceilDiv(w.in, group)) * 2)
+	w.out = rows
+	return w
 }

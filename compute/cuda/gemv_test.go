@@ -176,7 +176,7 @@ func (p gemvProblem) time(b *testing.B, d *Device, bits int) {
 			if bits == 16 {
 				l, err = gemv(q, y, x, codes, 0, 0, p.n, p.in, p.out, p.gelu, BF16, BF16)
 			} else {
-				l, err = gemvQuant(q, y, x, quantised{codes, s, bits, p.in, p.out}, 0, 0, p.n, p.gelu, BF16)
+				l, err = gemvQuant(q, y, x, quantised{codes, s, bits, p.in, p.out}, 0, 0, p.n, p.gelu, BF16, BF16)
 			}
 			if err != nil {
 				return err

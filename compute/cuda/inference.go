@@ -6,7 +6,7 @@ import (
 	"autodev/compute/cudaplan"
 )
 
-// Inference prepares the operations that models are run with, on weights and activations in one Store (F32 or BF16). Matrices are
+// Inference prepares the operations that models are run with, on activations and vectors in one Store (F32 or BF16). Matrices are
 // row-major, weights [out,in]. What is prepared reads its operands when it is enqueued.
 //
 // The bits of a row depend on the row, what it attends to and the kernels alone; which kernels those are depends on the number of
@@ -14,20 +14,26 @@ import (
 type Inference struct {
 	q *Queue
 	s Store
+
+	wide      Ptr // see Widening
+	wideBytes int64
 }
 
 // FewRows is up to how many rows an operation's bits do not depend on their number.
 const FewRows = gemvRows
 
 // Inference returns the operations on a Store.
-func (q *Queue) Inference(s Store) Inference { return Inference{q, s} }
+func (q *Queue) Inference(s Store) Inference { return Inference{q: q, s: s} }
 
 // CallByCall reports whether the device's options ask for launches one by one, waiting for each, instead of graphs.
 func (q *Queue) CallByCall() bool { return q.d.options.CallByCall }
 
-// Embed prepares y [n,width] = table[ids] + places[positions], of tables of rows and placeRows; ids and positions [n] int32.
-func (k Inference) Embed(y, table, places, ids, positions Ptr, n, rows, placeRows, width int) (Sequence, error) {
-	return sequence(embed(k.q, y, table, places, ids, positions, n, rows, placeRows, width, k.s))
+// Embed prepares y [n,width] = table[ids] + places[positions], of tables of rows and placeRows; ids and positions [n] int32. A table of codes has 8 bits.
+func (k Inference) Embed(y Ptr, table Weight, places, ids, positions Ptr, n, rows, placeRows, width int) (Sequence, error) {
+	if table.Bits != 0 {
+		return sequence(embedQuant(k.q, y, table.quantised(width, rows), places, ids, positions, n, placeRows, k.s))
+	}
+	return sequence(embed(k.q, y, table.At, places, ids, positions, n, rows, placeRows, width, k.s))
 }
 
 // LayerNorm prepares y [rows,width] of x; y may be x.
@@ -48,21 +54,23 @@ func (k Inference) Add(y, a, b Ptr, n int) (Sequence, error) {
 // Product is Y [N,Out] = act(X·Wᵀ + Bias) + Base: X [N,In], W [Out,In], Bias [Out] and Base [N,Out], which may be Y. Bias and Base may
 // be 0. Without Activate there is no act; with it no Base.
 type Product struct {
-	Y, X, W, Bias, Base Ptr
-	N, In, Out          int
-	Activate            bool
-	Act                 compute.Act
+	Y, X       Ptr
+	W          Weight
+	Bias, Base Ptr
+	N, In, Out int
+	Activate   bool
+	Act        compute.Act
 }
 
 // Linear prepares p.
 func (k Inference) Linear(p Product) (Sequence, error) {
 	gelu := p.Activate && p.Act == compute.GELUTanh
-	var product Op
+	var seq Sequence
 	var err error
 	if p.N <= gemvRows {
-		product, err = gemv(k.q, p.Y, p.X, p.W, p.Bias, p.Base, p.N, p.In, p.Out, gelu, k.s, k.s)
+		seq, err = sequence(k.few(p, gelu, k.s))
 	} else {
-		c := cublaslt.Product{M: p.N, N: p.Out, K: p.In, TransB: true, In: k.s.blas(), Out: k.s.blas()}
+		c := cublaslt.Product{M: p.N, K: p.In, TransB: true, In: k.s.blas(), Out: k.s.blas(), StrideD: p.Out}
 		switch {
 		case gelu && p.Bias != 0:
 			c.Epilogue = cublaslt.BiasGELU
@@ -71,12 +79,11 @@ func (k Inference) Linear(p Product) (Sequence, error) {
 		case p.Bias != 0:
 			c.Epilogue = cublaslt.Bias
 		}
-		product, err = k.q.PrepareMatmul(c, cublaslt.Operands{A: p.X, B: p.W, C: p.Base, D: p.Y, Bias: p.Bias, Alpha: 1, Beta: present(p.Base)})
+		seq, err = k.many(c, p, k.s)
 	}
 	if err != nil {
 		return nil, err
 	}
-	seq := Sequence{product}
 	if p.Activate && !gelu {
 		act, err := activation(k.q, p.Y, p.Y, int64(p.N*p.Out), p.Act, k.s)
 		if err != nil {
@@ -87,19 +94,61 @@ func (k Inference) Linear(p Product) (Sequence, error) {
 	return seq, nil
 }
 
-// Logits prepares y [n,rows] float32 = x·wᵀ: x [n,width], w [rows,width].
-func (k Inference) Logits(y, x, w Ptr, n, width, rows int) (Sequence, error) {
-	if n <= gemvRows {
-		return sequence(gemv(k.q, y, x, w, 0, 0, n, width, rows, false, k.s, F32))
+// few prepares p for at most gemvRows rows; Y and Base are as `to`.
+func (k Inference) few(p Product, gelu bool, to Store) (*Launch, error) {
+	if p.W.Bits != 0 {
+		return gemvQuant(k.q, p.Y, p.X, p.W.quantised(p.In, p.Out), p.Bias, p.Base, p.N, gelu, k.s, to)
 	}
-	return sequence(k.logits(y, x, w, n, width, rows, rows))
+	return gemv(k.q, p.Y, p.X, p.W.At, p.Bias, p.Base, p.N, p.In, p.Out, gelu, k.s, to)
+}
+
+// many prepares the product c, whose outputs p.Y and p.Base have in rows of c.StrideD as `to`: as one, or with weights of codes as one for each part of
+// the outputs, whose weights are widened before.
+func (k Inference) many(c cublaslt.Product, p Product, to Store) (seq Sequence, err error) {
+	each := p.Out
+	if p.W.Bits != 0 {
+		if each, err = k.part(p.In, p.Out); err != nil {
+			return nil, err
+		}
+	}
+	past := func(at Ptr, first int, s Store) Ptr {
+		if at == 0 {
+			return 0
+		}
+		return at + Ptr(first*s.Size())
+	}
+	for first := 0; first < p.Out; first += each {
+		c.N = min(each, p.Out-first)
+		w := p.W.At
+		if p.W.Bits != 0 {
+			widen, err := widenQuant(k.q, k.wide, p.W.quantised(p.In, p.Out).panels(first, c.N), k.s)
+			if err != nil {
+				return nil, err
+			}
+			seq, w = append(seq, widen), k.wide
+		}
+		product, err := k.q.PrepareMatmul(c, cublaslt.Operands{A: p.X, B: w, C: past(p.Base, first, to), D: past(p.Y, first, to), Bias: past(p.Bias, first, k.s), Alpha: 1, Beta: present(p.Base)})
+		if err != nil {
+			return nil, err
+		}
+		seq = append(seq, product)
+	}
+	return seq, nil
+}
+
+// Logits prepares y [n,rows] float32 = x·wᵀ: x [n,width], w [rows,width], of 8 bits if of codes.
+func (k Inference) Logits(y, x Ptr, w Weight, n, width, rows int) (Sequence, error) {
+	if n <= gemvRows {
+		return sequence(k.few(Product{Y: y, X: x, W: w, N: n, In: width, Out: rows}, false, F32))
+	}
+	return k.logits(y, x, w, n, width, rows, rows)
 }
 
 // logits prepares y [n,stride] float32, of which the first `rows` columns are products.
-func (k Inference) logits(y, x, w Ptr, n, width, rows, stride int) (*Matmul, error) {
-	return k.q.PrepareMatmul(cublaslt.Product{
-		M: n, N: rows, K: width, TransB: true, In: k.s.blas(), Out: cublaslt.F32, StrideD: stride, Alignment: alignment(width*k.s.Size(), x),
-	}, cublaslt.Operands{A: x, B: w, D: y, Alpha: 1})
+func (k Inference) logits(y, x Ptr, w Weight, n, width, rows, stride int) (Sequence, error) {
+	return k.many(cublaslt.Product{
+		M: n, K: width, TransB: true, In: k.s.blas(), Out: cublaslt.F32, StrideD: stride, Alignment: alignment(width*k.s.Size(), x),
+	}, Product{Y: y, X: x, W: w, N: n, In: width, Out: rows}, F32)
 }
 
 // NLLWork returns the scratch in bytes of NLL for n tokens.
@@ -109,9 +158,9 @@ func NLLWork(n, vocab int) int64 {
 
 // NLL prepares nll [n] float32 = −ln p(targets), 0 where a target is negative, of the soft-max over the first vocab rows of x·wᵀ, which is float32:
 // x [n,width], w [vocab or more,width], targets [n] int32, work of NLLWork.
-func (k Inference) NLL(nll, x, w, targets, work Ptr, n, width, vocab int) (Sequence, error) {
+func (k Inference) NLL(nll, x Ptr, w Weight, targets, work Ptr, n, width, vocab int) (Sequence, error) {
 	stride := cudaplan.LogitStride(vocab, compute.F32)
-	product, err := k.logits(work, x, w, n, width, vocab, stride)
+	seq, err := k.logits(work, x, w, n, width, vocab, stride)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +168,7 @@ func (k Inference) NLL(nll, x, w, targets, work Ptr, n, width, vocab int) (Seque
 	if err != nil {
 		return nil, err
 	}
-	return Sequence{product, score}, nil
+	return append(seq, score), nil
 }
 
 // Attention prepares causal attention of n tokens that are a whole sequence: y [n,H·D] of qkv [n,(H+2·KV)·D]. zeros are n int32.
