@@ -279,4 +279,15 @@ func TestCardCodesRefuses(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "weights: found int8, but tensor transformer.h.0.mlp.c_proj.weight has 82 columns, expected a multiple of 4 on a CUDA device") {
 		t.Errorf("error %v", err)
 	}
+	m, err := New(cardCheckpoint(nil), nil, Options{Device: onCUDA, Weights: Int4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	// As in a folder that was packed by others.
+	w := m.program.head()
+	w.quant = quant.Quantize(m.pool, quant.Int4, make([]float32, w.out*w.in), w.out, w.in)
+	if err := m.card.check(m.card.layout); err == nil || err.Error() != "weights: found int4 for tensor transformer.wte.weight, expected int8 for embeddings and heads on a CUDA device" {
+		t.Errorf("error %v", err)
+	}
 }
