@@ -43,9 +43,10 @@ generate: ## regenerate checked-in assembly and PTX (the PTX only where clang-22
 cuda-kernels: ## regenerate the PTX of compute/cuda/kernels; needs clang-22, nothing of NVIDIA's
 	$(GO) generate ./compute/cuda/kernels
 
-test-gpu: ## the tests of compute/cuda and of training plans on this machine's GPU instead of the stand-in
+test-gpu: ## the tests of compute/cuda, of training plans and of inference on this machine's GPU instead of the stand-in
 	AUTODEV_TEST_GPU=1 $(GO) test -count 1 ./compute/cuda/...
 	AUTODEV_TEST_GPU=1 $(GO) test -count 1 -run CUDA ./train/graph
+	AUTODEV_TEST_GPU=1 $(GO) test -count 1 -run TestCard ./infer
 
 fuzz: ## each fuzz target for FUZZTIME
 	./.ci/fuzz $(or $(FUZZTIME),10s)
