@@ -12,7 +12,7 @@ mkdir -p "$out"
 flags=(-trimpath -ldflags '-s -w')
 go build "${flags[@]}" -o "$stage/gpu" ./bench/gpu
 go build "${flags[@]}" -o "$stage/autodev" ./cmd/autodev
-for package in compute/cuda compute/cuda/cublaslt compute/cuda/driver compute/cuda/dynlib compute/cuda/kernels compute/devices train/graph; do
+for package in compute/cuda compute/cuda/cublaslt compute/cuda/driver compute/cuda/dynlib compute/cuda/kernels compute/devices train/graph infer; do
   go test -c "${flags[@]}" -o "$stage/${package//\//_}.test" "./$package"
 done
 # Windows for both sides: this repository's Go files in the embedded model's tokens.

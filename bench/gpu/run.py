@@ -42,7 +42,7 @@ SIZES = {
 }
 TESTS = {  # binary: the tests of it that concern the card
     "compute/cuda": ".", "compute/cuda/driver": ".", "compute/cuda/cublaslt": ".", "compute/cuda/dynlib": ".", "compute/cuda/kernels": "Entries|For|Target",
-    "compute/devices": ".", "train/graph": "CUDA",
+    "compute/devices": ".", "train/graph": "CUDA", "infer": "TestCard",
 }
 SANITIZED = "TestLayerNorm$|TestAttention$|TestCrossEntropy|TestAdamW|TestEmbed|TestBiasGELU|TestMatmul$"
 
