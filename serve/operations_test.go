@@ -86,6 +86,8 @@ func TestKeysByProtocol(t *testing.T) {
 	for _, c := range []struct{ path, body, want string }{
 		{"/v1/completions", `{"prompt":"p"}`, `{"error":{"message":"` + none + `","type":"authentication_error","param":null,"code":"invalid_api_key"}}`},
 		{"/v1/completions", `{"segments":{"prefix":"p"}}`, `{"error":"` + none + `"}`},
+		// Of a long body no more is read than may tell the form: the path's owner answers.
+		{"/v1/completions", `{"segments":{"prefix":"` + strings.Repeat("p", 20<<10) + `"}}`, none},
 		{"/api/generate", `{"prompt":"p"}`, `{"error":"` + none + `"}`},
 		{"/v1/fim/completions", `{"prompt":"p"}`, none},
 		{"/infill", `{"input_prefix":"p","input_suffix":""}`, none},

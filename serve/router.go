@@ -15,14 +15,18 @@ type handler struct {
 	wire.Route
 }
 
+// serveFunc answers a request for a path. first is the protocol that has the path, as far as can be told without the body, nil for paths
+// that nobody has; choose finds the handler, for which it may read the body.
+type serveFunc func(w http.ResponseWriter, r *http.Request, path string, first *wire.Protocol, choose func(*wire.Call) (handler, error))
+
 // router finds the protocol of a request: by path and method, and where several have both, by what the request says.
 type router struct {
 	mux    *http.ServeMux
-	serve  func(w http.ResponseWriter, r *http.Request, path string, choose func(*wire.Call) (handler, error))
+	serve  serveFunc
 	byPath map[string]map[string][]handler
 }
 
-func newRouter(protocols []*wire.Protocol, serve func(w http.ResponseWriter, r *http.Request, path string, choose func(*wire.Call) (handler, error))) *router {
+func newRouter(protocols []*wire.Protocol, serve serveFunc) *router {
 	rt := &router{mux: http.NewServeMux(), serve: serve, byPath: map[string]map[string][]handler{}}
 	for _, p := range protocols {
 		for _, route := range p.Routes {
@@ -45,17 +49,32 @@ func newRouter(protocols []*wire.Protocol, serve func(w http.ResponseWriter, r *
 	}
 	for path, byMethod := range rt.byPath {
 		rt.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			rt.serve(w, r, path, func(c *wire.Call) (handler, error) { return choose(c, byMethod) })
+			rt.serve(w, r, path, owner(byMethod, r.Method), func(c *wire.Call) (handler, error) { return choose(c, byMethod) })
 		})
 	}
 	if rt.byPath["/"] == nil {
 		rt.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-			rt.serve(w, r, "", func(c *wire.Call) (handler, error) {
+			rt.serve(w, r, "", nil, func(c *wire.Call) (handler, error) {
 				return handler{}, wire.Errorf(http.StatusNotFound, wire.Invalid, "", "not_found", "%s %s: no such route", c.R.Method, c.R.URL.Path)
 			})
 		})
 	}
 	return rt
+}
+
+// owner returns the protocol that has a method of a path, or the path itself, rather than one that claims some of its calls.
+func owner(byMethod map[string][]handler, method string) *wire.Protocol {
+	all := byMethod[method]
+	if all == nil && method == http.MethodHead {
+		all = byMethod[http.MethodGet]
+	}
+	for _, m := range slices.Sorted(maps.Keys(byMethod)) {
+		all = append(slices.Clip(all), byMethod[m]...)
+	}
+	if i := slices.IndexFunc(all, func(h handler) bool { return h.Claims == nil }); i >= 0 {
+		return all[i].protocol
+	}
+	return all[0].protocol
 }
 
 // choose returns the handler of a call among those of its path.
@@ -79,14 +98,5 @@ func choose(c *wire.Call, byMethod map[string][]handler) (handler, error) {
 		allowed = slices.Insert(allowed, slices.Index(allowed, http.MethodGet)+1, http.MethodHead)
 	}
 	c.W.Header().Set("Allow", strings.Join(allowed, ", "))
-	// The protocol whose path it is, rather than one that claims some of its calls.
-	var other *wire.Protocol
-	for _, m := range allowed {
-		for _, h := range byMethod[m] {
-			if other == nil || h.Claims == nil {
-				other = h.protocol
-			}
-		}
-	}
-	return handler{protocol: other}, wire.Errorf(http.StatusMethodNotAllowed, wire.Invalid, "", "method_not_allowed", "%s %s: expected %s", c.R.Method, c.R.URL.Path, strings.Join(allowed, " or "))
+	return handler{protocol: owner(byMethod, method)}, wire.Errorf(http.StatusMethodNotAllowed, wire.Invalid, "", "method_not_allowed", "%s %s: expected %s", c.R.Method, c.R.URL.Path, strings.Join(allowed, " or "))
 }

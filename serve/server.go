@@ -68,24 +68,39 @@ func New(service wire.Service, o Options) *Server {
 	return s
 }
 
+// refusedBody is what may be read of a body that will not be answered.
+const refusedBody = 16 << 10
+
 // answer has a call answered by the handler that choose finds.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, path string, choose func(*wire.Call) (handler, error)) {
+// The guard comes before choose, which may read the body: of somebody who may not come in no more is read than tells the form of the refusal.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, path string, first *wire.Protocol, choose func(*wire.Call) (handler, error)) {
 	c := wire.NewCall(w, r, s.service, s.o.Limits)
 	l := logged(r)
 	l.call = c
 	c.Record.Route, c.Record.Method = path, r.Method
 	c.Remember = s.o.Remember
-	h, err := choose(c)
+	var err error
+	if first != nil {
+		c.Record.Protocol = first.Name
+		if s.o.Guard != nil {
+			var done func()
+			if done, err = s.o.Guard(c); done != nil {
+				defer done()
+			}
+		}
+	}
+	if err != nil {
+		c.Bound(refusedBody)
+	}
+	h, unknown := choose(c)
 	if h.protocol != nil {
 		c.Record.Protocol = h.protocol.Name
 	}
-	if err == nil && s.o.Guard != nil {
-		var done func()
-		if done, err = s.o.Guard(c); done != nil {
-			defer done()
-		}
-	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case unknown != nil:
+		err = unknown
+	default:
 		err = h.Handle(c)
 	}
 	c.Finish(h.protocol, err)

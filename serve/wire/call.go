@@ -41,6 +41,9 @@ func (c *Call) Body() ([]byte, error) {
 	return c.body, c.bodyErr
 }
 
+// Bound lowers the bytes of a body that will be read.
+func (c *Call) Bound(bytes int64) { c.limits.MaxBody = min(c.limits.MaxBody, bytes) }
+
 func (c *Call) readBody() ([]byte, error) {
 	control := http.NewResponseController(c.W)
 	// Not every ResponseWriter has deadlines; the one of a real connection does.
