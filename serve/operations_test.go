@@ -123,7 +123,7 @@ func TestKeysByProtocol(t *testing.T) {
 		}
 	}
 	_, metrics := send(t, "GET", url+"/metrics", "", "X-Api-Key", secrets[0])
-	for _, want := range []string{`autodev_refused_total{reason="unauthorized"} 6`, `autodev_refused_total{reason="rate_limit"} 2`} {
+	for _, want := range []string{`autodev_refused_total{reason="unauthorized"} 7`, `autodev_refused_total{reason="rate_limit"} 2`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s", want)
 		}
