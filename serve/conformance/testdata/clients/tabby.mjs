@@ -65,14 +65,14 @@ function complete(uri, before) {
 if (suite.default === 'stuck') {
   // Who types on has no use for what was asked before: of two requests one is left.
   const { begun } = await active();
-  open('file:///work/a.py', 'import os\n\nname = \nother = \n');
-  complete('file:///work/a.py', 'import os\n\nname = ');
+  open('file:///project/a.py', 'import os\n\nname = \nother = \n');
+  complete('file:///project/a.py', 'import os\n\nname = ');
   await until((now) => now.begun === begun + 1, 'nothing was asked');
-  complete('file:///work/a.py', 'import os\n\nname = \nother = ');
+  complete('file:///project/a.py', 'import os\n\nname = \nother = ');
   await until((now) => now.begun === begun + 2 && now.active === 1, 'the first request goes on');
 } else {
   for (const [n, c] of suite.cases.filter((c) => c.model === suite.default).entries()) {
-    const uri = `file:///work/${n}.py`;
+    const uri = `file:///project/${n}.py`;
     open(uri, c.prefix + c.suffix);
     const { items } = await complete(uri, c.prefix);
     assert.equal(items.length, 1);
