@@ -68,11 +68,18 @@ func owner(byMethod map[string][]handler, method string) *wire.Protocol {
 	if all == nil && method == http.MethodHead {
 		all = byMethod[http.MethodGet]
 	}
-	for _, m := range slices.Sorted(maps.Keys(byMethod)) {
-		all = append(slices.Clip(all), byMethod[m]...)
+	// Who claims no calls is asked last.
+	if n := len(all); n > 0 && all[n-1].Claims == nil {
+		return all[n-1].protocol
 	}
-	if i := slices.IndexFunc(all, func(h handler) bool { return h.Claims == nil }); i >= 0 {
-		return all[i].protocol
+	for _, m := range slices.Sorted(maps.Keys(byMethod)) {
+		other := byMethod[m]
+		if n := len(other); other[n-1].Claims == nil {
+			return other[n-1].protocol
+		}
+		if all == nil {
+			all = other
+		}
 	}
 	return all[0].protocol
 }
