@@ -27,6 +27,11 @@ const (
 	AutoLines
 )
 
+// LineNames returns the words for Lines, in requests and on the command line.
+func LineNames() map[string]Lines {
+	return map[string]Lines{"all": AllLines, "one": OneLine, "block": Block, "auto": AutoLines}
+}
+
 // StopRule names the rule of a Shape that ended or cut a completion; "" is none.
 type StopRule string
 

@@ -109,7 +109,7 @@ func healFlag() cli.Flag {
 
 // linesOf reads the value of linesFlag.
 func linesOf(value string) (infer.Lines, error) {
-	l, ok := map[string]infer.Lines{"one": infer.OneLine, "block": infer.Block, "auto": infer.AutoLines, "all": infer.AllLines}[value]
+	l, ok := infer.LineNames()[value]
 	if !ok {
 		return 0, usageError("--lines %s: expected one, block, auto or all", value)
 	}

@@ -315,8 +315,7 @@ func (f *Fields) Context(p *infer.Prompt) {
 // Shape reads what every protocol may say about a completion's form: lines ("all", "one", "block", "auto"), no_overlap, no_loops and n_indent.
 func (f *Fields) Shape(absent infer.Shape) infer.Shape {
 	return infer.Shape{
-		Lines: Choice(f, "lines", absent.Lines, map[string]infer.Lines{"all": infer.AllLines, "one": infer.OneLine, "block": infer.Block, "auto": infer.AutoLines},
-			"all, one, block or auto"),
+		Lines:     Choice(f, "lines", absent.Lines, infer.LineNames(), "all, one, block or auto"),
 		NoOverlap: f.Boolean("no_overlap", absent.NoOverlap),
 		NoLoops:   f.Boolean("no_loops", absent.NoLoops),
 		MinIndent: f.Whole("n_indent", absent.MinIndent, 0, 1000),
