@@ -9,15 +9,7 @@ import (
 
 // complete answers POST /v1/fim/completions.
 func complete(c *wire.Call) error {
-	f, err := c.Fields()
-	if err != nil {
-		return err
-	}
-	req, err := parse(f)
-	if err != nil {
-		return err
-	}
-	m, release, err := c.Use(req.model)
+	req, m, release, err := wire.Ask(c, parse, func(r *request) string { return r.model })
 	if err != nil {
 		return err
 	}

@@ -30,15 +30,7 @@ func parseChat(f *wire.Fields) (*chatRequest, error) {
 // chat answers POST /api/chat.
 func chat(c *wire.Call) error {
 	began := time.Now()
-	f, err := c.Fields()
-	if err != nil {
-		return err
-	}
-	r, err := parseChat(f)
-	if err != nil {
-		return err
-	}
-	m, release, err := c.Use(r.model)
+	r, m, release, err := wire.Ask(c, parseChat, func(r *chatRequest) string { return r.model })
 	if err != nil {
 		return err
 	}

@@ -57,15 +57,7 @@ func parseGenerate(f *wire.Fields) (*generateRequest, error) {
 // generate answers POST /api/generate.
 func generate(c *wire.Call) error {
 	began := time.Now()
-	f, err := c.Fields()
-	if err != nil {
-		return err
-	}
-	r, err := parseGenerate(f)
-	if err != nil {
-		return err
-	}
-	m, release, err := c.Use(r.model)
+	r, m, release, err := wire.Ask(c, parseGenerate, func(r *generateRequest) string { return r.model })
 	if err != nil {
 		return err
 	}

@@ -9,15 +9,7 @@ import (
 
 // chat answers POST /v1/chat/completions.
 func chat(c *wire.Call) error {
-	f, err := c.Fields()
-	if err != nil {
-		return err
-	}
-	req, err := parseChat(f)
-	if err != nil {
-		return err
-	}
-	m, release, err := c.Use(req.model)
+	req, m, release, err := wire.Ask(c, parseChat, func(r *chatRequest) string { return r.model })
 	if err != nil {
 		return err
 	}

@@ -26,15 +26,7 @@ type debugData struct {
 
 // completions answers POST /v1/completions.
 func completions(c *wire.Call, recorder Recorder) error {
-	f, err := c.Fields()
-	if err != nil {
-		return err
-	}
-	req, err := parseCompletion(f)
-	if err != nil {
-		return err
-	}
-	m, release, err := c.Use(req.model)
+	req, m, release, err := wire.Ask(c, parseCompletion, func(r *completionRequest) string { return r.model })
 	if err != nil {
 		return err
 	}

@@ -108,6 +108,19 @@ func (c *Call) Use(name string) (Model, func(), error) {
 	return m, release, err
 }
 
+// Ask reads a call's JSON with parse and finds the model that the request names, which stays until release is called.
+func Ask[R any](c *Call, parse func(*Fields) (R, error), name func(R) string) (req R, m Model, release func(), err error) {
+	f, err := c.Fields()
+	if err != nil {
+		return req, m, nil, err
+	}
+	if req, err = parse(f); err != nil {
+		return req, m, nil, err
+	}
+	m, release, err = c.Use(name(req))
+	return req, m, release, err
+}
+
 // Complete has m's engine complete reqs, with what the model and the call say about all of them filled in: order, speculation, healing, reuse, adapter,
 // client and session. Where a later request of the session ended this one, that is no error: what there is, is the answer, and what there is not,
 // FinishCancel.
