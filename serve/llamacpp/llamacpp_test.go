@@ -3,7 +3,6 @@ package llamacpp_test
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"reflect"
 	"strings"
 	"testing"
@@ -335,31 +334,8 @@ func TestFailure(t *testing.T) {
 func TestDisconnect(t *testing.T) {
 	for _, route := range []string{"/infill", "/completion"} {
 		for _, stream := range []bool{true, false} {
-			begun, ended := make(chan struct{}), make(chan error, 1)
-			url := start(t, &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-				close(begun)
-				select {
-				case <-ctx.Done():
-				case <-time.After(10 * time.Second):
-				}
-				ended <- context.Cause(ctx)
-				return nil, context.Cause(ctx)
-			}}, nil)
-			ctx, cancel := context.WithCancel(t.Context())
 			body := fmt.Sprintf(`{"prompt":"p","input_prefix":"","input_suffix":"","stream":%v}`, stream)
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+route, strings.NewReader(body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			go func() { <-begun; cancel() }()
-			if resp, err := http.DefaultClient.Do(req); err == nil {
-				resp.Body.Close()
-				t.Error("an answer nobody waited for")
-			}
-			if err := <-ended; err == nil {
-				t.Errorf("%s, stream %v: the completion goes on", route, stream)
-			}
-			cancel()
+			servetest.Disconnects(t, func(e wire.Engine) string { return start(t, e, nil) }, route, body)
 		}
 	}
 }

@@ -315,29 +315,6 @@ func TestFailure(t *testing.T) {
 // TestDisconnect: a completion whose client leaves ends.
 func TestDisconnect(t *testing.T) {
 	for _, body := range []string{`{"prompt":"p"}`, `{"prompt":"p","stream":false}`} {
-		begun, ended := make(chan struct{}), make(chan error, 1)
-		url := start(t, &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-			close(begun)
-			select {
-			case <-ctx.Done():
-			case <-time.After(10 * time.Second):
-			}
-			ended <- context.Cause(ctx)
-			return nil, context.Cause(ctx)
-		}}, nil)
-		ctx, cancel := context.WithCancel(t.Context())
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/api/generate", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() { <-begun; cancel() }()
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			resp.Body.Close()
-			t.Error("an answer nobody waited for")
-		}
-		if err := <-ended; err == nil {
-			t.Errorf("%s: the completion goes on", body)
-		}
-		cancel()
+		servetest.Disconnects(t, func(e wire.Engine) string { return start(t, e, nil) }, "/api/generate", body)
 	}
 }

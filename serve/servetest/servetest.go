@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -167,4 +168,41 @@ func Events(t testing.TB, r io.Reader) (all []string) {
 		all = append(all, data)
 	}
 	return all
+}
+
+// Disconnects checks that a client which leaves while it waits for an answer to body ends its completion. start serves an engine and returns
+// its address.
+func Disconnects(t *testing.T, start func(engine wire.Engine) (url string), path, body string) {
+	t.Helper()
+	begun, ended := make(chan struct{}), make(chan error, 1)
+	url := start(&Fake{Do: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		close(begun)
+		<-ctx.Done()
+		ended <- context.Cause(ctx)
+		return nil, context.Cause(ctx)
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-begun
+		cancel()
+	}()
+	if resp, err := http.DefaultClient.Do(req); !errors.Is(err, context.Canceled) {
+		if err == nil {
+			resp.Body.Close()
+		}
+		t.Fatalf("%s %s: %v, expected no answer", path, body, err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Errorf("%s %s: the completion ended of itself", path, body)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s %s: the completion goes on", path, body)
+	}
 }

@@ -274,28 +274,5 @@ func TestSameText(t *testing.T) {
 
 // TestDisconnect: an agent that goes away ends its completion.
 func TestDisconnect(t *testing.T) {
-	begun, ended := make(chan struct{}), make(chan error, 1)
-	url := start(t, &servetest.Fake{Do: func(ctx context.Context, _ []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		close(begun)
-		<-ctx.Done()
-		ended <- ctx.Err()
-		return nil, ctx.Err()
-	}}, nil, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/completions", strings.NewReader(`{"segments":{"prefix":"p"}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		<-begun
-		cancel()
-	}()
-	if resp, err := http.DefaultClient.Do(req); !errors.Is(err, context.Canceled) {
-		t.Fatalf("%v %v", resp, err)
-	}
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the completion goes on")
-	}
+	servetest.Disconnects(t, func(e wire.Engine) string { return start(t, e, nil, nil) }, "/v1/completions", `{"segments":{"prefix":"p"}}`)
 }
