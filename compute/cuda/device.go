@@ -282,12 +282,8 @@ func (d *Device) index() error {
 	}
 	d.entries = map[string]*entry{}
 	for _, m := range modules {
-		entries, err := m.Entries()
-		if err != nil {
-			return err
-		}
 		shared := &module{Module: m}
-		for _, e := range entries {
+		for _, e := range m.Entries {
 			if other := d.entries[e.Name]; other != nil {
 				return fmt.Errorf("kernel %s is in %s and in %s", e.Name, other.module.Name, m.Name)
 			}

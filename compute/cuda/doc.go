@@ -8,7 +8,7 @@
 //   - cuda/dynlib: loads shared libraries without cgo; where NVIDIA's are searched;
 //   - cuda/driver: libcuda as typed Go functions, its constants, its errors;
 //   - cuda/cublaslt: libcublasLt likewise, and matrix products with descriptors and algorithms cached per shape;
-//   - cuda/kernels: the kernels in CUDA C++ (.cu), ad_cuda.h which they are written against, and their checked-in PTX (embedded);
+//   - cuda/kernels: the kernels in CUDA C++ (.cu), ad_cuda.h which they are written against, and their checked-in PTX (embedded, compressed);
 //   - cuda/standin: a libcuda and a libcublasLt for machines without a GPU, built from the same .cu files by the tests;
 //   - cuda/cudatest: what tests open devices with; cuda/headers: compares constants with NVIDIA's headers.
 //
@@ -81,7 +81,7 @@
 //     its emulation. There is no libdevice: ad_exp, ad_tanh, ad_log, ad_rsqrt and their accuracies are in ad_cuda.h; no fast-math.
 //     Targets are sm_70 and sm_80 unless a first line says otherwise: // targets: sm_80 sm_90a
 //
-//  2. make cuda-kernels writes kernels/ptx/NAME.sm_NN.ptx (clang-22); check it in. A test compares, CI regenerates; with AUTODEV_PTXAS set to
+//  2. make cuda-kernels writes kernels/ptx/NAME.sm_NN.ptx.zst and ptx/index.txt (clang-22); check them in. A test compares the texts; with AUTODEV_PTXAS set to
 //     NVIDIA's assembler a test also shows each kernel's registers and fails on spills.
 //
 //  3. NAME.go in this package: a function that checks shapes and returns a *Launch:
@@ -91,7 +91,7 @@
 //     }
 //
 //     Arguments (Ptr, int32, uint32, int64, float32, or int, which takes the parameter's type) are checked, number and type, against the
-//     .param list of the PTX, and Threads against the kernel's bound. A Launch is made once and enqueued any number of times. What
+//     .param list of the PTX (from the index), and Threads against the kernel's bound. A Launch is made once and enqueued any number of times. What
 //     changes from step to step is read from device memory, so that a captured graph sees it too.
 //
 //  4. NAME_test.go: eachSeed (harness_test.go) opens a device on the stand-in under five schedules (once on the GPU with AUTODEV_TEST_GPU=1:

@@ -118,13 +118,18 @@ func (q *Queue) load(e *entry) error {
 	if e.function != 0 {
 		return nil
 	}
-	var err error
-	if e.module.handle == 0 {
-		if e.module.handle, err = q.d.api.LoadModule(e.module.PTX); err != nil {
-			return fmt.Errorf("module %s for %v: %w", e.module.Name, e.module.Target, q.d.note(err))
+	m := e.module
+	if m.handle == 0 {
+		ptx, err := m.PTX()
+		if err != nil {
+			return err
+		}
+		if m.handle, err = q.d.api.LoadModule(ptx); err != nil {
+			return fmt.Errorf("module %s for %v: %w", m.Name, m.Target, q.d.note(err))
 		}
 	}
-	e.function, err = q.d.api.Function(e.module.handle, e.Name)
+	var err error
+	e.function, err = q.d.api.Function(m.handle, e.Name)
 	return q.d.note(err)
 }
 

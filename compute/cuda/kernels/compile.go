@@ -54,6 +54,9 @@ func Targets(file string) ([]Target, error) {
 	return targets, nil
 }
 
+// ModuleName is the name of the module that a .cu file makes.
+func ModuleName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".cu") }
+
 // Compile compiles a .cu file to PTX. The bytes depend on the file, ad_cuda.h and the compiler's version alone.
 func Compile(ctx context.Context, file string, t Target) ([]byte, error) {
 	clang, err := exec.LookPath(Clang)
@@ -70,9 +73,4 @@ func Compile(ctx context.Context, file string, t Target) ([]byte, error) {
 		return nil, fmt.Errorf("%s for %v: %w\n%s", filepath.Base(file), t, err, messages.Bytes())
 	}
 	return out.Bytes(), nil
-}
-
-// OutputName is the name of the PTX file of a .cu file and a target.
-func OutputName(file string, t Target) string {
-	return strings.TrimSuffix(filepath.Base(file), ".cu") + "." + t.String() + ".ptx"
 }

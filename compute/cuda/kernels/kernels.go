@@ -1,26 +1,31 @@
-// Package kernels holds the CUDA kernels: their sources (.cu and ad_cuda.h), their compiled PTX (ptx/NAME.sm_NN.ptx, checked in,
-// embedded) and how the one is made from the other. See package cuda for how to add one.
+// Package kernels holds the CUDA kernels: their sources (.cu and ad_cuda.h), their compiled PTX (ptx/NAME.sm_NN.ptx.zst and the index of
+// what is in them, checked in, embedded) and how the one is made from the other. See package cuda for how to add one.
+//
+//   - kernels.go: modules and which of them a device runs;
+//   - index.go: the kernels of each module, so that a module is decompressed only when one of them is needed;
+//   - compile.go: sources to PTX; ptxgen writes the folder ptx.
 package kernels
 
 import (
 	"embed"
 	"fmt"
-	"io/fs"
-	"regexp"
+	"io"
 	"strconv"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 //go:generate go run ./ptxgen
 
-//go:embed ptx/*.ptx
+//go:embed ptx
 var embedded embed.FS
 
-// Module is the PTX of one .cu file for one target.
+// Module is one .cu file compiled for one target.
 type Module struct {
-	Name   string // of the .cu file, without extension
-	Target Target
-	PTX    []byte
+	Name    string // of the .cu file, without extension
+	Target  Target
+	Entries []Entry
 }
 
 // Target is what PTX is compiled for: sm_NN, with Specific sm_NNa, which runs on exactly that architecture.
@@ -69,99 +74,75 @@ func ParseTarget(s string) (Target, error) {
 }
 
 // For returns each module in the best version for a device of compute capability sm (times 10) with a driver version. Modules that the device
-// cannot run are left out: Entry of a kernel in one of them says so.
+// cannot run are left out.
 func For(sm, driver int) ([]Module, error) {
-	best := map[string]Module{}
-	var names []string
 	all, err := All()
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range all {
-		old, seen := best[m.Name]
-		if !seen {
-			names = append(names, m.Name)
-		}
-		better := m.Target.SM > old.Target.SM || m.Target.SM == old.Target.SM && m.Target.Specific
-		if m.Target.runs(sm, driver) && better {
-			best[m.Name] = m
-		} else if !seen {
-			best[m.Name] = Module{}
-		}
-	}
 	var chosen []Module
-	for _, name := range names {
-		if m := best[name]; m.PTX != nil {
+	place := map[string]int{}
+	for _, m := range all {
+		if !m.Target.runs(sm, driver) {
+			continue
+		}
+		i, seen := place[m.Name]
+		if !seen {
+			place[m.Name] = len(chosen)
 			chosen = append(chosen, m)
+		} else if old := chosen[i].Target; m.Target.SM > old.SM || m.Target.SM == old.SM && m.Target.Specific {
+			chosen[i] = m
 		}
 	}
 	return chosen, nil
 }
 
-// All returns every embedded module, by file name.
+// All returns every embedded module, by name.
 func All() ([]Module, error) {
-	files, err := fs.ReadDir(embedded, "ptx")
+	text, err := embedded.ReadFile("ptx/" + IndexName)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Module, 0, len(files))
-	for _, f := range files {
-		name, target, ok := strings.Cut(strings.TrimSuffix(f.Name(), ".ptx"), ".")
-		t, err := ParseTarget(target)
-		if !ok || err != nil {
-			return nil, fmt.Errorf("ptx/%s: expected NAME.sm_NN.ptx", f.Name())
-		}
-		ptx, err := embedded.ReadFile("ptx/" + f.Name())
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, Module{name, t, ptx})
-	}
-	return all, nil
+	return parseIndex(string(text))
 }
 
-// Param is the type of a kernel's parameter.
-type Param string
-
-// Parameter types, as PTX has them. Pointers and 64-bit integers are both U64.
-const (
-	U32 Param = "u32"
-	F32 Param = "f32"
-	U64 Param = "u64"
-)
-
-// Entry is a kernel of a module.
-type Entry struct {
-	Name       string
-	Params     []Param
-	MaxThreads int // a block
+// PTX returns the module's text, decompressed.
+func (m Module) PTX() ([]byte, error) {
+	compressed, err := embedded.ReadFile("ptx/" + OutputName(m.Name, m.Target))
+	if err != nil {
+		return nil, err
+	}
+	ptx, err := Decompress(compressed)
+	if err != nil {
+		return nil, fmt.Errorf("ptx/%s: %w", OutputName(m.Name, m.Target), err)
+	}
+	return ptx, nil
 }
 
-var (
-	entryHead = regexp.MustCompile(`(?s)\.entry (\w+)\((.*?)\)\s*((?:\.\w+[^\n{]*\n)*)\{`)
-	paramLine = regexp.MustCompile(`\.param (?:\.align \d+ )?\.(\w+)`)
-	maxntid   = regexp.MustCompile(`\.maxntid (\d+)`)
-)
+// OutputName is the name of the file that holds a module's PTX.
+func OutputName(module string, t Target) string { return module + "." + t.String() + ".ptx.zst" }
 
-// Entries returns the module's kernels.
-func (m Module) Entries() ([]Entry, error) {
-	var entries []Entry
-	for _, found := range entryHead.FindAllStringSubmatch(string(m.PTX), -1) {
-		e := Entry{Name: found[1]}
-		for _, p := range paramLine.FindAllStringSubmatch(found[2], -1) {
-			switch t := Param(strings.Replace(strings.Replace(p[1], "b", "u", 1), "s", "u", 1)); t {
-			case U32, F32, U64:
-				e.Params = append(e.Params, t)
-			default:
-				return nil, fmt.Errorf("%s: parameter %d of %s is a .%s, expected pointers, 32-bit or 64-bit integers or floats", m.Name, len(e.Params), e.Name, p[1])
-			}
-		}
-		bound := maxntid.FindStringSubmatch(found[3])
-		if bound == nil {
-			return nil, fmt.Errorf("%s: %s has no bound of threads: AD_KERNEL gives it one", m.Name, e.Name)
-		}
-		e.MaxThreads, _ = strconv.Atoi(bound[1]) // digits
-		entries = append(entries, e)
+// Compress returns the zstd frame that PTX is kept as: a function of the text and of the library's version alone.
+func Compress(ptx []byte) ([]byte, error) {
+	// One goroutine: blocks do not depend on how they were shared out.
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
 	}
-	return entries, nil
+	defer w.Close()
+	return w.EncodeAll(ptx, nil), nil
+}
+
+// Decompress undoes Compress.
+func Decompress(frame []byte) ([]byte, error) {
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	ptx, err := r.DecodeAll(frame, nil)
+	if err == nil && len(ptx) == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return ptx, err
 }

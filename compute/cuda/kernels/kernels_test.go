@@ -13,20 +13,21 @@ import (
 	"testing"
 )
 
-// The checked-in PTX is what the compiler makes of the sources.
+// The checked-in PTX is what the compiler makes of the sources, text for text.
 func TestPTXIsThatOfTheSources(t *testing.T) {
 	sources, err := Sources(".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	expected := map[string]bool{}
+	expected := map[string]bool{IndexName: true}
 	for _, src := range sources {
 		targets, err := Targets(src)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, target := range targets {
-			name := OutputName(src, target)
+			m := Module{Name: ModuleName(src), Target: target}
+			name := OutputName(m.Name, target)
 			expected[name] = true
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -37,26 +38,80 @@ func TestPTXIsThatOfTheSources(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got, err := os.ReadFile(filepath.Join("ptx", name))
+				got, err := m.PTX()
 				if err != nil || !bytes.Equal(got, want) {
 					t.Errorf("ptx/%s is not what %s makes of %s: run make cuda-kernels (%v)", name, Clang, src, err)
 				}
 			})
 		}
 	}
-	all, err := All()
+	files, err := embedded.ReadDir("ptx")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range all {
-		if name := m.Name + "." + m.Target.String() + ".ptx"; !expected[name] {
-			t.Errorf("ptx/%s has no source", name)
+	for _, f := range files {
+		if !expected[f.Name()] {
+			t.Errorf("ptx/%s has no source", f.Name())
 		}
 	}
 }
 
+// The index is that of the modules' texts.
+func TestIndex(t *testing.T) {
+	text, err := embedded.ReadFile("ptx/" + IndexName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		ptx, err := all[i].PTX()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all[i].Entries, err = Entries(ptx); err != nil {
+			t.Fatalf("%s for %v: %v", all[i].Name, all[i].Target, err)
+		}
+	}
+	if want := Index(all); string(text) != want {
+		t.Errorf("ptx/%s is not that of the files beside it: run make cuda-kernels", IndexName)
+	}
+	files, err := embedded.ReadDir("ptx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != len(all)+1 {
+		t.Errorf("%d files in ptx, expected the index and its %d modules", len(files), len(all))
+	}
+	for _, bad := range []string{"a.sm_80 k", "a.sm_80 k many u32", "a.ptx k 32", "a 32 32"} {
+		if _, err := parseIndex(bad); err == nil {
+			t.Errorf("the index %q was accepted", bad)
+		}
+	}
+}
+
+func TestCompress(t *testing.T) {
+	text := bytes.Repeat([]byte("add.f32 %f1, %f2, %f3;\n"), 100000)
+	a, err := Compress(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := Compress(bytes.Clone(text))
+	if !bytes.Equal(a, b) {
+		t.Error("one text has two frames")
+	}
+	if back, err := Decompress(a); err != nil || !bytes.Equal(back, text) {
+		t.Errorf("decompressed to %d bytes (%v), expected %d", len(back), err, len(text))
+	}
+	if _, err := Decompress(a[:len(a)/2]); err == nil {
+		t.Error("half a frame was accepted")
+	}
+}
+
 func TestEntries(t *testing.T) {
-	m := Module{Name: "x", PTX: []byte(`
+	ptx := []byte(`
 .visible .entry scale_f32(
 	.param .u64 .ptr .align 1 scale_f32_param_0,
 	.param .u32 scale_f32_param_1,
@@ -66,19 +121,18 @@ func TestEntries(t *testing.T) {
 .maxntid 128
 .minnctapersm 2
 {
-`)}
-	got, err := m.Entries()
+`)
+	got, err := Entries(ptx)
 	want := []Entry{{"scale_f32", []Param{U64, U32, U32, F32}, 128}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("entries %v (%v), expected %v", got, err, want)
 	}
-	m.PTX = bytes.Replace(m.PTX, []byte(".u32"), []byte(".b8"), 1)
-	if _, err := m.Entries(); err == nil {
+	if _, err := Entries(bytes.Replace(ptx, []byte(".u32"), []byte(".b8"), 1)); err == nil {
 		t.Error("a structure as a parameter was accepted")
 	}
 }
 
-// Every embedded kernel can be read, and no two have one name.
+// No two kernels of a device have one name, and modules are in the best version that it runs.
 func TestEmbedded(t *testing.T) {
 	for _, device := range []struct{ sm, driver int }{{70, 11000}, {80, 11040}, {86, 12000}, {90, 12000}, {90, 11080}, {120, 13000}} {
 		modules, err := For(device.sm, device.driver)
@@ -90,11 +144,7 @@ func TestEmbedded(t *testing.T) {
 			if m.Target.SM > device.sm || m.Target.Specific && m.Target.SM != device.sm || m.Target.DriverVersion() > device.driver {
 				t.Errorf("%s for %v was chosen for sm_%d and driver %d", m.Name, m.Target, device.sm, device.driver)
 			}
-			entries, err := m.Entries()
-			if err != nil || len(entries) == 0 {
-				t.Errorf("%s for %v has %d kernels (%v)", m.Name, m.Target, len(entries), err)
-			}
-			for _, e := range entries {
+			for _, e := range m.Entries {
 				if other := seen[e.Name]; other != "" {
 					t.Errorf("%s is in %s and %s", e.Name, other, m.Name)
 				}
@@ -126,8 +176,12 @@ func TestAssembles(t *testing.T) {
 		}
 		for _, arch := range archs {
 			t.Run(m.Name+" for "+arch, func(t *testing.T) {
+				ptx, err := m.PTX()
+				if err != nil {
+					t.Fatal(err)
+				}
 				file := filepath.Join(t.TempDir(), "in.ptx")
-				if err := os.WriteFile(file, m.PTX, 0o644); err != nil {
+				if err := os.WriteFile(file, ptx, 0o644); err != nil {
 					t.Fatal(err)
 				}
 				out, err := exec.Command(ptxas, "-v", "-arch="+arch, "-o", os.DevNull, file).CombinedOutput()
