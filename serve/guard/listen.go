@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	var c net.ListenConfig
 	path, unix := strings.CutPrefix(addr, unixPrefix)
 	if !unix {
-		l, err := c.Listen(ctx, "tcp", addr)
+		l, err := c.Listen(ctx, network(addr), addr)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("listen %s: the port is in use by another program, expected a free one", addr)
 		}
@@ -54,6 +55,16 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("listen %s: %w", addr, err), l.Close())
 	}
 	return l, nil
+}
+
+// network is what to listen on for addr. By itself Go takes IPv6 too for 0.0.0.0, which a firewall for IPv4 does not cover.
+func network(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
+			return "tcp4"
+		}
+	}
+	return "tcp"
 }
 
 // removeStale removes a socket that nobody listens on: what a server leaves that was killed.

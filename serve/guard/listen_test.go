@@ -59,6 +59,14 @@ func TestListen(t *testing.T) {
 	if want := "listen " + l.Addr().String() + ": the port is in use by another program, expected a free one"; err == nil || err.Error() != want {
 		t.Errorf("%v, expected %s", err, want)
 	}
+	v4, err := Listen(t.Context(), "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v4.Close()
+	if got := v4.Addr().(*net.TCPAddr); got.IP.To4() == nil {
+		t.Errorf("0.0.0.0 listens on %v, expected IPv4 alone", got)
+	}
 	for addr, ok := range map[string]bool{"127.0.0.1:1": true, ":1": true, "unix:/x": true, "unix:": false, "8000": false, "": false} {
 		if err := CheckAddr(addr); (err == nil) != ok {
 			t.Errorf("%q: %v", addr, err)
