@@ -27,6 +27,7 @@
 //	site.go      the place of a completion: brackets, indentation and lines around the cursor
 //	lexer.go     brackets, strings and comments, as far as that can be told without a grammar
 //	language.go  what these rules know of programming languages
+//	comments.go  code without its documentation, to tell whether two texts differ in more
 //	writer.go    tokens to the text that is shown
 //	speculate.go guesses at the next tokens from the prompt and recent text, and how many are worth a pass
 //	generate.go  what a completion is asked for with and what it is; one made by itself

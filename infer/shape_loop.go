@@ -14,6 +14,18 @@ type loopStage struct {
 	read    int                 // bytes of the line that columns counts
 }
 
+// Loops does to any text what Shape.NoLoops does to a completion. The zero value is ready.
+type Loops struct{ stage loopStage }
+
+// Push takes the next piece of the text and returns what may be shown now, and whether the text has ended with it.
+func (l *Loops) Push(piece string) (show string, ended bool) { return l.stage.push(piece) }
+
+// Flush returns what is left to show when the text ends by itself.
+func (l *Loops) Flush() string {
+	show, _ := l.stage.flush()
+	return show
+}
+
 const (
 	maxPeriod  = 24
 	maxColumns = 64

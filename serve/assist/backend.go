@@ -21,7 +21,6 @@ type Backend interface {
 type Query struct {
 	Messages    []chat.Message
 	Base        string // what a model goes on with, in place of messages; "" to use the messages
-	Prose       bool   // the answer is no code
 	Stop        []string
 	MaxTokens   int
 	Temperature float64
@@ -40,6 +39,7 @@ type Finish string
 const (
 	FinishStop   Finish = "stop"   // the model ended it
 	FinishLength Finish = "length" // it has reached its limit
+	FinishLoop   Finish = "loop"   // it went round in circles, and was ended
 	FinishCancel Finish = "cancel"
 )
 

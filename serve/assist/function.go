@@ -42,6 +42,7 @@ type Function struct {
 	Title       string
 	Output      Output
 	Place       Place // of Code
+	Comments    bool  // of Code: an answer that changes more than comments and documentation is refused
 	MaxTokens   int
 	Temperature float64
 	Backend     string // "" is the configuration's choice
@@ -161,6 +162,7 @@ var validName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`)
 //	title: Explain           # what menus call it
 //	output: prose            # or code
 //	place: replace           # of code: replace, below or new
+//	changes: comments        # of code that replaces: an answer that changes more is refused, where the language is known; may be left out
 //	max_tokens: 800
 //	temperature: 0.2
 //	backend: local           # of the configuration; may be left out
@@ -184,6 +186,7 @@ func ParseFunction(name string, content []byte) (*Function, error) {
 		Title       string   `yaml:"title"`
 		Output      Output   `yaml:"output"`
 		Place       Place    `yaml:"place"`
+		Changes     string   `yaml:"changes"`
 		MaxTokens   *int     `yaml:"max_tokens"`
 		Temperature float64  `yaml:"temperature"`
 		Backend     string   `yaml:"backend"`
@@ -194,7 +197,7 @@ func ParseFunction(name string, content []byte) (*Function, error) {
 	if err := d.Decode(&h); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	f := &Function{Name: h.Name, Title: h.Title, Output: h.Output, Place: h.Place, MaxTokens: 1024, Temperature: h.Temperature, Backend: h.Backend, Stop: h.Stop, source: name}
+	f := &Function{Name: h.Name, Title: h.Title, Output: h.Output, Place: h.Place, Comments: h.Changes == "comments", MaxTokens: 1024, Temperature: h.Temperature, Backend: h.Backend, Stop: h.Stop, source: name}
 	if h.MaxTokens != nil {
 		f.MaxTokens = *h.MaxTokens
 	}
@@ -216,6 +219,8 @@ func ParseFunction(name string, content []byte) (*Function, error) {
 		return nil, bad("place", fmt.Sprintf("%.80q", f.Place), "none: prose goes nowhere")
 	case f.Output == Code && f.Place != Replace && f.Place != Below && f.Place != New:
 		return nil, bad("place", fmt.Sprintf("%.80q", f.Place), "replace, below or new")
+	case h.Changes != "" && (!f.Comments || f.Output != Code || f.Place != Replace):
+		return nil, bad("changes", fmt.Sprintf("%.80q of %s", h.Changes, f.Output), "comments, of code in place of the selection, or nothing")
 	case f.MaxTokens < 1 || f.MaxTokens > 1<<20:
 		return nil, bad("max_tokens", fmt.Sprint(f.MaxTokens), "1 to 1048576")
 	case !(f.Temperature >= 0 && f.Temperature <= 2):

@@ -44,8 +44,6 @@ func (l *Local) Answer(ctx context.Context, q Query, emit func(string) error) (R
 	switch {
 	case q.Base != "":
 		r.Prompt = infer.Prompt{Prefix: q.Base, FIM: infer.FIMNever, Whole: true}
-		// Models without instructions seldom end by themselves. Code that goes round in circles is better known as incomplete.
-		r.Shape.NoLoops = q.Prose
 	case l.Chat == nil:
 		return Reply{Finish: FinishCancel}, errors.New("the model cannot converse, and the function has no text for models that cannot")
 	default:

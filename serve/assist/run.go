@@ -3,7 +3,10 @@ package assist
 import (
 	"context"
 	"errors"
+	"path"
 	"strings"
+
+	"autodev/infer"
 )
 
 // Format is the form of prose.
@@ -44,6 +47,12 @@ var ErrCancelled = errors.New("the answer was cancelled: nothing was changed")
 // ErrTruncated says that an answer has reached its limit before the code was complete.
 var ErrTruncated = errors.New("the model's answer was cut off before the code was complete: nothing was changed")
 
+// ErrChanged says that code was to be documented and was changed.
+var ErrChanged = errors.New("the model's answer changes the code and not only its documentation: nothing was changed")
+
+// errLoop ends an answer that goes round in circles.
+var errLoop = errors.New("the answer goes round in circles")
+
 // Run applies f to r. emit gets the answer as it becomes certain: prose in the given format, or code as it will stand in the file. A failed answer of
 // code has no Edit, so that what was selected stays. The Answer is what there is when Run returns, error or not.
 func (f *Function) Run(ctx context.Context, b Backend, r Request, format Format, seed uint64, emit func(text string) error) (Answer, error) {
@@ -82,6 +91,9 @@ func (f *Function) Run(ctx context.Context, b Backend, r Request, format Format,
 	if err != nil || f.Output != Code {
 		return a, err
 	}
+	if f.Comments && changed(r, a.Text) {
+		return a, ErrChanged
+	}
 	a.Edit = f.edit(r, a.Text)
 	return a, nil
 }
@@ -94,7 +106,7 @@ func (f *Function) ask(ctx context.Context, b Backend, narrow, r Request, format
 	if err != nil {
 		return Reply{Finish: FinishCancel}, err
 	}
-	q := Query{Messages: messages, Prose: f.Output == Prose, Stop: f.Stop, MaxTokens: f.MaxTokens, Temperature: f.Temperature, Seed: seed}
+	q := Query{Messages: messages, Stop: f.Stop, MaxTokens: f.MaxTokens, Temperature: f.Temperature, Seed: seed}
 	if !b.Base() {
 		base = ""
 	}
@@ -113,6 +125,9 @@ func (f *Function) ask(ctx context.Context, b Backend, narrow, r Request, format
 		}
 	}
 	reply, err := b.Answer(ctx, q, p.push)
+	if errors.Is(err, errLoop) {
+		reply.Finish, err = FinishLoop, nil
+	}
 	if err == nil && reply.Finish == FinishCancel {
 		err = ErrCancelled
 	}
@@ -123,6 +138,14 @@ func (f *Function) ask(ctx context.Context, b Backend, narrow, r Request, format
 		err = p.judge(reply.Finish)
 	}
 	return reply, err
+}
+
+// changed says whether text differs from what r selects in more than documentation, as far as that can be told.
+func changed(r Request, text string) bool {
+	file := "x" + path.Ext(languageOf(r.Language, r.File).file)
+	was, known := infer.CodeOnly(file, r.Selection)
+	is, _ := infer.CodeOnly(file, text)
+	return known && was != is
 }
 
 // edit returns the change that text makes.
@@ -144,6 +167,7 @@ type pipe struct {
 	stages  []stage
 	show    func(string) error
 	code    *extractor // nil for prose
+	loops   *loops     // nil for code, which is better known as incomplete
 	prelude string     // shown before the answer
 }
 
@@ -164,8 +188,12 @@ func (f *Function) newPipe(r Request, prompt Prompt, format Format, base bool, s
 			p.code.state, p.code.fence = inside, fence{mark: '`', length: len(prompt.ticks())}
 		}
 		p.stages = append(p.stages, p.code, newReindenter(r, f.Place))
-	case format == HTML:
-		p.stages = append(p.stages, &htmlStream{})
+	default:
+		p.loops = &loops{}
+		p.stages = append(p.stages, p.loops)
+		if format == HTML {
+			p.stages = append(p.stages, &htmlStream{})
+		}
 	}
 	return p
 }
@@ -174,7 +202,13 @@ func (p *pipe) push(piece string) error {
 	if p.prelude != "" && piece != "" {
 		piece, p.prelude = p.prelude+piece, ""
 	}
-	return p.through(0, piece)
+	if err := p.through(0, piece); err != nil {
+		return err
+	}
+	if p.loops != nil && p.loops.ended {
+		return errLoop
+	}
+	return nil
 }
 
 // through brings a piece through the stages from the i-th on.
@@ -207,4 +241,24 @@ func (p *pipe) judge(finish Finish) error {
 		return ErrNoCode
 	}
 	return nil
+}
+
+// loops leaves out the rounds of prose that goes round in circles, as small models' does.
+type loops struct {
+	text  infer.Loops
+	ended bool
+}
+
+func (l *loops) push(piece string) (show string) {
+	if !l.ended {
+		show, l.ended = l.text.Push(piece)
+	}
+	return show
+}
+
+func (l *loops) flush() string {
+	if l.ended {
+		return ""
+	}
+	return l.text.Flush()
 }
