@@ -35,6 +35,7 @@ func mixture(t *testing.T, m *Model) (all []known) {
 		switch i % 6 {
 		case 1:
 			r.Stop = []string{"a", "tur", "\n\n"}
+			r.MinTokens = min(r.MaxTokens, i%4+5*(i%12))
 		case 2:
 			r.Replay = m.tok.Encode(file[:100])
 		case 4:

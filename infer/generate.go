@@ -11,6 +11,9 @@ import (
 type Request struct {
 	Prompt    Prompt
 	MaxTokens int // at most; less when the context ends before
+	// MinTokens is how many tokens nothing but MaxTokens, the context and the times end the completion before, as in vLLM: tokens that would are
+	// not chosen, a stop text counts where it is complete behind them, and Shape looks at what follows as if the cursor stood there.
+	MinTokens int
 	Sampling  Sampling
 	Stop      []string // texts that end the completion and are not part of it
 	StopIDs   []int32  // tokens that do, beside the model's own
@@ -117,7 +120,7 @@ const maxTop = 20
 type job struct {
 	Request
 	prompt  budgeted
-	shape   *shaper // of the one completion; nil: nothing is cut
+	shape   *shaper // of the one completion; nil: nothing is cut, or MinTokens come first
 	stops   []int32
 	recent  [][]int32 // texts that the completion may repeat
 	with    *adapter  // nil: none
@@ -131,6 +134,9 @@ func (m *Model) prepare(r Request) (*job, error) {
 	}
 	if r.Top < 0 || r.Top > maxTop {
 		return nil, &OptionError{"logprobs", fmt.Sprintf("found %d, expected 0 to %d", r.Top, maxTop)}
+	}
+	if r.MinTokens < 0 || r.MinTokens > max(0, r.MaxTokens) {
+		return nil, &OptionError{"min_tokens", fmt.Sprintf("found %d, expected 0 to max_tokens, %d", r.MinTokens, max(0, r.MaxTokens))}
 	}
 	for id := range r.Sampling.Bias {
 		if id < 0 || int(id) >= m.vocab {
@@ -170,7 +176,7 @@ func (m *Model) prepare(r Request) (*job, error) {
 		p = m.heal(p)
 	}
 	j := &job{Request: r, with: with, prompt: p, stops: append(slices.Clone(m.stops), r.StopIDs...)}
-	if m.tok != nil {
+	if m.tok != nil && r.MinTokens == 0 {
 		j.shape = newShaper(r.Shape, r.Prompt.plain())
 	}
 	return j, nil

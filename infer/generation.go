@@ -156,10 +156,11 @@ func (g *generation) choose(rows []float32) (over bool, err error) {
 			t.Top = topProbs(logits, z, j.Top)
 			g.w.keep(logits)
 		}
-		t.ID = g.pick.next(logits, g.next)
+		early := g.w.early()
+		t.ID = g.pick.next(logits, g.next, early)
 		if j.Replay != nil {
 			t.ID = j.Replay[g.next]
-		} else if slices.Contains(j.stops, t.ID) {
+		} else if !early && slices.Contains(j.stops, t.ID) {
 			g.res.FinishReason = FinishStop
 			return true, g.w.end()
 		}

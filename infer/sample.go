@@ -66,6 +66,7 @@ type TokenProb struct {
 type sampler struct {
 	Sampling
 	masked []int32     // never chosen
+	stops  []int32     // not chosen early
 	past   []int32     // prompt and completion, for RepetitionPenalty
 	begin  *constraint // what the completion has to begin with; nil: anything
 	counts map[int32]int
@@ -91,6 +92,7 @@ func (m *Model) sampler(j *job) *sampler {
 		masked = slices.DeleteFunc(slices.Clone(masked), func(id int32) bool { return slices.Contains(j.StopIDs, id) })
 	}
 	s := newSampler(j.Sampling, masked)
+	s.stops = j.stops
 	if s.repeats() {
 		s.past = slices.Clone(j.prompt.ids)
 	}
@@ -104,10 +106,16 @@ func newSampler(s Sampling, masked []int32) *sampler {
 	return &sampler{Sampling: s, masked: masked, counts: map[int32]int{}}
 }
 
-// next chooses token number index from logits [vocabulary] and changes them.
-func (s *sampler) next(logits []float32, index int) int32 {
+// next chooses token number index from logits [vocabulary] and changes them; early says that nothing ends with it. What Prompt.Heal took from
+// the prompt may be spelled with any token: others might not spell it.
+func (s *sampler) next(logits []float32, index int, early bool) int32 {
 	for _, id := range s.masked {
 		logits[id] = never
+	}
+	if early && s.begin == nil {
+		for _, id := range s.stops {
+			logits[id] = never
+		}
 	}
 	for id, b := range s.Bias {
 		if int(id) < len(logits) && id >= 0 {

@@ -75,7 +75,7 @@ func TestSampleFrequencies(t *testing.T) {
 			count := make([]float64, len(logits))
 			s := newSampler(c.s, nil)
 			for i := range n {
-				count[s.next(slices.Clone(logits), i)]++
+				count[s.next(slices.Clone(logits), i, false)]++
 			}
 			for i := range p {
 				want := p[i] / sum
@@ -93,7 +93,7 @@ func TestSamplerKeys(t *testing.T) {
 		p := newSampler(s, nil)
 		var ids []int32
 		for i := range 40 {
-			ids = append(ids, p.next(make([]float32, 50), i))
+			ids = append(ids, p.next(make([]float32, 50), i, false))
 		}
 		return ids
 	}
@@ -123,7 +123,7 @@ func TestSamplerChangesLogits(t *testing.T) {
 		s := newSampler(c.s, c.masked)
 		var got []int32
 		for i := range 4 {
-			got = append(got, s.next([]float32{0, 3, 2, 1}, i))
+			got = append(got, s.next([]float32{0, 3, 2, 1}, i, false))
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, expected %v", c.name, got, c.want)
@@ -163,7 +163,7 @@ func TestRepetitionPenalty(t *testing.T) {
 					want[id] -= s.PresencePenalty
 				}
 			}
-			id := s.next(logits, i)
+			id := s.next(logits, i, false)
 			past = append(past, id)
 			for k := range want {
 				if math.Abs(float64(logits[k])-want[k]) > 1e-5 || want[k] > want[id]+1e-5 {

@@ -214,6 +214,9 @@ func TestSpeculationLossless(t *testing.T) {
 		if rapid.Bool().Draw(t, "endless") {
 			r.Sampling.Bias = noEnd(m)
 		}
+		if rapid.Bool().Draw(t, "at least") {
+			r.MinTokens = min(r.MaxTokens, 20)
+		}
 		if rapid.Bool().Draw(t, "replay") {
 			r.Replay = m.tok.Encode(r.Prompt.Prefix + "x" + r.Prompt.Prefix)
 			r.Replay = append(r.Replay, m.stops[0])

@@ -7,6 +7,7 @@ import "strings"
 type stopText struct {
 	stops []string
 	held  string
+	past  int    // bytes of held in which no stop string counts that is complete there
 	hit   string // the stop string that ended the text
 }
 
@@ -17,10 +18,12 @@ func (s *stopText) push(piece string) string {
 	s.held += piece
 	start, end := -1, -1
 	for _, stop := range s.stops {
-		i := strings.Index(s.held, stop)
+		from := max(0, s.past-len(stop)+1)
+		i := strings.Index(s.held[from:], stop)
 		if i < 0 {
 			continue
 		}
+		i += from
 		if e := i + len(stop); end < 0 || e < end || e == end && i < start {
 			start, end, s.hit = i, e, stop
 		}
@@ -32,14 +35,20 @@ func (s *stopText) push(piece string) string {
 	}
 	n := len(s.held) - s.pending()
 	show := s.held[:n]
-	s.held = s.held[n:]
+	s.held, s.past = s.held[n:], max(0, s.past-n)
 	return show
+}
+
+// pass takes a piece in which the text does not end, whatever stop string is complete in it.
+func (s *stopText) pass(piece string) string {
+	s.past = len(s.held) + len(piece)
+	return s.push(piece)
 }
 
 // flush returns what is held back, at the end of a text that no stop string ended.
 func (s *stopText) flush() string {
 	show := s.held
-	s.held = ""
+	s.held, s.past = "", 0
 	return show
 }
 

@@ -18,7 +18,8 @@ import (
 //
 // What is found for the very same prefix is what the model would say again, bit for bit. Behind typed text it is what it said before: the
 // text may now be other tokens than those it had generated, and the model could go on otherwise. So it is for requests that allow it
-// (Request.Reuse), of the kind whose answers depend on nothing but the prompt: greedy, without log-probabilities.
+// (Request.Reuse), of the kind whose answers depend on nothing but the prompt: greedy, without log-probabilities, and without MinTokens, which
+// count from the cursor.
 //
 // A completion that MaxTokens had cut short serves as long as it has half as many tokens as the request asks for. It is safe for use by any
 // number of goroutines, and forgets the least recently used.
@@ -59,7 +60,7 @@ func newSuggestions(limit int64) *suggestions {
 // suggests says whether the answer to j may come from, or become, a suggestion.
 func (j *job) suggests() bool {
 	s := &j.Sampling
-	return j.Reuse && j.Prompt.IDs == nil && !j.Logprobs && !j.PromptLogprobs && (s.Temperature == 0 || s.TopK == 1)
+	return j.Reuse && j.MinTokens == 0 && j.Prompt.IDs == nil && !j.Logprobs && !j.PromptLogprobs && (s.Temperature == 0 || s.TopK == 1)
 }
 
 // keyOf returns the key of j.

@@ -14,7 +14,11 @@ type writer struct {
 	stream  *tokenizer.Stream // nil without a tokenizer
 	stop    stopText
 	stops   []string // as they were asked for
-	shape   *shaper  // nil: nothing is cut
+	j       *job
+	shape   *shaper         // nil: nothing is cut, or not yet
+	sparing bool            // the last token is one of MinTokens
+	spared  int             // bytes of text that those spell
+	lead    strings.Builder // what was given to show of that text
 	emit    func(Chunk) error
 	res     *Result
 	text    strings.Builder
@@ -37,7 +41,7 @@ type heldToken struct {
 }
 
 func newWriter(tok *tokenizer.Tokenizer, j *job, emit func(Chunk) error, res *Result) *writer {
-	w := &writer{tok: tok, stop: stopText{stops: j.Stop}, stops: j.Stop, emit: emit, res: res, keepAll: j.Logprobs, shape: j.shape}
+	w := &writer{tok: tok, stop: stopText{stops: j.Stop}, stops: j.Stop, emit: emit, res: res, keepAll: j.Logprobs, j: j, shape: j.shape}
 	if tok == nil {
 		return w
 	}
@@ -58,8 +62,12 @@ func newWriter(tok *tokenizer.Tokenizer, j *job, emit func(Chunk) error, res *Re
 // keep remembers the model's own logits, which sampling changes.
 func (w *writer) keep(logits []float32) { w.raw = append(w.raw[:0], logits...) }
 
+// early says that the next token is one of MinTokens, which count from the cursor.
+func (w *writer) early() bool { return len(w.res.IDs)-w.res.Healed < w.j.MinTokens }
+
 // token takes the next token and emits what became certain by it.
 func (w *writer) token(t Token) error {
+	w.sparing = w.early()
 	w.res.IDs = append(w.res.IDs, t.ID)
 	if w.tok == nil {
 		w.held = append(w.held, heldToken{Token: t})
@@ -80,12 +88,12 @@ func (w *writer) token(t Token) error {
 	w.starts.write(text)
 	w.held = append(w.held, heldToken{t, w.decoded, w.decoded + len(text)})
 	w.decoded += len(text)
-	show := w.stop.push(text)
+	show := w.pushStop(text)
 	if w.left > 0 {
 		if w.left--; w.left == 0 {
 			w.over = true
 			if w.stop.hit == "" {
-				show += w.stop.push(w.after(w.stream.Flush()))
+				show += w.pushStop(w.after(w.stream.Flush()))
 			}
 			if w.stop.hit == "" {
 				show += w.stop.flush()
@@ -93,6 +101,15 @@ func (w *writer) token(t Token) error {
 		}
 	}
 	return w.show(show, w.over)
+}
+
+// pushStop brings text, which became certain by the last token, through the stop texts.
+func (w *writer) pushStop(text string) string {
+	if w.sparing {
+		w.spared += len(text)
+		return w.stop.pass(text)
+	}
+	return w.stop.push(text)
 }
 
 // after returns what of the next text stands behind the cursor.
@@ -109,7 +126,7 @@ func (w *writer) done() bool { return w.over }
 func (w *writer) end() error {
 	rest := ""
 	if w.stream != nil {
-		rest = w.stop.push(w.after(w.stream.Flush()))
+		rest = w.pushStop(w.after(w.stream.Flush()))
 	}
 	if w.stop.hit == "" {
 		rest += w.stop.flush()
@@ -121,6 +138,7 @@ func (w *writer) end() error {
 // it, it is the last chunk.
 func (w *writer) show(text string, last bool) error {
 	last = last || w.stop.hit != ""
+	lead, text := w.cutLead(text)
 	if w.shape != nil {
 		text = w.shape.push(text)
 		if last && !w.shape.ended {
@@ -129,6 +147,7 @@ func (w *writer) show(text string, last bool) error {
 		w.res.StopRule = w.shape.rule
 		last = last || w.shape.ended
 	}
+	text = lead + text
 	cut := w.res.StopRule != "" || w.stop.hit != ""
 	reason := FinishReason("")
 	if last {
@@ -160,6 +179,21 @@ func (w *writer) show(text string, last bool) error {
 		return nil
 	}
 	return w.emit(Chunk{Text: text, Tokens: tokens, FinishReason: reason, Shortened: last && w.res.Shortened})
+}
+
+// cutLead returns what of the next text MinTokens spell, and the rest. Where the rest begins, so does the shape.
+func (w *writer) cutLead(text string) (lead, rest string) {
+	if w.j.MinTokens == 0 || w.tok == nil {
+		return "", text
+	}
+	n := min(w.spared-w.lead.Len(), len(text))
+	w.lead.WriteString(text[:n])
+	if w.shape == nil && !w.sparing && w.lead.Len() == w.spared {
+		p := w.j.Prompt.plain()
+		p.Prefix += w.lead.String()
+		w.shape = newShaper(w.j.Shape, p)
+	}
+	return text[:n], text[n:]
 }
 
 // stopText returns the stop text that ended the text as it was asked for.

@@ -76,7 +76,8 @@ func TestReachesEngine(t *testing.T) {
 	for body, want := range map[string]infer.Request{
 		`{"prompt":"p","suffix":"s"`: one(func(*infer.Request) {}),
 		`{"prompt":"p"`:              one(func(r *infer.Request) { r.Prompt.Suffix, r.Shape = "", infer.Shape{} }),
-		`{"prompt":"p","suffix":"s","max_tokens":7,"max_completion_tokens":9,"min_tokens":3`: one(func(r *infer.Request) { r.MaxTokens = 7 }),
+		`{"prompt":"p","suffix":"s","max_tokens":7,"max_completion_tokens":9,"min_tokens":3`: one(func(r *infer.Request) { r.MaxTokens, r.MinTokens = 7, 3 }),
+		`{"prompt":"p","suffix":"s","min_tokens":300`:                                        one(func(r *infer.Request) { r.MaxTokens, r.MinTokens = 300, 300 }),
 		`{"prompt":"p","suffix":"s","max_completion_tokens":9`:                               one(func(r *infer.Request) { r.MaxTokens = 9 }),
 		`{"prompt":"p","suffix":"s","max_tokens":0`:                                          one(func(r *infer.Request) { r.MaxTokens, r.Class = 0, infer.Background }),
 		`{"prompt":"p","suffix":"s","stop":["x",""]`:                                         one(func(r *infer.Request) { r.Stop = []string{"x"} }),
@@ -126,6 +127,7 @@ func TestBadRequests(t *testing.T) {
 		{`{"prompt":"a","model":{}}`, "model: found an object, expected a string", "model", "invalid_value"},
 		{`{"prompt":"a","max_tokens":-1}`, "max_tokens: found -1, expected a whole number from 0 to 2147483647", "max_tokens", "invalid_value"},
 		{`{"prompt":"a","min_tokens":"secret"}`, "min_tokens: found a string, expected a whole number from 0 to 2147483647", "min_tokens", "invalid_value"},
+		{`{"prompt":"a","min_tokens":5,"max_tokens":4}`, "min_tokens: found 5, expected 0 to max_tokens, 4", "min_tokens", "invalid_value"},
 		{`{"prompt":"a","temperature":"hot"}`, "temperature: found a string, expected a number", "temperature", "invalid_value"},
 		{`{"prompt":"a","temperature":-1}`, "temperature: found -1, expected 0 to 100", "temperature", "invalid_value"},
 		{`{"prompt":"a","random_seed":"x"}`, "random_seed: found a string, expected a whole number of 64 bits", "random_seed", "invalid_value"},
@@ -202,6 +204,40 @@ func TestEqualsCompletion(t *testing.T) {
 	}
 	if want == "" || whole != want || streamed != want {
 		t.Errorf("completion %q, Mistral's %q, streamed %q", want, whole, streamed)
+	}
+}
+
+// TestMinTokens: nothing ends a completion before so many tokens.
+func TestMinTokens(t *testing.T) {
+	url, _ := servetest.Start(t, servetest.RealEngine(t, nil, infer.EngineOptions{}), serve.Options{}, nil)
+	answer := func(body string) (tokens int, reason, text string) {
+		status, got, _ := servetest.Post(t, url+path, `{"prompt":"def add(a, b):\n","suffix":"\n","max_tokens":12,"logit_bias":{"0":100,"70":60},`+body)
+		if status != 200 {
+			t.Fatalf("%s: %d %s", body, status, got)
+		}
+		type choice struct {
+			Message      struct{ Content string }
+			FinishReason string `json:"finish_reason"`
+		}
+		a := servetest.Decode[struct {
+			Choices []choice
+			Usage   wire.Usage
+		}](t, got)
+		return a.Usage.CompletionTokens, a.Choices[0].FinishReason, a.Choices[0].Message.Content
+	}
+	if n, reason, _ := answer(`"min_tokens":0}`); n != 0 || reason != "stop" {
+		t.Fatalf("a model that ends at once: %d tokens, %s", n, reason)
+	}
+	n, reason, text := answer(`"min_tokens":7}`)
+	if n != 7 || reason != "stop" || text == "" {
+		t.Errorf("at least 7: %d tokens, %s, %q", n, reason, text)
+	}
+	// A stop text that the first token completes, and each one after it.
+	if n, reason, _ := answer(fmt.Sprintf(`"min_tokens":7,"stop":%q}`, text[:1])); n != 7 || reason != "stop" {
+		t.Errorf("at least 7 with a stop text: %d tokens, %s", n, reason)
+	}
+	if n, reason, cut := answer(fmt.Sprintf(`"min_tokens":4,"stop":%q,"logit_bias":{"70":100}}`, text[:1])); n != 5 || reason != "stop" || cut != strings.Repeat(text[:1], 4) {
+		t.Errorf("at least 4 with a stop text: %d tokens, %s, %q", n, reason, cut)
 	}
 }
 

@@ -26,9 +26,11 @@ func parse(f *wire.Fields) (*request, error) {
 		f.Fail(wire.Errorf(http.StatusBadRequest, wire.Invalid, "prompt", "missing", "prompt: missing, expected a string"))
 	}
 	f.Context(&p)
+	least := f.Whole("min_tokens", 0, 0, math.MaxInt32)
 	r.infer = infer.Request{
 		Prompt:    p,
-		MaxTokens: f.Whole("max_tokens", f.Whole("max_completion_tokens", defaultMaxTokens, 0, math.MaxInt32), 0, math.MaxInt32),
+		MaxTokens: f.Whole("max_tokens", f.Whole("max_completion_tokens", max(defaultMaxTokens, least), 0, math.MaxInt32), 0, math.MaxInt32),
+		MinTokens: least,
 		Sampling: infer.Sampling{
 			Temperature:      f.Number("temperature", 0),
 			TopP:             f.Number("top_p", 1),
@@ -43,7 +45,6 @@ func parse(f *wire.Fields) (*request, error) {
 	if r.infer.MaxTokens == 0 {
 		r.infer.Class = infer.Background // only puts the prompt into the cache
 	}
-	f.Whole("min_tokens", 0, 0, math.MaxInt32)
 	return r, f.Err()
 }
 

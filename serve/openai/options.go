@@ -18,6 +18,7 @@ const maxChoices = 128
 type options struct {
 	model        string
 	n            int
+	minTokens    int
 	sampling     infer.Sampling
 	stop         []string
 	stopIDs      []int32
@@ -30,6 +31,7 @@ func readOptions(f *wire.Fields) options {
 	return options{
 		model:        f.Text("model", ""),
 		n:            f.Whole("n", 1, 1, maxChoices),
+		minTokens:    f.Whole("min_tokens", 0, 0, math.MaxInt32),
 		sampling:     sampling(f),
 		stop:         f.Stops("stop"),
 		stopIDs:      f.IDs("stop_token_ids"),
@@ -66,7 +68,7 @@ func includeUsage(f *wire.Fields) bool {
 
 // choices returns n requests like q that draw their tokens apart.
 func (o *options) choices(q infer.Request) []infer.Request {
-	q.Sampling, q.Stop, q.StopIDs = o.sampling, append(q.Stop, o.stop...), append(q.StopIDs, o.stopIDs...)
+	q.MinTokens, q.Sampling, q.Stop, q.StopIDs = o.minTokens, o.sampling, append(q.Stop, o.stop...), append(q.StopIDs, o.stopIDs...)
 	all := make([]infer.Request, o.n)
 	for i := range all {
 		all[i] = q

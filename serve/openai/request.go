@@ -30,12 +30,12 @@ type completionRequest struct {
 // of the wrong type is an error that names it.
 func parseCompletion(f *wire.Fields) (*completionRequest, error) {
 	r := &completionRequest{
-		options:   readOptions(f),
-		maxTokens: f.Whole("max_tokens", defaultMaxTokens, 0, math.MaxInt32),
-		echo:      f.Boolean("echo", false),
-		logprobs:  logprobsField(f),
-		reuse:     f.Boolean("reuse", false),
+		options:  readOptions(f),
+		echo:     f.Boolean("echo", false),
+		logprobs: logprobsField(f),
+		reuse:    f.Boolean("reuse", false),
 	}
+	r.maxTokens = f.Whole("max_tokens", max(defaultMaxTokens, r.minTokens), 0, math.MaxInt32)
 	r.readPrompts(f)
 	if best := f.Whole("best_of", r.n, 1, maxChoices); best > r.n {
 		f.Fail(wire.BadField("best_of", "found %d, expected at most n, which is %d: choosing among more completions is not supported", best, r.n))
