@@ -2,10 +2,11 @@ package infer
 
 import "strings"
 
-// loopStage ends a text that goes round in circles: the same lines, up to maxPeriod of them, again and again, or within a line the same
-// characters. Of lines the first round stays; within a line also its first repetitions, which occur in code that is meant.
+// loopStage ends a text that goes round in circles: the same lines (of prose: sentences), up to maxPeriod of them, again and again, or within a line the
+// same characters. Of lines the first round stays; within a line also its first repetitions, which occur in code that is meant.
 type loopStage struct {
 	growing
+	prose   bool                // sentences end lines
 	lines   []string            // complete ones, trimmed at their ends
 	ends    []int               // where they end in the text
 	runs    [maxPeriod + 1]int  // [p]: how many of the last lines equal those p lines before
@@ -14,8 +15,11 @@ type loopStage struct {
 	read    int                 // bytes of the line that columns counts
 }
 
-// Loops does to any text what Shape.NoLoops does to a completion. The zero value is ready.
+// Loops does to prose what Shape.NoLoops does to a completion.
 type Loops struct{ stage loopStage }
+
+// NewLoops returns what watches over a text.
+func NewLoops() *Loops { return &Loops{loopStage{prose: true}} }
 
 // Push takes the next piece of the text and returns what may be shown now, and whether the text has ended with it.
 func (l *Loops) Push(piece string) (show string, ended bool) { return l.stage.push(piece) }
@@ -34,7 +38,7 @@ const (
 func (g *loopStage) push(piece string) (string, bool) {
 	g.text += piece
 	for {
-		end := strings.IndexByte(g.text[g.line:], '\n')
+		end := g.end()
 		if end < 0 {
 			break
 		}
@@ -52,6 +56,24 @@ func (g *loopStage) push(piece string) (string, bool) {
 		return g.show(at), true
 	}
 	return g.show(g.hold(line)), false
+}
+
+// end returns where the current line ends, −1 where it goes on.
+func (g *loopStage) end() int {
+	line := g.text[g.line:]
+	end := strings.IndexByte(line, '\n')
+	if !g.prose {
+		return end
+	}
+	if end >= 0 {
+		line = line[:end]
+	}
+	for i := 1; i < len(line); i++ {
+		if line[i] == ' ' && strings.IndexByte(".!?", line[i-1]) >= 0 {
+			return i
+		}
+	}
+	return end
 }
 
 func (g *loopStage) flush() (string, bool) { return g.show(len(g.text)), false }

@@ -189,7 +189,7 @@ func (f *Function) newPipe(r Request, prompt Prompt, format Format, base bool, s
 		}
 		p.stages = append(p.stages, p.code, newReindenter(r, f.Place))
 	default:
-		p.loops = &loops{}
+		p.loops = &loops{text: infer.NewLoops()}
 		p.stages = append(p.stages, p.loops)
 		if format == HTML {
 			p.stages = append(p.stages, &htmlStream{})
@@ -245,7 +245,7 @@ func (p *pipe) judge(finish Finish) error {
 
 // loops leaves out the rounds of prose that goes round in circles, as small models' does.
 type loops struct {
-	text  infer.Loops
+	text  *infer.Loops
 	ended bool
 }
 

@@ -42,27 +42,29 @@ func TestDocumentKeepsCode(t *testing.T) {
 // TestProseEnds: prose that goes round in circles is ended after the first round, and the model is not asked for more.
 func TestProseEnds(t *testing.T) {
 	const begun = "This function, named `add`, takes two arguments.\n\n"
-	const round = "The function does not include any return statements, which means it does not have any.\n\nIt returns the sum of its two arguments, and that is all there is to say about it.\n\n"
 	r := Request{File: "add.py", Selection: "def add(a, b):\n    return a + b\n"}
-	for _, size := range []int{1, 7, 64, 10000} {
-		for _, format := range []Format{Text, HTML} {
-			pieces := chunks(begun+strings.Repeat(round, 20), size)
-			b := &counting{scripted: scripted{pieces: pieces}}
-			a, err := function(t, "explain").Run(context.Background(), b, r, format, 0, nil)
-			if err != nil || a.Reply.Finish != FinishLoop || strings.Count(a.Text, "any return statements") != 1 || strings.Count(a.Text, "sum of its two") != 1 {
-				t.Errorf("pieces of %d, %s: found %q, %s (%v), expected one round and loop", size, format, a.Text, a.Reply.Finish, err)
-			}
-			if format == Text && !strings.HasPrefix(begun+round, a.Text) {
-				t.Errorf("pieces of %d: found %q, expected the beginning of %q", size, a.Text, begun+round)
-			}
-			if size < 100 && b.sent > len(pieces)/3 {
-				t.Errorf("pieces of %d: %d of %d were asked for, expected the model to be stopped", size, b.sent, len(pieces))
+	sentences := []string{"The function does not include any return statements, which means it does not have any.", "It returns the sum of its two arguments, and that is all there is to say about it."}
+	for _, round := range []string{strings.Join(sentences, "\n\n") + "\n\n", strings.Join(sentences, " ") + " "} {
+		for _, size := range []int{1, 7, 64, 10000} {
+			for _, format := range []Format{Text, HTML} {
+				pieces := chunks(begun+strings.Repeat(round, 20), size)
+				b := &counting{scripted: scripted{pieces: pieces}}
+				a, err := function(t, "explain").Run(context.Background(), b, r, format, 0, nil)
+				if err != nil || a.Reply.Finish != FinishLoop || strings.Count(a.Text, "any return statements") != 1 || strings.Count(a.Text, "sum of its two") != 1 {
+					t.Errorf("pieces of %d, %s: found %q, %s (%v), expected one round and loop", size, format, a.Text, a.Reply.Finish, err)
+				}
+				if format == Text && !strings.HasPrefix(begun+round, a.Text) {
+					t.Errorf("pieces of %d: found %q, expected the beginning of %q", size, a.Text, begun+round)
+				}
+				if size < 100 && b.sent > len(pieces)/3 {
+					t.Errorf("pieces of %d: %d of %d were asked for, expected the model to be stopped", size, b.sent, len(pieces))
+				}
 			}
 		}
-	}
-	b := &scripted{pieces: []string{begun, round}}
-	if a, err := function(t, "explain").Run(context.Background(), b, r, Text, 0, nil); err != nil || a.Text != begun+round || a.Reply.Finish != FinishStop {
-		t.Errorf("without circles: found %q, %s (%v), expected all of it", a.Text, a.Reply.Finish, err)
+		b := &scripted{pieces: []string{begun, round}}
+		if a, err := function(t, "explain").Run(context.Background(), b, r, Text, 0, nil); err != nil || a.Text != begun+round || a.Reply.Finish != FinishStop {
+			t.Errorf("without circles: found %q, %s (%v), expected all of it", a.Text, a.Reply.Finish, err)
+		}
 	}
 }
 
