@@ -2,12 +2,15 @@ package serve_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,7 +206,8 @@ func TestLogContent(t *testing.T) {
 	}
 }
 
-// TestEventsOfProtocols: what one protocol suggests, an event may name, by the client that got it.
+// TestEventsOfProtocols: what any protocol completes, an event may name by the id in the answer's header, which is that of the body where there is
+// one.
 func TestEventsOfProtocols(t *testing.T) {
 	dir := t.TempDir()
 	log, err := events.Open(events.Options{Dir: dir, Content: true})
@@ -212,20 +216,55 @@ func TestEventsOfProtocols(t *testing.T) {
 	}
 	defer log.Close()
 	url, _ := operate(t, serve.Operations{Events: log}, serve.ProtocolsWith(serve.Parts{Events: serve.Recorder(log)}))
-	id := func(body string) string {
-		_, got := send(t, "POST", url+"/v1/completions", body)
-		got, _, _ = strings.Cut(strings.TrimPrefix(got, "data: "), "\n")
-		return servetest.Decode[struct{ ID string }](t, got).ID
-	}
-	for _, body := range []string{
-		`{"prompt":"a","suffix":"z","filename":"f.go"}`,
-		`{"prompt":"b","stream":true}`,
-		`{"segments":{"prefix":"c","suffix":"y","filepath":"g.rs"},"language":"rust"}`,
-	} {
+	report := func(name, id string) {
 		for _, event := range []string{"view", "select"} {
-			if resp, got := send(t, "POST", url+"/v1/events", `{"type":"`+event+`","completion_id":"`+id(body)+`","choice_index":0,"elapsed":120}`); resp.StatusCode != 200 {
-				t.Errorf("%s of %s: %d %s", event, body, resp.StatusCode, got)
+			if resp, got := send(t, "POST", url+"/v1/events", `{"type":"`+event+`","completion_id":"`+id+`","choice_index":0,"elapsed":120}`); resp.StatusCode != 200 {
+				t.Errorf("%s of %s: %d %s", event, name, resp.StatusCode, got)
 			}
+		}
+	}
+	var want []string // of each completion: its language, file and text
+	for _, d := range servetest.Dialects() {
+		for _, stream := range []bool{false, true} {
+			if stream && d.Stream == nil {
+				continue
+			}
+			name := fmt.Sprintf("%s, stream %v", d.Name, stream)
+			path, contentType, body := d.Ask(servetest.Fill{Prefix: name + ": ", Suffix: " end", Tokens: 5}, stream)
+			resp, got := send(t, "POST", url+path, string(body), "Content-Type", contentType)
+			id := resp.Header.Get("X-Completion-Id")
+			if !regexp.MustCompile(`^cmpl-[0-9a-f]{24}$`).MatchString(id) {
+				t.Errorf("%s: %d, id %q", name, resp.StatusCode, id)
+			}
+			for _, in := range regexp.MustCompile(`"id":"([^"]*)"`).FindAllStringSubmatch(got, -1) {
+				if in[1] != id {
+					t.Errorf("%s: id %s in the answer, %s in the header", name, in[1], id)
+				}
+			}
+			report(name, id)
+			language := ""
+			if d.Name == "tabby" {
+				language = "python"
+			}
+			want = append(want, fmt.Sprintf("%s  %s: one two<&> end", language, name))
+		}
+	}
+	for _, c := range []struct{ path, body, want string }{
+		{"/v1/completions", `{"prompt":"a","suffix":"z","filename":"f.go","n":2}`, " f.go aone two<&>z"},
+		{"/v1/completions", `{"segments":{"prefix":"c","filepath":"g.rs"},"language":"rust"}`, "rust g.rs cone two<&>"}, // the suffix is Tabby's, not the file's
+		{"/v1/completions", `{"prompt":["a","b"]}`, ""},
+		{"/v1/completions", `{"prompt":[1,2]}`, ""},
+		{"/completion", `{"prompt":["a",5]}`, ""},
+	} {
+		resp, _ := send(t, "POST", url+c.path, c.body)
+		report(c.body, resp.Header.Get("X-Completion-Id"))
+		if c.want != "" {
+			want = append(want, c.want)
+		}
+	}
+	for _, path := range []string{"/v1/models", "/v1/completions"} { // nothing was completed
+		if resp, _ := send(t, "POST", url+path, `{"prompt":5}`); resp.Header.Get("X-Completion-Id") != "" {
+			t.Errorf("%s: %d, id %q", path, resp.StatusCode, resp.Header.Get("X-Completion-Id"))
 		}
 	}
 	if resp, got := send(t, "POST", url+"/v1/events", `{"type":"view","completion_id":"not an id"}`); resp.StatusCode != 400 || !strings.Contains(got, "completion_id") {
@@ -249,11 +288,35 @@ func TestEventsOfProtocols(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{" f.go aone two<&>z", "  bone two<&>", "rust g.rs cone two<&>y"}; strings.Join(got, "|") != strings.Join(want, "|") {
-		t.Errorf("documents %q, expected %q", got, want)
+	if !slices.Equal(got, want) {
+		t.Errorf("documents\n%q\nexpected\n%q", got, want)
 	}
-	if _, metrics := send(t, "GET", url+"/metrics", ""); !strings.Contains(metrics, `autodev_suggestion_events_total{type="select"} 3`) {
+	if _, metrics := send(t, "GET", url+"/metrics", ""); !strings.Contains(metrics, fmt.Sprintf(`autodev_suggestion_events_total{type="select"} %d`, len(want)+3)) {
 		t.Error("events are not counted")
+	}
+}
+
+// TestConversationNamed: an answer in a conversation has an id, but what was said is nothing to learn completing from.
+func TestConversationNamed(t *testing.T) {
+	var got []wire.Suggestion
+	url, _ := servetest.Start(t, &servetest.Fake{}, serve.Options{Remember: func(_ *wire.Call, s wire.Suggestion) { got = append(got, s) }}, func(m *wire.Model) { m.Chat = servetest.Chat{} })
+	resp, answer := send(t, "POST", url+"/v1/chat/completions", `{"messages":[{"role":"user","content":"secret"}]}`)
+	id := resp.Header.Get("X-Completion-Id")
+	if len(got) != 1 || !strings.HasPrefix(id, "chatcmpl-") || !strings.Contains(answer, `"id":"`+id+`"`) || got[0].ID != id || got[0].Texts != nil || strings.Contains(fmt.Sprint(got), "secret") {
+		t.Errorf("%d %s, id %q, remembered %+v", resp.StatusCode, answer, id, got)
+	}
+}
+
+// TestFailedHasNoID: an answer that has no completion names none.
+func TestFailedHasNoID(t *testing.T) {
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+		return nil, &infer.BusyError{Reason: "full"}
+	}}, serve.Options{}, nil)
+	for _, d := range servetest.Dialects() {
+		path, contentType, body := d.Ask(servetest.Fill{Prefix: "a", Suffix: "b", Tokens: 5}, d.Stream != nil)
+		if resp, got := send(t, "POST", url+path, string(body), "Content-Type", contentType); resp.Header.Get("X-Completion-Id") != "" {
+			t.Errorf("%s: %d %s, id %q", d.Name, resp.StatusCode, got, resp.Header.Get("X-Completion-Id"))
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ type Options struct {
 	Guard func(*wire.Call) (done func(), err error)
 	// Wrap goes around everything but the log: what does not depend on the protocol.
 	Wrap func(http.Handler) http.Handler
-	// Remember gets what was suggested, for events that name it later.
+	// Remember gets what was completed, for events that name it later.
 	Remember func(*wire.Call, wire.Suggestion)
 	// Observe gets the record of every call that has ended.
 	Observe func(wire.Record)

@@ -135,7 +135,7 @@ var headerNames = regexp.MustCompile(`^[A-Za-z0-9_, -]{0,1000}$`)
 // allowOrigin writes what a browser asks for before it shows an answer to a page of another origin.
 func allowOrigin(h http.Header, r *http.Request) {
 	h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
-	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, Server-Timing, X-AutoDev-FIM")
+	h.Set("Access-Control-Expose-Headers", "X-Request-Id, X-Completion-Id, Retry-After, Server-Timing, X-AutoDev-FIM")
 }
 
 // preflight answers the question that a browser asks before a request, and reports whether it was one.

@@ -19,20 +19,17 @@ func complete(c *wire.Call) error {
 	if err != nil {
 		return err
 	}
-	return c.Reply(m, []infer.Request{q}, req.stream, &answer{call: c, prompt: q.Prompt, head: head{ID: wire.NewID("cmpl-"), Object: "chat.completion", Created: time.Now().Unix(), Model: m.ID}})
+	return c.Reply(m, []infer.Request{q}, req.stream, &answer{head: head{ID: c.CompletionID("cmpl-"), Object: "chat.completion", Created: time.Now().Unix(), Model: m.ID}})
 }
 
 // answer makes the objects of one answer.
 type answer struct {
-	call   *wire.Call
-	prompt infer.Prompt
-	head   head
-	begun  bool // there was an event
+	head  head
+	begun bool // there was an event
 }
 
 // Whole implements wire.Form.
 func (a *answer) Whole(results []infer.Result) any {
-	a.suggest(results)
 	r := results[0]
 	return completion{
 		head:    a.head,
@@ -51,15 +48,10 @@ func (a *answer) Events(_ int, c infer.Chunk) []any {
 
 // End implements wire.Form.
 func (a *answer) End(results []infer.Result) []any {
-	a.suggest(results)
 	last := a.event("")
 	last.Choices[0].FinishReason = wire.FinishReason(results[0].FinishReason)
 	last.Usage = wire.UsageOf(results, 1)
 	return []any{last, wire.Done}
-}
-
-func (a *answer) suggest(results []infer.Result) {
-	a.call.Suggest(wire.Suggestion{ID: a.head.ID, Prompt: a.prompt, Texts: []string{results[0].Text}})
 }
 
 func (a *answer) event(text string) chunk {

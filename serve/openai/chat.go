@@ -20,7 +20,7 @@ func chat(c *wire.Call) error {
 	}
 	return c.Reply(m, reqs, req.stream, &conversation{
 		engine: m.Engine, req: req, begun: make([]bool, len(reqs)),
-		head: chatHead{ID: wire.NewID("chatcmpl-"), Object: "chat.completion", Created: time.Now().Unix(), Model: m.ID},
+		head: chatHead{ID: c.CompletionID("chatcmpl-"), Object: "chat.completion", Created: time.Now().Unix(), Model: m.ID},
 	})
 }
 

@@ -25,8 +25,8 @@ func completions(c *wire.Call) error {
 		return err
 	}
 	a := &answer{
-		call: c, engine: m.Engine, req: req, choices: make([]told, len(reqs)),
-		head: completion{ID: wire.NewID("cmpl-"), Object: "text_completion", Created: time.Now().Unix(), Model: m.ID},
+		engine: m.Engine, req: req, choices: make([]told, len(reqs)),
+		head: completion{ID: c.CompletionID("cmpl-"), Object: "text_completion", Created: time.Now().Unix(), Model: m.ID},
 	}
 	if req.echo {
 		for i := range reqs {
@@ -40,7 +40,6 @@ func completions(c *wire.Call) error {
 
 // answer makes the objects of one request's answer.
 type answer struct {
-	call    *wire.Call
 	engine  wire.Engine
 	req     *completionRequest
 	head    completion
@@ -56,7 +55,6 @@ type told struct {
 
 // Whole implements wire.Form.
 func (a *answer) Whole(results []infer.Result) any {
-	a.suggest(results)
 	c := a.head
 	c.Usage, c.Timings = wire.UsageOf(results, a.req.n), wire.TimingsOf(results)
 	for i, r := range results {
@@ -95,22 +93,10 @@ func (a *answer) Events(i int, chunk infer.Chunk) []any {
 
 // End implements wire.Form.
 func (a *answer) End(results []infer.Result) []any {
-	a.suggest(results)
 	if !a.req.includeUsage {
 		return []any{wire.Done}
 	}
 	c := a.head
 	c.Choices, c.Usage, c.Timings = []choice{}, wire.UsageOf(results, a.req.n), wire.TimingsOf(results)
 	return []any{c, wire.Done}
-}
-
-// suggest lets events name the answer: what several prompts are answered was not for an editor.
-func (a *answer) suggest(results []infer.Result) {
-	if p := a.req.prompts; len(p) == 1 && p[0].IDs == nil && !a.req.echo {
-		s := wire.Suggestion{ID: a.head.ID, Prompt: p[0]}
-		for _, r := range results {
-			s.Texts = append(s.Texts, r.Text)
-		}
-		a.call.Suggest(s)
-	}
 }

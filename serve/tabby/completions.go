@@ -35,18 +35,17 @@ func completions(c *wire.Call, recorder Recorder) error {
 	if err != nil {
 		return err
 	}
+	c.Language = req.language
+	if !req.isRaw {
+		c.Around = &req.prompt // what the engine is asked may have a suffix that the file has not
+	}
 	results, err := c.Complete(m, []infer.Request{q}, nil)
 	if err != nil {
 		return err
 	}
-	a := completion{ID: wire.NewID("cmpl-"), Choices: []choice{}, Mode: req.mode}
-	s := wire.Suggestion{ID: a.ID, Language: req.language, Prompt: req.prompt}
+	a := completion{ID: c.CompletionID("cmpl-"), Choices: []choice{}, Mode: req.mode}
 	for i, r := range results {
 		a.Choices = append(a.Choices, choice{i, r.Text})
-		s.Texts = append(s.Texts, r.Text)
-	}
-	if !req.isRaw {
-		c.Suggest(s)
 	}
 	if req.returnSnippets || req.returnPrompt {
 		a.Debug = &debugData{}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"autodev/infer"
@@ -20,8 +21,11 @@ type Call struct {
 	R       *http.Request
 	Service Service
 	Record  Record // Client is set before Handle
-	// Remember keeps what was suggested, for events that name it later; nil: nobody does.
+	// Remember keeps what was completed, for events that name it later; nil: nobody does.
 	Remember func(*Call, Suggestion)
+	// Language and Around say of a completion what only its protocol knows.
+	Language string        // as the client calls it
+	Around   *infer.Prompt // the text around the cursor, where the engine is asked for something else
 
 	limits  Limits
 	began   time.Time
@@ -30,6 +34,7 @@ type Call struct {
 	read    bool
 	fields  *Fields
 	stream  *Stream
+	id      string // of what is completed
 }
 
 // Body returns the whole body, which is read once. Reading it all also lets the server notice a client that goes away later.
@@ -122,7 +127,7 @@ func Ask[R any](c *Call, parse func(*Fields) (R, error), name func(R) string) (r
 }
 
 // Complete has m's engine complete reqs, with what the model and the call say about all of them filled in: order, speculation, healing, reuse, adapter,
-// client and session. Where a later request of the session ended this one, that is no error: what there is, is the answer, and what there is not,
+// client and session. X-Completion-Id in the answer's header names what is completed, for events. Where a later request of the session ended this one, that is no error: what there is, is the answer, and what there is not,
 // FinishCancel.
 func (c *Call) Complete(m Model, reqs []infer.Request, emit func(i int, chunk infer.Chunk) error) ([]infer.Result, error) {
 	for i := range reqs {
@@ -142,6 +147,7 @@ func (c *Call) Complete(m Model, reqs []infer.Request, emit func(i int, chunk in
 			r.Session = c.R.Header.Get("X-Session-Id")
 		}
 	}
+	c.CompletionID("cmpl-")
 	counted := emit
 	if emit != nil {
 		counted = func(i int, chunk infer.Chunk) error {
@@ -157,9 +163,26 @@ func (c *Call) Complete(m Model, reqs []infer.Request, emit func(i int, chunk in
 		for len(results) < len(reqs) {
 			results = append(results, infer.Result{FinishReason: infer.FinishCancel})
 		}
-		return results, nil
+		err = nil
 	}
-	return results, c.whyEnded(err)
+	if err != nil {
+		c.W.Header().Del(completionHeader)
+		return results, c.whyEnded(err)
+	}
+	c.remember(reqs, results)
+	return results, nil
+}
+
+// completionHeader of an answer holds the id that events may name it by. Not all protocols have a place for one in their answers.
+const completionHeader = "X-Completion-Id"
+
+// CompletionID returns the id of what the call completes, and puts it into the answer's header: prefix and a random number, the first time.
+func (c *Call) CompletionID(prefix string) string {
+	if c.id == "" {
+		c.id = NewID(prefix)
+		c.W.Header().Set(completionHeader, c.id)
+	}
+	return c.id
 }
 
 // whyEnded returns what ended the request's context when that, and not a mistake in the request, is why err happened.
@@ -176,17 +199,35 @@ func (c *Call) whyEnded(err error) error {
 
 // Suggestion is a completion as events name it.
 type Suggestion struct {
-	ID       string // as the client knows it
-	Language string // as the client calls it; "" when unknown
-	Prompt   infer.Prompt
-	Texts    []string // by choice
+	ID       string       // as the client knows it
+	Language string       // as the client calls it; "" when unknown
+	Prompt   infer.Prompt // the text around it; empty where it is no completion of one text: an answer in a conversation, several prompts, token ids
+	Texts    []string     // by choice; none without a text around them
 }
 
-// Suggest is called with what is suggested to an editor, which may report later what became of it.
-func (c *Call) Suggest(s Suggestion) {
-	if c.Remember != nil {
-		c.Remember(c, s)
+// remember has what was completed kept for events.
+func (c *Call) remember(reqs []infer.Request, results []infer.Result) {
+	if c.Remember == nil || len(reqs) == 0 {
+		return
 	}
+	s := Suggestion{ID: c.id, Language: c.Language}
+	if oneText(reqs) {
+		if s.Prompt = reqs[0].Prompt; c.Around != nil {
+			s.Prompt = *c.Around
+		}
+		for _, r := range results {
+			s.Texts = append(s.Texts, r.Text)
+		}
+	}
+	c.Remember(c, s)
+}
+
+// oneText says whether all of reqs complete the same text.
+func oneText(reqs []infer.Request) bool {
+	first := &reqs[0].Prompt
+	return !slices.ContainsFunc(reqs, func(r infer.Request) bool {
+		return r.Class == infer.Chat || r.Prompt.IDs != nil || r.PromptLogprobs || r.Prompt.Prefix != first.Prefix || r.Prompt.Suffix != first.Suffix
+	})
 }
 
 // JSON answers with v as one line.
