@@ -20,16 +20,10 @@ type span struct {
 	// ids[first:first+n], [n, Model.rows], which may be changed and are valid until it returns.
 	visit func(first, n int, logits []float32) error
 
+	rows int // of it in the registers: a row for every token, and behind the program's narrow step for those from from on
+
 	logits []float32 // [len(ids)−from, Model.rows] after the pass; may be changed, and are valid until the next
 	err    error     // why nothing came of it: ctx's or visit's error; others of the pass are not touched by it
-}
-
-// wanted is the number of rows of logits that the pass leaves.
-func (s *span) wanted() int {
-	if s.visit != nil {
-		return 0
-	}
-	return len(s.ids) - s.from
 }
 
 // spanAdapter is a LoRA adapter as a pass sees it: what it adds to the products of some matrices.
@@ -47,7 +41,7 @@ type batch struct {
 	m     *Model
 	w     *workspace
 	spans []*span // those that have not ended; their rows follow one another
-	n     int     // their tokens
+	n     int     // their rows
 	whole bool    // w.rows are the quantised rows of what the last product read
 
 	looking func() // called before every look at the contexts; nil but in tests
@@ -58,8 +52,8 @@ func (b *batch) begin(m *Model, w *workspace, spans []*span) {
 	w.spans = append(w.spans[:0], spans...)
 	*b = batch{m: m, w: w, spans: w.spans, looking: b.looking}
 	for _, s := range spans {
-		s.logits, s.err = nil, nil
-		b.n += len(s.ids)
+		s.logits, s.err, s.rows = nil, nil, len(s.ids)
+		b.n += s.rows
 	}
 	w.grow(m, b.n)
 }
@@ -69,17 +63,20 @@ func (b *batch) begin(m *Model, w *workspace, spans []*span) {
 func (b *batch) run() error {
 	w, widths := b.w, b.m.program.widths
 	for i := range b.m.program.steps {
-		st := &b.m.program.steps[i]
+		if !b.look() {
+			return nil
+		}
+		st, n := &b.m.program.steps[i], b.n
+		if i == b.m.program.narrow {
+			b.narrow()
+		}
 		if st.op == opHead {
 			b.head(w.registers[st.x])
 			return nil
 		}
-		if !b.look() {
-			return nil
-		}
 		var x, y, out []float32
 		if st.x >= 0 {
-			x = w.registers[st.x][:b.n*widths[st.x]]
+			x = w.registers[st.x][:n*widths[st.x]]
 		}
 		if st.y >= 0 {
 			y = w.registers[st.y][:b.n*widths[st.y]]
@@ -90,8 +87,28 @@ func (b *batch) run() error {
 		if err := b.step(st, out, x, y); err != nil {
 			return err
 		}
+		if b.n == 0 {
+			return nil
+		}
 	}
 	return nil
+}
+
+// narrow leaves rows for those tokens alone whose logits are wanted.
+func (b *batch) narrow() {
+	for _, r := range b.m.program.kept {
+		x, width := b.w.registers[r], b.m.program.widths[r]
+		from, to := 0, 0
+		for _, s := range b.spans {
+			to += copy(x[to:], x[from+s.from*width:from+s.rows*width])
+			from += s.rows * width
+		}
+	}
+	b.n, b.whole = 0, false
+	for _, s := range b.spans {
+		s.rows = len(s.ids) - s.from
+		b.n += s.rows
+	}
 }
 
 // look removes the spans that have ended and reports whether any is left.
@@ -123,9 +140,9 @@ func (b *batch) over() bool {
 func (b *batch) remove(i int) {
 	first := 0
 	for _, s := range b.spans[:i] {
-		first += len(s.ids)
+		first += s.rows
 	}
-	n := len(b.spans[i].ids)
+	n := b.spans[i].rows
 	if first+n < b.n {
 		for r, width := range b.m.program.widths {
 			x := b.w.registers[r]
@@ -193,7 +210,7 @@ func (b *batch) linear(st *step, out, x, y []float32) {
 	for i := 0; i < len(b.spans); {
 		a, n := b.spans[i].adapter, 0
 		for ; i < len(b.spans) && b.spans[i].adapter == a; i++ {
-			n += len(b.spans[i].ids)
+			n += b.spans[i].rows
 		}
 		if a != nil && a.adapts(st.weight) {
 			a.add(st.weight, out[first*width:][:n*width], x[first*in:][:n*in], n)
@@ -228,7 +245,8 @@ func (b *batch) product(st *step, out, x []float32, e epilogue) {
 	}
 }
 
-// attention attends, for each span, to its own sequence, long ones in parts between which the contexts are looked at.
+// attention attends, for each span, to its own sequence, long ones in parts between which the contexts are looked at. x has a row for
+// every token, out for those that have one.
 func (b *batch) attention(st *step, out, x []float32) error {
 	m, w, a := b.m, b.w, attributes(st.spec)
 	if need := m.kernels.AttendCachedWork(m.Context(), a); len(w.attention) < need {
@@ -237,15 +255,19 @@ func (b *batch) attention(st *step, out, x []float32) error {
 	in, width := m.program.widths[st.x], a.Heads*a.HeadDim
 	for round := 0; ; round++ {
 		w.cached = w.cached[:0]
-		first := 0
+		first, rows := 0, 0
 		for _, s := range b.spans {
 			n := len(s.ids)
+			skip := n - s.rows
 			part := m.rowsPerLook(4*width*(s.at+n), nil)
 			if from := round * part; from < n {
 				to := min(from+part, n)
-				w.cached = append(w.cached, cpu.Cached{Y: out[(first+from)*width : (first+to)*width], QKV: x[(first+from)*in : (first+to)*in], Cache: s.kv.(*processor).kv[st.layer], First: s.at + from})
+				w.cached = append(w.cached, cpu.Cached{
+					Y:   out[(rows+max(from-skip, 0))*width : (rows+max(to-skip, 0))*width],
+					QKV: x[(first+from)*in : (first+to)*in], Cache: s.kv.(*processor).kv[st.layer], First: s.at + from, Skip: min(max(skip-from, 0), to-from),
+				})
 			}
-			first += n
+			first, rows = first+n, rows+s.rows
 		}
 		if len(w.cached) == 0 || round > 0 && b.over() {
 			return nil
@@ -256,51 +278,49 @@ func (b *batch) attention(st *step, out, x []float32) error {
 	}
 }
 
-// head computes the logits that are wanted of hidden, the rows that the last step left.
+// head computes the logits of hidden, the rows that the last step left: shows them, or leaves them with their spans.
 func (b *batch) head(hidden []float32) {
-	head, rows := b.m.program.head(), 0
+	in, visits := b.m.program.head().in, false
 	first := 0
 	for _, s := range b.spans {
 		if s.visit != nil {
-			s.err = b.visit(s, hidden[first*head.in:][:len(s.ids)*head.in])
+			visits, s.err = true, b.visit(s, hidden[first*in:][:s.rows*in])
 		}
-		first += len(s.ids)
-		rows += s.wanted()
+		first += s.rows
 	}
-	if rows == 0 || !b.look() {
+	if visits {
+		// The rows of the others are brought together.
+		first, n := 0, 0
+		for _, s := range b.spans {
+			had := s.rows
+			if s.visit != nil {
+				s.rows = 0
+			}
+			copy(hidden[n*in:], hidden[first*in:][:s.rows*in])
+			first, n = first+had, n+s.rows
+		}
+		b.n = n
+	}
+	if b.n == 0 {
 		return
 	}
-	// The rows of one span lie together; those of several are brought together.
-	x, n := hidden, 0
-	if first := b.spans[0]; len(b.spans) == 1 {
-		x, n = hidden[first.from*head.in:], first.wanted()
-	} else {
-		x = b.w.wanted(rows * head.in)
-		at := 0
-		for _, s := range b.spans {
-			if k := s.wanted(); k > 0 {
-				copy(x[n*head.in:], hidden[(at+s.from)*head.in:][:k*head.in])
-				n += k
-			}
-			at += len(s.ids)
-		}
-	}
-	logits := b.logits(x, n)
+	logits := b.logits(hidden, b.n)
 	for _, s := range b.spans {
-		k := s.wanted() * b.m.rows
-		s.logits, logits = logits[:k:k], logits[k:]
+		if k := s.rows * b.m.rows; k > 0 {
+			s.logits, logits = logits[:k:k], logits[k:]
+		}
 	}
 }
 
-// visit shows a span's logits to it, part by part.
+// visit shows the logits of a span's rows to it, part by part.
 func (b *batch) visit(s *span, hidden []float32) error {
 	in := b.m.program.head().in
-	for row := s.from; row < len(s.ids); row += headTokens {
-		n := min(headTokens, len(s.ids)-row)
+	for row := 0; row < s.rows; row += headTokens {
+		n := min(headTokens, s.rows-row)
 		if err := context.Cause(s.ctx); err != nil {
 			return err
 		}
-		if err := s.visit(row, n, b.logits(hidden[row*in:], n)); err != nil {
+		if err := s.visit(s.from+row, n, b.logits(hidden[row*in:], n)); err != nil {
 			return err
 		}
 	}

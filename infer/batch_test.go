@@ -149,9 +149,9 @@ func randomBatches(t *rapid.T, m *Model, w *workspace, known []batched) {
 			}
 			at := x.s.Len()
 			sp := &span{ctx: context.Background(), kv: x.s.kv, ids: x.ids[at : at+n], at: at, adapter: x.adapter}
-			sp.from = rapid.IntRange(max(0, n-4), n).Draw(t, "from")
+			sp.from = rapid.IntRange(rapid.SampledFrom([]int{0, max(0, n-4)}).Draw(t, "least"), n).Draw(t, "from")
 			if rapid.IntRange(0, 4).Draw(t, "visit") == 0 {
-				sp.from = 0
+				visited[i] = sp.from
 				sp.visit = func(first, n int, logits []float32) error {
 					if first != visited[i] || n > headTokens {
 						t.Fatalf("logits from %d on, %d of them, after %d", first, n, visited[i])
@@ -208,3 +208,53 @@ func randomBatches(t *rapid.T, m *Model, w *workspace, known []batched) {
 		x.s.Close()
 	}
 }
+
+// TestRowsOfLastBlock: behind the last attention a pass computes the rows of those tokens alone whose logits are wanted.
+func TestRowsOfLastBlock(t *testing.T) {
+	m := newModel(t, shaped(func(c *model.Config) { c.Layers = 2 }), nil, 2)
+	w, err := m.workspace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.release(w)
+	ids := randomIDs(rand.New(rand.NewPCG(3, 4)), m.vocab, 40)
+	for _, c := range []struct{ tokens, from, other int }{{40, 39, 40}, {40, 40, 40}, {40, 40, 38}, {40, 0, 40}, {1, 0, 39}} {
+		var rows rowCount
+		var spans []*span
+		for _, from := range []int{c.from, c.other} {
+			s := m.NewSession()
+			defer s.Close()
+			n := c.tokens
+			if from == c.other {
+				n = len(ids)
+			}
+			if err := s.reserve(n); err != nil {
+				t.Fatal(err)
+			}
+			spans = append(spans, &span{ctx: t.Context(), kv: s.kv, ids: ids[:n], from: from, adapter: &rows})
+		}
+		var b batch
+		b.begin(m, w, spans)
+		if err := b.run(); err != nil {
+			t.Fatal(err)
+		}
+		all, wanted := 0, 0
+		for _, s := range spans {
+			all, wanted = all+len(s.ids), wanted+len(s.ids)-s.from
+		}
+		// Of the four products of a block, the last three stand behind its attention.
+		want := []int{all, all, all, all, all, wanted, wanted, wanted}
+		if wanted == 0 {
+			want = want[:5]
+		}
+		if !slices.Equal(rows, want) {
+			t.Errorf("%d tokens, logits from %d and %d on: products of %v rows, expected %v", c.tokens, c.from, c.other, rows, want)
+		}
+	}
+}
+
+// rowCount is an adapter that adds nothing and notes how many rows each product has.
+type rowCount []int
+
+func (r *rowCount) adapts(*matrix) bool                  { return true }
+func (r *rowCount) add(_ *matrix, _, _ []float32, n int) { *r = append(*r, n) }

@@ -244,17 +244,8 @@ type workspace struct {
 	rows      quant.Rows  // what the last product read, quantised
 	attention []float32
 	logits    []float32 // [tokens whose logits are wanted, Model.rows]
-	gathered  []float32 // what the head reads, of several sequences
 	spans     []*span
 	cached    []cpu.Cached
-}
-
-// wanted returns memory for what the head reads.
-func (w *workspace) wanted(n int) []float32 {
-	if len(w.gathered) < n {
-		w.gathered = make([]float32, n)
-	}
-	return w.gathered[:n]
 }
 
 // errClosed says that a closed model was used.

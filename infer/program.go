@@ -43,7 +43,11 @@ type program struct {
 	steps  []step
 	widths []int // of the registers
 	layers int   // of the key/value cache
-	kv     int   // floats per token and layer of K (and of V)
+	// From step narrow on, the last attention, which still puts the keys and values of all tokens into the cache, there are rows for
+	// those tokens alone whose logits are wanted. The registers kept hold what was computed before it and is read behind it.
+	narrow int
+	kept   []int
+	kv     int // floats per token and layer of K (and of V)
 }
 
 // head returns the matrix of the last step.
@@ -328,5 +332,29 @@ func (t *tracer) program() (*program, error) {
 			s.y = t.values[y].register
 		}
 	}
+	p.narrowing()
 	return p, nil
+}
+
+// narrowing sets narrow and kept. In a model without attention, or one that reads what its last attention reads again, it is the
+// head where rows get fewer.
+func (p *program) narrowing() {
+	for i := len(p.steps) - 1; i >= 0; i-- {
+		s := &p.steps[i]
+		p.kept = slices.DeleteFunc(p.kept, func(r int) bool { return r == s.out })
+		if s.op == opAttention && !slices.Contains(p.kept, s.x) {
+			p.narrow = i
+			return
+		}
+		for _, r := range []int{s.x, s.y} {
+			if r >= 0 && !slices.Contains(p.kept, r) {
+				p.kept = append(p.kept, r)
+			}
+		}
+		if s.op == opAttention {
+			break
+		}
+	}
+	p.narrow = len(p.steps) - 1
+	p.kept = []int{p.steps[p.narrow].x}
 }

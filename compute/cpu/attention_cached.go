@@ -9,14 +9,19 @@ import (
 )
 
 // Cached is the attention of consecutive new tokens of one sequence: QKV and Y are rows of the packed layout and the output of
-// compute.Attention for the tokens First, First+1, …; all earlier tokens are in Cache, which has room for the new ones.
+// compute.Attention for the tokens First, First+1, …; all earlier tokens are in Cache, which has room for the new ones. The first
+// Skip of the new tokens have no output: Y has as many rows fewer than QKV.
 type Cached struct {
 	Y, QKV []float32
 	Cache  *Cache
 	First  int
+	Skip   int
 }
 
 func (c *Cached) tokens(p packed) int { return len(c.QKV) / p.width }
+
+// outputs is the number of tokens with an output.
+func (c *Cached) outputs(p packed) int { return c.tokens(p) - c.Skip }
 
 // partialFloats is the scratch for the shares of all blocks of keys of one block of queries.
 func partialFloats(length int, l layout, rows int) int {
@@ -42,7 +47,7 @@ func (k Kernels) AttendCachedWork(length int, a compute.Attr) int {
 // A sequence longer than length or than its cache is an error, reported before anything is written.
 func (k Kernels) AttendCached(sequences []Cached, length int, a compute.Attr, work []float32) error {
 	p := packedLayout(a)
-	most := 0
+	most, outputs := 0, 0
 	for i := range sequences {
 		c := &sequences[i]
 		if c.Cache.heads != a.KVHeads || c.Cache.layout.dim != a.HeadDim {
@@ -52,16 +57,16 @@ func (k Kernels) AttendCached(sequences []Cached, length int, a compute.Attr, wo
 		if capacity := c.Cache.Capacity(); c.First < 0 || c.First+m > capacity || c.First+m > length {
 			return fmt.Errorf("sequence %d: tokens %d to %d, expected them within the cache's %d and the agreed %d", i, c.First, c.First+m-1, capacity, length)
 		}
-		if len(c.QKV) != m*p.width || len(c.Y) != m*a.Heads*a.HeadDim {
-			return fmt.Errorf("sequence %d: %d elements of queries, keys and values and %d of output, expected a multiple of %d and as many times %d", i, len(c.QKV), len(c.Y), p.width, a.Heads*a.HeadDim)
+		if len(c.QKV) != m*p.width || c.Skip < 0 || c.Skip > m || len(c.Y) != (m-c.Skip)*a.Heads*a.HeadDim {
+			return fmt.Errorf("sequence %d: %d elements of queries, keys and values and %d of output, expected a multiple of %d and as many times %d, less %d", i, len(c.QKV), len(c.Y), p.width, a.Heads*a.HeadDim, c.Skip)
 		}
-		most = max(most, m)
+		most, outputs = max(most, m), max(outputs, m-c.Skip)
 	}
 	if most == 0 {
 		return nil
 	}
 	c := cachedCalls.Get().(*cachedCall)
-	c.packed, c.sequences, c.most, c.work, c.each = p, sequences, most, work, 0
+	c.packed, c.sequences, c.most, c.outputs, c.work, c.each = p, sequences, most, outputs, work, 0
 	c.tokens = tokensPerBlock(p.group)
 	c.rows = c.tokens * p.group
 	for i := range sequences {
@@ -71,7 +76,7 @@ func (k Kernels) AttendCached(sequences []Cached, length int, a compute.Attr, wo
 		c.workers = make([]cachedWorker, n)
 	}
 	c.put(k)
-	c.blocks = (most + c.tokens - 1) / c.tokens
+	c.blocks = (outputs + c.tokens - 1) / c.tokens
 	if len(sequences) == 1 && c.blocks == 1 && a.KVHeads < 4*k.Threads() {
 		c.attendByKeys(k)
 	} else {
@@ -90,6 +95,7 @@ type cachedCall struct {
 	packed
 	sequences []Cached
 	most      int // new tokens of a sequence
+	outputs   int // of them that have an output, at most
 	tokens    int // of a block of queries
 	rows      int // of a block of queries
 	blocks    int // of queries of a sequence
@@ -108,11 +114,12 @@ type cachedWorker struct {
 // cachedCalls keeps the memory of those that are over: a token has one for each layer.
 var cachedCalls = sync.Pool{New: func() any { return new(cachedCall) }}
 
-// begin makes a worker ready for the new tokens t0..t1 of a sequence in the heads of key head g.
+// begin makes a worker ready for the tokens t0..t1 of those of a sequence that have an output, in the heads of key head g.
 func (c *cachedCall) begin(worker int, s *Cached, g, t0, t1 int) *cachedWorker {
 	w := &c.workers[worker]
+	base := s.First + s.Skip
 	w.q = queries{
-		q: s.QKV, qStride: c.width, y: s.Y, yStride: c.a.Heads * c.a.HeadDim, base: s.First, t0: s.First + t0, t1: s.First + t1,
+		q: s.QKV[s.Skip*c.width:], qStride: c.width, y: s.Y, yStride: c.a.Heads * c.a.HeadDim, base: base, t0: base + t0, t1: base + t1,
 		h0: g * c.group, h1: (g + 1) * c.group,
 	}
 	w.reset(c.work[worker*c.each:][:c.each], s.Cache.layout, c.rows, float32(c.a.Scale))
@@ -126,7 +133,7 @@ func (t *attendQueries) Item(worker, i int) {
 	c := (*cachedCall)(t)
 	heads := c.a.KVHeads
 	g, s, block := i%heads, &c.sequences[i/heads%len(c.sequences)], c.blocks-1-i/heads/len(c.sequences)
-	t0, t1 := block*c.tokens, min(s.tokens(c.packed), (block+1)*c.tokens)
+	t0, t1 := block*c.tokens, min(s.outputs(c.packed), (block+1)*c.tokens)
 	if t0 >= t1 {
 		return
 	}
@@ -175,7 +182,7 @@ func (c *cachedCall) attendByKeys(k Kernels) {
 	blocks := (s.First + c.most + keyBlock - 1) / keyBlock
 	k.pool.Do(c.a.KVHeads*blocks, (*attendKeys)(c))
 	for g := range c.a.KVHeads {
-		w := c.begin(0, s, g, 0, c.most)
+		w := c.begin(0, s, g, 0, c.outputs)
 		n := w.q.rows()
 		w.scratch.rows = n
 		clear(w.outSum[:n])
@@ -203,7 +210,7 @@ func (t *attendKeys) Item(worker, i int) {
 	c := (*cachedCall)(t)
 	g, j := i%c.a.KVHeads, i/c.a.KVHeads
 	s := &c.sequences[0]
-	w := c.begin(worker, s, g, 0, c.most)
+	w := c.begin(worker, s, g, 0, c.outputs)
 	w.load(&w.q)
 	w.largest, w.sum, w.part = c.share(&w.scratch, w.q.rows(), i)
 	w.block(&w.q, s.Cache.block(j, g), j)

@@ -69,7 +69,13 @@ func TestCachedAttentionIsAttention(t *testing.T) {
 					continue
 				}
 				s.cache.Grow(s.done + m)
-				calls = append(calls, Cached{Y: s.y[s.done*a.Heads*a.HeadDim:][:m*a.Heads*a.HeadDim], QKV: qkv[s.done*p.width:][:m*p.width], Cache: s.cache, First: s.done})
+				skip := 0
+				if rapid.IntRange(0, 3).Draw(t, "some without output") == 0 {
+					skip = rapid.IntRange(0, m).Draw(t, "skip")
+				}
+				width := a.Heads * a.HeadDim
+				copy(s.y[s.done*width:][:skip*width], want[s.done*width:])
+				calls = append(calls, Cached{Y: s.y[(s.done+skip)*width:][:(m-skip)*width], QKV: qkv[s.done*p.width:][:m*p.width], Cache: s.cache, First: s.done, Skip: skip})
 				s.done += m
 			}
 			if err := k.AttendCached(calls, length, a, work); err != nil {
@@ -94,12 +100,16 @@ func TestCachedAttentionRefusesWhatDoesNotFit(t *testing.T) {
 		c.Grow(capacity)
 		return Cached{Y: make([]float32, y), QKV: make([]float32, 8*tokens), Cache: c, First: first}
 	}
+	skip := func(n int, c Cached) Cached { c.Skip = n; return c }
 	for want, c := range map[string]Cached{
 		"tokens 3 to 4, expected them within the cache's 0 and the agreed 9":   call(2, 3, 0, 8),
 		"tokens 8 to 9, expected them within the cache's 256 and the agreed 9": call(2, 8, 12, 8),
 		"a cache of 2 key heads of 4, expected 1 of 2":                         {Cache: NewCache(CacheBF16, 2, 4)},
 		"tokens -1 to 0":          call(2, -1, 4, 8),
 		"and 7 of output":         call(2, 0, 4, 7),
+		"times 4, less 1":         skip(1, call(2, 0, 4, 8)),
+		"times 4, less 3":         skip(3, call(2, 0, 4, 0)),
+		"times 4, less -1":        skip(-1, call(2, 0, 4, 12)),
 		"sequence 1: 15 elements": {Y: make([]float32, 4), QKV: make([]float32, 15), Cache: call(1, 0, 4, 0).Cache},
 	} {
 		if err := k.AttendCached([]Cached{call(1, 0, 1, 4), c}, 9, a, make([]float32, k.AttendCachedWork(9, a))); err == nil || !strings.Contains(err.Error(), want) {
