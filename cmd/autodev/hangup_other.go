@@ -2,10 +2,7 @@
 
 package main
 
-import (
-	"context"
-	"log/slog"
-)
+import "os"
 
-// reloadOnHangup does nothing: there is no such signal.
-func reloadOnHangup(context.Context, reloader, *slog.Logger) (stop func()) { return func() {} }
+// hangups catches nothing: there is no such signal.
+func hangups() (signals <-chan os.Signal, stop func()) { return nil, func() {} }

@@ -143,6 +143,9 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err e
 	default:
 		return usageError("--log %s: expected text, json or off", f.log)
 	}
+	// A hangup while the model loads has it read again afterwards.
+	signals, release := hangups()
+	defer release()
 	// Listening comes first: a port in use must not cost the time to load a model.
 	around, err := f.operations.start(ctx, logger)
 	if err != nil {
@@ -163,7 +166,7 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err e
 			return err
 		}
 	}
-	defer reloadOnHangup(ctx, manager, logger)()
+	defer reloadOn(ctx, signals, manager, logger)()
 	s, err := serve.Operate(models, serve.Options{
 		Logger: logger, Limits: around.limits, Announce: f.announce, Grace: f.grace,
 		Protocols: append(serve.ProtocolsWith(serve.Parts{Events: serve.Recorder(around.events), Assist: f.functions}), f.functions.Protocol(), admin.New(manager, f.adapters)),
@@ -172,6 +175,9 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err e
 		return err
 	}
 	if _, err := io.WriteString(out, around.ready(f.name)); err != nil {
+		return err
+	}
+	if err := notifyReady(); err != nil {
 		return err
 	}
 	return s.Serve(ctx, around.listeners...)

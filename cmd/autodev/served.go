@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -75,6 +76,27 @@ func reload(ctx context.Context, m reloader, logger *slog.Logger) {
 		logger.Error("reload: the model before goes on", "error", err)
 	default:
 		logger.Info("reload", "took", time.Since(began))
+	}
+}
+
+// reloadOn reloads m at each of signals until stop is called or ctx ends.
+func reloadOn(ctx context.Context, signals <-chan os.Signal, m reloader, logger *slog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-signals:
+				reload(ctx, m, logger)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
 	}
 }
 
