@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,6 +24,7 @@ func operationsFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "listen", Usage: "`ADDRESS` to listen on: HOST:PORT or unix:PATH; may be repeated. What other machines can reach needs --api-keys", Value: cli.NewStringSlice("127.0.0.1:8000")},
 		&cli.StringFlag{Name: "api-keys", Usage: "`FILE` of the keys that may use the server (autodev keys makes them); changes are noticed. Without it everybody may who can reach it"},
+		&cli.StringFlag{Name: "api-usage", Usage: "`FILE` to keep in what keys with a number of tokens a day have used, over a restart (default: that of the keys with .usage); each server has its own"},
 		&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` of a certificate chain (PEM), for https; read again when it changes"},
 		&cli.StringFlag{Name: "tls-key", Usage: "`FILE` of its key (PEM)"},
 		&cli.BoolFlag{Name: "insecure", Usage: "listen where other machines can reach the server although it asks for no keys"},
@@ -41,7 +43,8 @@ func operationsFlags() []cli.Flag {
 // operations are the values of these flags.
 type operations struct {
 	listen                    []string
-	keys, tlsCert, tlsKey     string
+	keys, usage               string
+	tlsCert, tlsKey           string
 	insecure                  bool
 	hosts, origins            []string
 	maxBody, maxConnections   int
@@ -52,7 +55,7 @@ type operations struct {
 
 func operationsOf(c *cli.Context) (operations, error) {
 	o := operations{
-		listen: c.StringSlice("listen"), keys: c.String("api-keys"), tlsCert: c.String("tls-cert"), tlsKey: c.String("tls-key"), insecure: c.Bool("insecure"),
+		listen: c.StringSlice("listen"), keys: c.String("api-keys"), usage: c.String("api-usage"), tlsCert: c.String("tls-cert"), tlsKey: c.String("tls-key"), insecure: c.Bool("insecure"),
 		hosts: c.StringSlice("allow-host"), origins: c.StringSlice("allow-origin"), maxBody: c.Int("max-body"), maxConnections: c.Int("max-connections"),
 		announce: c.Duration("announce"), grace: c.Duration("grace"), events: c.String("events"), eventsContent: c.Bool("events-content"), logContent: c.Bool("log-content"),
 	}
@@ -67,6 +70,8 @@ func operationsOf(c *cli.Context) (operations, error) {
 		return o, usageError("--grace %v: expected more than 0s", o.grace)
 	case (o.tlsCert == "") != (o.tlsKey == ""):
 		return o, usageError("--tls-cert and --tls-key: found one of them, expected both or none")
+	case o.usage != "" && o.keys == "":
+		return o, usageError("--api-usage: found without --api-keys, expected a file of keys")
 	case o.eventsContent && o.events == "":
 		return o, usageError("--events-content: found without --events, expected a folder to keep them in")
 	}
@@ -90,6 +95,7 @@ type operating struct {
 	listeners []net.Listener
 	urls      []string
 	events    *suggestions.Log
+	usage     *guard.Usage // nil: nobody needs a key
 	serve.Operations
 	limits wire.Limits
 }
@@ -111,6 +117,9 @@ func (o operations) start(ctx context.Context, logger *slog.Logger) (_ *operatin
 	}()
 	if o.keys != "" {
 		if r.Keys, err = guard.OpenKeys(o.keys, log); err != nil {
+			return r, err
+		}
+		if r.usage, err = guard.OpenUsage(cmp.Or(o.usage, o.keys+".usage"), r.Keys); err != nil {
 			return r, err
 		}
 	}
@@ -159,6 +168,9 @@ func (r *operating) Close() error {
 		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			all = append(all, err)
 		}
+	}
+	if r.usage != nil {
+		all = append(all, r.usage.Close())
 	}
 	if r.events != nil {
 		all = append(all, r.events.Close())

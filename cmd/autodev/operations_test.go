@@ -14,7 +14,8 @@ import (
 )
 
 func TestOperationsMisuse(t *testing.T) {
-	dir, file := smallModel(t), writeFile(t, "x")
+	dir, file, keys := smallModel(t), writeFile(t, "x"), filepath.Join(t.TempDir(), "keys.json")
+	must(t, "keys", "add", "--file", keys, "--tokens-per-day", "5", "ann")
 	for _, c := range []struct {
 		args []string
 		code int
@@ -31,6 +32,8 @@ func TestOperationsMisuse(t *testing.T) {
 		{[]string{"--max-connections", "0"}, 2, "--max-connections 0: expected 1 or more"},
 		{[]string{"--announce", "-1s"}, 2, "--announce -1s: expected 0s or more"},
 		{[]string{"--grace", "0s"}, 2, "--grace 0s: expected more than 0s"},
+		{[]string{"--api-usage", file}, 2, "--api-usage: found without --api-keys"},
+		{[]string{"--model", dir, "--api-keys", keys, "--api-usage", file}, 1, "expected what autodev serve keeps of the tokens"},
 		{[]string{"--events-content"}, 2, "--events-content: found without --events"},
 		{[]string{"--model", dir, "--api-keys", filepath.Join(dir, "none")}, 1, "no such file"},
 		{[]string{"--model", dir, "--api-keys", file}, 1, "expected a file of keys"},
@@ -86,6 +89,29 @@ func TestKeptServer(t *testing.T) {
 	}
 	if _, err := os.Stat(socket); !os.IsNotExist(err) {
 		t.Errorf("the socket stays: %v", err)
+	}
+}
+
+// TestTokensOfADay: what a key has used is not forgotten when the server starts again.
+func TestTokensOfADay(t *testing.T) {
+	keys, model := filepath.Join(t.TempDir(), "keys.json"), smallModel(t)
+	secret := strings.TrimSpace(must(t, "keys", "add", "--file", keys, "--tokens-per-day", "5", "ann"))
+	for run, want := range []int{200, 429} {
+		s := startServer(t, "small", "--model", model, "--api-keys", keys, "--threads", "1", "--log", "off")
+		req, err := http.NewRequest("POST", s.url+"/v1/completions", strings.NewReader(`{"prompt":"def f(a, b):","max_tokens":6,"min_tokens":6}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+secret)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("run %d: %s, expected %d", run, resp.Status, want)
+		}
+		stop(t, s)
 	}
 }
 

@@ -3,6 +3,7 @@
 //	keyfile.go   the file of API keys: names, hashes and limits; made, listed and revoked
 //	keys.go      the keys of a running server: read again when the file changes, compared in constant time
 //	limits.go    what a key may use: requests a minute, tokens a day, requests at once
+//	usage.go     what keys have used today, over a restart
 //	hosts.go     the Host and Origin headers that are answered, against DNS rebinding; CORS
 //	exposure.go  which addresses may be listened on without keys
 //	listen.go    listeners: TCP and Unix sockets, a bound on connections

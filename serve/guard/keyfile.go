@@ -73,19 +73,7 @@ func ReadKeys(path string) ([]Key, error) {
 
 // readKeys also returns what tells this version of the file from others.
 func readKeys(path string) ([]Key, fs.FileInfo, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, fmt.Errorf("API keys: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, fmt.Errorf("API keys: %w", err)
-	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
-		return nil, nil, fmt.Errorf("%s: has mode %04o, expected one that lets only its owner write, such as 0600", path, info.Mode().Perm())
-	}
-	content, err := io.ReadAll(io.LimitReader(f, maxKeyFileBytes+1))
+	content, info, err := readOwn(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("API keys: %w", err)
 	}
@@ -96,18 +84,54 @@ func readKeys(path string) ([]Key, fs.FileInfo, error) {
 	return keys, info, nil
 }
 
-func parseKeys(content []byte) ([]Key, error) {
-	if len(content) > maxKeyFileBytes {
-		return nil, fmt.Errorf("longer than %d bytes", maxKeyFileBytes)
+// readOwn reads a file that only its owner may write.
+func readOwn(path string) ([]byte, fs.FileInfo, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
 	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
+		return nil, nil, fmt.Errorf("%s: has mode %04o, expected one that lets only its owner write, such as 0600", path, info.Mode().Perm())
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxKeyFileBytes+1))
+	if err == nil && len(content) > maxKeyFileBytes {
+		err = fmt.Errorf("%s: longer than %d bytes", path, maxKeyFileBytes)
+	}
+	return content, info, err
+}
+
+// createOwn makes a file that only its owner may read. Atomic replacement keeps the mode of what it replaces.
+func createOwn(path, content string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	return errors.Join(err, f.Close())
+}
+
+// decodeStrictly reads one JSON object of known fields and nothing more.
+func decodeStrictly(content []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(content))
 	d.DisallowUnknownFields()
-	var f keyFile
-	if err := d.Decode(&f); err != nil {
-		return nil, fmt.Errorf("expected a file of keys as autodev keys writes it: %w", err)
+	if err := d.Decode(v); err != nil {
+		return err
 	}
 	if d.More() {
-		return nil, errors.New("found more after the file's object")
+		return errors.New("found more after the file's object")
+	}
+	return nil
+}
+
+func parseKeys(content []byte) ([]Key, error) {
+	var f keyFile
+	if err := decodeStrictly(content, &f); err != nil {
+		return nil, fmt.Errorf("expected a file of keys as autodev keys writes it: %w", err)
 	}
 	if f.Version != keyFileVersion {
 		return nil, fmt.Errorf("version: found %d, expected %d", f.Version, keyFileVersion)
@@ -122,16 +146,23 @@ func parseKeys(content []byte) ([]Key, error) {
 			return nil, fmt.Errorf("keys[%d]: name: %s is there twice", i, k.Name)
 		}
 		names[k.Name] = true
-		hash, err := hex.DecodeString(k.SHA256)
-		if err != nil || len(hash) != sha256.Size {
-			return nil, fmt.Errorf("keys[%d]: sha256: found %.70q, expected %d hexadecimal digits", i, k.SHA256, 2*sha256.Size)
+		var err error
+		if k.hash, err = parseHash(k.SHA256); err != nil {
+			return nil, fmt.Errorf("keys[%d]: sha256: %w", i, err)
 		}
-		k.hash = [sha256.Size]byte(hash)
 		if err := k.Limits.check(); err != nil {
 			return nil, fmt.Errorf("keys[%d]: %w", i, err)
 		}
 	}
 	return f.Keys, nil
+}
+
+func parseHash(s string) (hash [sha256.Size]byte, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != sha256.Size {
+		return hash, fmt.Errorf("found %.70q, expected %d hexadecimal digits", s, 2*sha256.Size)
+	}
+	return [sha256.Size]byte(b), nil
 }
 
 // AddKey makes a key, stores its hash with what k says of it in the file at path, which need not exist, and returns the key. Nothing
@@ -180,12 +211,7 @@ func changeKeys(path string, create bool, change func([]Key) ([]Key, error)) (er
 	defer func() { err = errors.Join(err, l.Close(), os.Remove(lock)) }()
 	keys, err := ReadKeys(path)
 	if errors.Is(err, fs.ErrNotExist) && create {
-		// The atomic replacement keeps the mode of what it replaces.
-		var f *os.File
-		if f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err == nil {
-			_, err = f.WriteString(emptyKeys)
-			err = errors.Join(err, f.Close())
-		}
+		err = createOwn(path, emptyKeys)
 	}
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 const lookEvery = time.Second
 
 // Keys are the API keys of a running server. They follow their file: a key that is revoked is refused within a second or so. What
-// a key has used is kept in memory: a restart begins anew.
+// a key has used of a day is kept over a restart by a Usage; the rest begins anew.
 type Keys struct {
 	path   string
 	logger *slog.Logger
