@@ -11,7 +11,7 @@ type operand struct {
 }
 
 // signature names a kernel's operands; floats are F32 here. Throughout a call they may be F64 in float64 plans, or those that
-// are not exact BF16 in mixed ones.
+// are not exact BF16 or F16 in mixed ones.
 type signature struct{ in, out []operand }
 
 func f(name string) operand   { return operand{name: name, dtype: F32} }
@@ -86,8 +86,8 @@ func (c *Call) Check() error {
 	return nil
 }
 
-// sameFloat checks that the operands that may be F32 or F64 are all the one or all the other, and that those that may be BF16
-// too are all of one type.
+// sameFloat checks that the operands that may be F32 or F64 are all the one or all the other, and that those that may be
+// short too are all of one type.
 func sameFloat(sig signature, in, out []Buffer) error {
 	var seen [2]operand // that is exact, that is not
 	var dtype [2]DType
@@ -112,8 +112,8 @@ func sameFloat(sig signature, in, out []Buffer) error {
 			}
 		}
 	}
-	if exact, short := dtype[0], dtype[1]; exact != 0 && short != 0 && exact != short && (exact != F32 || short != BF16) {
-		return fmt.Errorf("%s is %v where %s is %v, expected one type of float throughout the call, or %v beside %v", seen[0].name, exact, seen[1].name, short, F32, BF16)
+	if exact, short := dtype[0], dtype[1]; exact != 0 && short != 0 && exact != short && (exact != F32 || !short.Short()) {
+		return fmt.Errorf("%s is %v where %s is %v, expected one type of float throughout the call, or %v beside %v or %v", seen[0].name, exact, seen[1].name, short, F32, BF16, F16)
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func match(c *Call, role string, want []operand, got []Buffer) ([]Buffer, error)
 			}
 			continue
 		}
-		if b.DType != w.dtype && !(w.dtype == F32 && (b.DType == F64 || b.DType == BF16 && !w.exact)) {
+		if b.DType != w.dtype && !(w.dtype == F32 && (b.DType == F64 || b.DType.Short() && !w.exact)) {
 			return nil, fmt.Errorf("%s: %v: %s %s is %v, expected %v", c.Name, c.Kernel, role, w.name, b.DType, w.dtype)
 		}
 		if !countable(b.Shape) {
@@ -335,8 +335,8 @@ func checkShapes(c *Call, in, out []Buffer) error {
 				return fmt.Errorf("%s has %d elements, expected the gradient's %d", name, out[i].Len(), n)
 			}
 		}
-		if copied := out[3]; copied.Space != None && (copied.Len() != n || copied.DType != BF16) {
-			return fmt.Errorf("copy has %d elements of %v, expected the gradient's %d of %v", copied.Len(), copied.DType, n, BF16)
+		if copied := out[3]; copied.Space != None && (copied.Len() != n || !copied.DType.Short()) {
+			return fmt.Errorf("copy has %d elements of %v, expected the gradient's %d of %v or %v", copied.Len(), copied.DType, n, BF16, F16)
 		}
 		return shape("hyper", in[1], 8)
 	}

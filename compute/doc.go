@@ -3,7 +3,7 @@
 // runs it.
 //
 // What must not live here: kernel bodies (compute/ref has the readable ones, compute/cpu the fast ones), models, graphs,
-// files. The package imports nothing of the project but internal/rng.
+// files. The package imports nothing of the project but internal/rng and internal/float16.
 //
 // # Rules every kernel keeps
 //
@@ -16,7 +16,8 @@
 //   - Attr.BF16 changes what enters a matrix product and nothing else: operands are rounded to bfloat16 on the way in, in
 //     memory everything stays float32, and sums are float32.
 //   - Kernels know their operands' types (Buffer.DType). A plan's Storage gives each value its type by what it is: float32
-//     throughout, float64 throughout, or bfloat16 for parameters and activations beside float32 for gradients of parameters,
-//     masters, moments, losses and scalars. What is read in bfloat16 is computed with in float32 and rounded when written.
+//     throughout, float64 throughout, or bfloat16 or float16 for parameters and activations beside float32 for gradients of
+//     parameters, masters, moments, losses and scalars. What is read in a short type is computed with in float32 and rounded
+//     when written.
 //   - Reductions over tokens or the vocabulary that end in one number (loss, norms) accumulate in float64, in index order.
 package compute

@@ -3,7 +3,7 @@ package compute
 import "fmt"
 
 // Host is the elements of one operand in host memory; exactly the field of its DType is set, none for an absent operand. Kernels
-// on the host know no BF16.
+// on the host know no short types.
 type Host struct {
 	F32 []float32
 	F64 []float64

@@ -13,6 +13,7 @@ const (
 	F64
 	I32
 	BF16 // the upper half of a float32
+	F16  // IEEE 754 binary16
 )
 
 // Size returns bytes per element.
@@ -20,7 +21,7 @@ func (d DType) Size() int {
 	switch d {
 	case F64:
 		return 8
-	case BF16:
+	case BF16, F16:
 		return 2
 	}
 	return 4
@@ -36,9 +37,14 @@ func (d DType) String() string {
 		return "i32"
 	case BF16:
 		return "bf16"
+	case F16:
+		return "f16"
 	}
 	return fmt.Sprintf("DType(%d)", uint8(d))
 }
+
+// Short reports whether parameters and activations may be kept in the type beside float32 (Mixed).
+func (d DType) Short() bool { return d == BF16 || d == F16 }
 
 // Space is one of the memories of a run. Each is a single allocation, made once, of a size known beforehand.
 type Space uint8
@@ -140,7 +146,7 @@ type Program interface {
 
 // Memory is the allocated spaces of a run, on the device.
 type Memory interface {
-	// Write copies src to b; Read copies b to dst. src and dst are []float32, []float64, []int32 or, of bits, []uint16 (BF16), of
+	// Write copies src to b; Read copies b to dst. src and dst are []float32, []float64, []int32 or, of bits, []uint16 (BF16, F16), of
 	// b's type and length.
 	Write(b Buffer, src any) error
 	Read(b Buffer, dst any) error

@@ -99,7 +99,7 @@ func TestBadRecipes(t *testing.T) {
 		"card":             {"device: cuda:one\n" + minimal, nil, `r.yaml:1: device: found "cuda:one", expected auto, cpu, cuda or cuda:INDEX`},
 		"no card":          {"device: \"cuda:\"\n" + minimal, nil, `r.yaml:1: device: found "cuda:", expected auto, cpu, cuda or cuda:INDEX`},
 		"a card's CPU":     {"device: cpu:0\n" + minimal, nil, `r.yaml:1: device: found "cpu:0", expected auto, cpu, cuda or cuda:INDEX`},
-		"precision":        {"precision: fp16\n" + minimal, nil, `r.yaml:1: precision: found "fp16", expected one of auto, float32, bf16`},
+		"precision":        {"precision: fp16\n" + minimal, nil, `r.yaml:1: precision: found "fp16", expected one of auto, float32, bf16, float16`},
 		"model and init":   {"model: m\ninit: {}\n" + minimal, nil, `r.yaml:1: model: found "m", expected no model beside init, which describes a new one`},
 		"init and lora":    {"init: {}\nlora: {}\n" + minimal, nil, `r.yaml:2: lora: found adapters on a new model, expected lora with model, or init without lora`},
 		"heads":            {"init: {tokenizer: t, n_layer: 1, n_embd: 10, n_head: 4}\n" + minimal, nil, `r.yaml:1: init.n_embd: found 10, expected a multiple of n_head 4`},

@@ -22,10 +22,13 @@ type Recipe struct {
 	// Device is auto (the default: CUDA if a usable card is found, else the CPU), cpu, cuda or, of several cards, cuda:INDEX. A run
 	// goes on only on the kind of device that it began on.
 	Device string `yaml:"device"`
-	// Precision of training's matrix products: float32, bf16 or auto (the default: bf16 on CUDA, float32 on the CPU). On the CPU bf16
+	// Precision of training's matrix products: float32, bf16, float16 or auto (the default: bf16 on CUDA, on cards without it, before compute
+	// capability 8.0 as V100 and T4 are, float16; float32 on the CPU). On the CPU bf16
 	// rounds what enters them to bfloat16 and is faster on processors that have it (AVX512_BF16); others compute the same by
 	// emulation, slower than float32; weights, gradients, the optimiser and evaluations are float32 with either. On CUDA bf16 keeps
-	// weights and activations as bfloat16 too, beside float32 masters of the trained parameters.
+	// weights and activations as bfloat16 too, beside float32 masters of the trained parameters. float16, on CUDA alone, does the same
+	// with float16 and scales the loss as PyTorch's GradScaler does: from 65536, doubled after 2000 good steps; a step whose gradients
+	// overflow changes nothing and halves the scale (train.jsonl: loss_scale, overflow, skipped_steps).
 	Precision string `yaml:"precision"`
 	// Out is the folder for checkpoints, records and the finished model or adapter. No default; the --out flag overrides it.
 	Out string `yaml:"out"`

@@ -103,7 +103,7 @@ func (v *validator) recipe(r *Recipe) error {
 	v.atLeast("checkpoint.keep", r.Checkpoint.Keep, 0)
 	v.atLeast("threads", r.Threads, 0)
 	v.device("device", r.Device)
-	v.choice("precision", r.Precision, "auto", "float32", "bf16")
+	v.choice("precision", r.Precision, "auto", "float32", "bf16", "float16")
 	return v.err
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"autodev/compute"
 	"autodev/compute/cuda"
 	"autodev/compute/devices"
 	"autodev/model"
@@ -94,7 +95,7 @@ func (a *arena) take(bytes int64) cuda.Ptr {
 
 // newCard brings a traced model to the card that spec says. data returns a matrix's elements.
 func newCard(ctx context.Context, spec devices.Spec, m *Model, data func(w *matrix) ([]float32, error)) (_ *card, err error) {
-	c := &card{config: m.config, specs: map[string]model.ParamSpec{}, short: devices.HasBF16(spec), program: m.program, rows: m.rows, vocab: m.vocab, context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}}
+	c := &card{config: m.config, specs: map[string]model.ParamSpec{}, short: devices.Short(spec) == compute.BF16, program: m.program, rows: m.rows, vocab: m.vocab, context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}}
 	for _, s := range m.config.Params() {
 		c.specs[s.Name] = s
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"unsafe"
 
+	"autodev/compute"
 	"autodev/compute/cpu/par"
 	"autodev/compute/cpu/quant"
 	"autodev/compute/cuda"
@@ -24,7 +25,7 @@ func (o Options) Settle() (Options, error) {
 	if o.Device.Kind != devices.CUDA {
 		return o, nil
 	}
-	short := devices.HasBF16(o.Device)
+	short := devices.Short(o.Device) == compute.BF16
 	switch {
 	case o.Weights != "":
 	case short:

@@ -46,6 +46,7 @@ type state struct {
 	Base    string            `json:"base"` // hash of the initial weights and the tokenizer
 	Recipe  map[string]string `json:"recipe"`
 	Data    json.RawMessage   `json:"data"` // position in the training data
+	Scale   *lossScale        `json:"loss_scale,omitempty"`
 }
 
 // identityOf returns the settings that decide a run's bytes. Where things lie (paths, whose content is compared by hashes), how
@@ -243,7 +244,7 @@ func (j *job) checkpoint(ctx context.Context, n int, position []byte) error {
 				return err
 			}
 			b, err := json.MarshalIndent(state{
-				Version: stateVersion, Step: n, Total: j.total, Plan: j.plans.Hash(), Base: j.origin, Recipe: identityOf(&j.recipe), Data: position,
+				Version: stateVersion, Step: n, Total: j.total, Plan: j.plans.Hash(), Base: j.origin, Recipe: identityOf(&j.recipe), Data: position, Scale: j.scale,
 			}, "", " ")
 			if err != nil {
 				return err
@@ -315,6 +316,12 @@ func (j *job) restore(ctx context.Context, s *state, dir string) error {
 	}
 	if err := j.windows.Restore(s.Data); err != nil {
 		return fail(err)
+	}
+	if j.scale != nil {
+		if s.Scale == nil || !s.Scale.valid() || s.Scale.Skipped > s.Step {
+			return fail(fmt.Errorf("%s: loss_scale: found %+v, expected that of a run in float16", stateFile, s.Scale))
+		}
+		j.scale = s.Scale
 	}
 	// trained returns the trained parameters of the checkpoint.
 	var trained func(name string) []float32

@@ -5,6 +5,7 @@
 //	setup.go        what a recipe names, opened: model, adapters, plans, data
 //	step.go         one optimiser step: accumulation, clipping, AdamW's settings
 //	schedule.go     learning rates
+//	loss_scale.go   what keeps gradients in float16's range
 //	evaluate.go     the loss on evaluation documents
 //	checkpoint.go   checkpoint folders: written whole, found, checked, rotated
 //	record.go       train.jsonl

@@ -20,7 +20,7 @@ import (
 type MemoryOptions struct {
 	// Open opens the model that a recipe names. Its weights are not read; it may have no tokenizer. Not needed for recipes with init.
 	Open func(ctx context.Context, name string) (*Base, error)
-	// Devices are the kinds of device to plan for; nil: the CPU and CUDA.
+	// Devices are the kinds of device to plan for; nil: those of the CPU and CUDA that have the recipe's precision.
 	Devices []devices.Kind
 	// Memory is how many bytes a kind of device has; where it is 0 or absent, that is not known.
 	Memory map[devices.Kind]int64
@@ -89,8 +89,14 @@ func PlanMemory(ctx context.Context, r configs.Recipe, o MemoryOptions) (*Memory
 		m.Method = fmt.Sprintf("lora, rank %d", r.LoRA.Rank)
 	}
 	kinds := o.Devices
-	if kinds == nil {
+	float16 := r.Precision == string(graph.Float16)
+	switch {
+	case kinds == nil && float16:
+		kinds = []devices.Kind{devices.CUDA}
+	case kinds == nil:
 		kinds = []devices.Kind{devices.CPU, devices.CUDA}
+	case float16 && slices.Contains(kinds, devices.CPU):
+		return nil, errNoFloat16
 	}
 	for _, k := range kinds {
 		target, done := devices.Target(k, r.Threads)

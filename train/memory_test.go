@@ -329,7 +329,7 @@ func TestSettle(t *testing.T) {
 	if spec, err := settle(&r, slog.Default()); err != nil || r.Device != string(spec.Kind) || r.Device == "auto" || r.Precision == "auto" {
 		t.Errorf("%+v: %+v, %v", r, spec, err)
 	}
-	for text, want := range map[string][2]string{"auto": {"float32", "bf16"}, "float32": {"float32", "float32"}, "bf16": {"bf16", "bf16"}} {
+	for text, want := range map[string][2]string{"auto": {"float32", "bf16"}, "float32": {"float32", "float32"}, "bf16": {"bf16", "bf16"}, "float16": {"float16", "float16"}} {
 		if a, b := precision(text, devices.CPU), precision(text, devices.CUDA); string(a) != want[0] || string(b) != want[1] {
 			t.Errorf("%s is %s on the CPU, %s on CUDA", text, a, b)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 )
 
@@ -43,7 +44,34 @@ type StepResult struct {
 	Scored   int     `json:"scored"`    // tokens with a loss in this step
 	Tokens   int64   `json:"tokens"`    // tokens read since the beginning of the run, padding included
 	Epoch    int     `json:"epoch"`     // passes over the data finished before the step's last window
+
+	// In float16: what the loss was multiplied by for the gradients' sake, whether they overflowed, so that the step was skipped, and how many
+	// steps of the run were. In an overflow Loss and GradNorm may be no numbers, which are null.
+	LossScale float64 `json:"loss_scale,omitempty"`
+	Overflow  bool    `json:"overflow,omitempty"`
+	Skipped   int     `json:"skipped_steps,omitempty"`
 }
+
+// MarshalJSON implements json.Marshaler.
+func (r StepResult) MarshalJSON() ([]byte, error) {
+	type numbers StepResult
+	if finite(r.Loss) && finite(r.GradNorm) {
+		return json.Marshal(numbers(r))
+	}
+	or := func(v float64) *float64 {
+		if finite(v) {
+			return &v
+		}
+		return nil
+	}
+	return json.Marshal(struct {
+		Loss     *float64 `json:"loss"`
+		GradNorm *float64 `json:"grad_norm"`
+		numbers
+	}{or(r.Loss), or(r.GradNorm), numbers(r)})
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // EvalResult is a measurement on the evaluation documents: every token of a document but its first.
 type EvalResult struct {

@@ -58,14 +58,18 @@ func (r *report) step(n int, s StepResult, rate float64) {
 		r.smooth = rate
 	}
 	r.smooth += .2 * (rate - r.smooth)
+	skipped := ""
+	if s.Skipped > 0 {
+		skipped = fmt.Sprintf(", %d steps skipped (loss scale %.3g)", s.Skipped, s.LossScale)
+	}
 	switch now := time.Now(); {
 	case r.bar != nil:
-		r.bar.Describe(fmt.Sprintf("loss %.3f  lr %.1e  %.0f tokens/s", s.Loss, s.LR, r.smooth))
+		r.bar.Describe(fmt.Sprintf("loss %.3f  lr %.1e  %.0f tokens/s%s", s.Loss, s.LR, r.smooth, skipped))
 		_ = r.bar.Set(n)
 	case r.w != nil && (!now.Before(r.next) || n == r.total):
 		r.next = now.Add(lineEvery)
 		left := time.Duration(float64(now.Sub(r.begun)) / float64(n-r.first) * float64(r.total-n)).Round(time.Second)
-		r.line("step %d of %d: loss %.3f, lr %.1e, %.0f tokens/s, about %v left", n, r.total, s.Loss, s.LR, r.smooth, left)
+		r.line("step %d of %d: loss %.3f, lr %.1e, %.0f tokens/s%s, about %v left", n, r.total, s.Loss, s.LR, r.smooth, skipped, left)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"autodev/compute"
 	"autodev/compute/devices"
 	"autodev/configs"
 	"autodev/data"
@@ -57,6 +58,7 @@ type Summary struct {
 	Resumed         int           // the step that this call began after
 	Tokens          int64         // tokens read in all, padding included
 	Loss            float64       // of the last step taken by this call
+	Skipped         int           // steps in all that float16 overflowed in and that changed nothing
 	Eval            *EvalResult   // the last measurement of this call; nil: none was made
 	Duration        time.Duration // of this call
 	TokensPerSecond float64       // of this call's steps
@@ -166,15 +168,20 @@ func settle(r *configs.Recipe, log *slog.Logger) (devices.Spec, error) {
 		return spec, err
 	}
 	p := precision(r.Precision, spec.Kind)
-	if p == graph.BF16 && r.Precision != string(p) && !devices.HasBF16(spec) {
-		p = graph.Float32
-		log.Info("the card has no bfloat16 products: training in float32", "device", spec)
+	switch {
+	case p == graph.Float16 && spec.Kind == devices.CPU:
+		return spec, errNoFloat16
+	case p == graph.BF16 && r.Precision != string(p) && devices.Short(spec) == compute.F16:
+		p = graph.Float16
+		log.Info("the card has no bfloat16 products: training in float16 with loss scaling", "device", spec)
 	}
 	r.Device, r.Precision = string(spec.Kind), string(p)
 	return spec, nil
 }
 
-// precision is what a recipe's precision means on a kind of device.
+var errNoFloat16 = errors.New("precision: found float16, expected bf16 or float32 on the CPU, which has no products in float16")
+
+// precision is what a recipe's precision means on a kind of device, on CUDA on a card of today (settle looks which it is).
 func precision(text string, k devices.Kind) graph.Precision {
 	switch {
 	case text != "auto" && text != "":
@@ -277,7 +284,7 @@ func (j *job) run(ctx context.Context, sum *Summary, progress io.Writer) (err er
 		}
 		busy += time.Since(start)
 		t := timing(start, perStep)
-		sum.Steps, sum.Tokens, sum.Loss = n, r.Tokens, r.Loss
+		sum.Steps, sum.Tokens, sum.Loss, sum.Skipped = n, r.Tokens, r.Loss, r.Skipped
 		sum.TokensPerSecond = float64(n-begin) * float64(perStep) / busy.Seconds()
 		if position, err = j.windows.State(); err != nil {
 			return err
@@ -285,8 +292,11 @@ func (j *job) run(ctx context.Context, sum *Summary, progress io.Writer) (err er
 		if err := rec.add(Entry{Step: n, Train: &r, Time: t}); err != nil {
 			return err
 		}
-		err = board.add(n, scalar{"train/loss", r.Loss}, scalar{"train/learning_rate", r.LR}, scalar{"train/gradient_norm", r.GradNorm}, scalar{"train/tokens_per_second", t.TokensPerSecond})
-		if err != nil {
+		scalars := []scalar{{"train/loss", r.Loss}, {"train/learning_rate", r.LR}, {"train/gradient_norm", r.GradNorm}, {"train/tokens_per_second", t.TokensPerSecond}}
+		if j.scale != nil {
+			scalars = append(scalars, scalar{"train/loss_scale", r.LossScale})
+		}
+		if err := board.add(n, scalars...); err != nil {
 			return err
 		}
 		rep.step(n, r, t.TokensPerSecond)

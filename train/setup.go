@@ -43,6 +43,7 @@ type job struct {
 	plans    *graph.Training
 	device   *devices.Device
 	groups   []graph.Hyper // without the learning rate
+	scale    *lossScale    // in float16; else nil
 	schedule schedule
 	total    int // optimiser steps
 	sequence int
@@ -417,7 +418,7 @@ func planConfig(r *configs.Recipe, c model.Config, sequence int, adapters []grap
 			return 1
 		},
 	}
-	cfg.Storage = devices.Storage(k, cfg.Precision == graph.BF16)
+	cfg.Storage = devices.Storage(k, cfg.Precision.Operands())
 	return cfg
 }
 
@@ -452,6 +453,9 @@ func (j *job) plan(ctx context.Context, spec devices.Spec, base model.Source, id
 		return err
 	}
 	j.plans = plans
+	if cfg.Precision == graph.Float16 {
+		j.scale = newLossScale()
+	}
 	for range plans.Buffers().Hyper {
 		h := graph.Hyper{Beta1: t.Beta1, Beta2: t.Beta2, Epsilon: t.Epsilon}
 		if len(j.groups) == 0 {

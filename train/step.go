@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 
 	"autodev/data/pack"
+	"autodev/internal/float16"
 	"autodev/internal/rng"
 	"autodev/train/graph"
 )
@@ -38,15 +38,17 @@ func clipping(limit, norm float64) float64 {
 	return min(1, limit/(norm+1e-6))
 }
 
-// divergence is a loss or gradient that is no number.
+// divergence says after which step training cannot go on, and why.
 type divergence struct {
 	step int
-	what string
-	v    float64
+	why  string
 }
 
-func (d *divergence) Error() string {
-	return fmt.Sprintf("step %d: the %s is %v: training has diverged (a lower train.lr or a longer warm-up may help)", d.step, d.what, d.v)
+func (d *divergence) Error() string { return fmt.Sprintf("step %d: %s", d.step, d.why) }
+
+// noNumber is the divergence of a loss or gradient that is none.
+func noNumber(step int, what string, v float64) *divergence {
+	return &divergence{step, fmt.Sprintf("the %s is %v: training has diverged (a lower train.lr or a longer warm-up may help)", what, v)}
 }
 
 // dataError is a failure to read training or evaluation data.
@@ -57,6 +59,17 @@ type dataError struct {
 
 func (d *dataError) Error() string { return fmt.Sprintf("step %d: %v", d.step, d.err) }
 func (d *dataError) Unwrap() error { return d.err }
+
+// overflowed notes that step n overflowed, and reports it if nothing else has happened for long.
+func (j *job) overflowed(n int, r *StepResult) error {
+	j.scale.after(true)
+	r.Overflow, r.Skipped = true, j.scale.Skipped
+	if j.scale.InRow < maxSkippedInRow {
+		return nil
+	}
+	return &divergence{n, fmt.Sprintf("losses or gradients overflowed float16 in the last %d steps, which were skipped, at last with a loss scale of %.3g: training has diverged, or the model's own values exceed float16's %d (precision float32 holds them)",
+		maxSkippedInRow, r.LossScale, float16.Max)}
+}
 
 // step takes optimiser step n. When ctx ends before the update, nothing but gradients has changed and the error is ctx's; the
 // update itself is not interrupted.
@@ -83,29 +96,43 @@ func (j *job) step(ctx context.Context, n int) (StepResult, error) {
 	// The loss is the mean over all scored tokens of the step, however they are spread over micro-batches. (With loss_on
 	// middle there may be none.)
 	scale := float32(1 / float64(max(1, scored)))
+	up := 1.0
+	if j.scale != nil {
+		up = j.scale.Scale
+		r.LossScale, r.Skipped = up, j.scale.Skipped
+	}
 	for m := range t.Accumulation {
 		b := batch(windows[m*t.MicroBatch : (m+1)*t.MicroBatch])
-		loss, err := j.plans.MicroStep(ctx, b, scale, dropoutKey(j.recipe.Seed, n, m))
+		loss, err := j.plans.MicroStep(ctx, b, scale*float32(up), dropoutKey(j.recipe.Seed, n, m))
 		if err != nil {
 			return r, err
 		}
-		r.Loss += loss
+		r.Loss += loss / up
 	}
-	if math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0) {
-		return r, &divergence{n, "loss", r.Loss}
+	if !finite(r.Loss) && j.scale == nil {
+		return r, noNumber(n, "loss", r.Loss)
 	}
 	ctx = context.WithoutCancel(ctx)
 	var err error
 	if r.GradNorm, err = j.plans.GradNorm(ctx); err != nil {
 		return r, err
 	}
-	if math.IsNaN(r.GradNorm) || math.IsInf(r.GradNorm, 0) {
-		return r, &divergence{n, "gradient's norm", r.GradNorm}
+	r.GradNorm /= up
+	updates := n
+	switch overflow := !finite(r.Loss) || !finite(r.GradNorm); {
+	case overflow && j.scale == nil:
+		return r, noNumber(n, "gradient's norm", r.GradNorm)
+	case overflow:
+		err = j.overflowed(n, &r)
+		return r, err
+	case j.scale != nil:
+		j.scale.after(false)
+		updates -= j.scale.Skipped
 	}
 	groups := make([]graph.Hyper, len(j.groups))
 	for i, h := range j.groups {
 		h.LearningRate = r.LR
 		groups[i] = h
 	}
-	return r, j.plans.Update(ctx, n, clipping(t.Clip, r.GradNorm), groups...)
+	return r, j.plans.Update(ctx, updates, clipping(t.Clip, r.GradNorm)/up, groups...)
 }

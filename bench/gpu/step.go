@@ -188,7 +188,7 @@ func memory(d *cuda.Device) (free, total int64, err error) {
 // build plans the training with the most sequences at a time that fit, and allocates its memory.
 func (o *options) build(c model.Config, adapter *lora.Adapter, device compute.Device, kind devices.Kind, free int64) (*graph.Training, error) {
 	cfg := graph.Config{Model: c, Seq: o.length, Checkpointing: o.checkpointing, Precision: graph.Precision(o.precision)}
-	cfg.Storage = devices.Storage(kind, cfg.Precision == graph.BF16)
+	cfg.Storage = devices.Storage(kind, cfg.Precision.Operands())
 	if adapter != nil {
 		for _, m := range adapter.Modules {
 			cfg.Adapters = append(cfg.Adapters, graph.Adapter{Module: m.Name, Rank: m.Rank, Scale: m.Scale})

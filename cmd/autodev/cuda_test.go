@@ -177,7 +177,7 @@ func TestBadCards(t *testing.T) {
 		"no cuBLASLt":   {map[string]string{"AUTODEV_LIBCUBLASLT": w.dir}, []string{"--device", "cuda"}, []string{"cuda: libcublasLt.so.13 was not found", "looked in: " + w.dir}},
 		"an old driver": {map[string]string{"AUTODEV_STANDIN_DRIVER": "10010"}, []string{"--device", "cuda"}, []string{"the NVIDIA driver supports CUDA 10.1, expected at least 11.0"}},
 		"an old card":   {map[string]string{"AUTODEV_STANDIN_CAPABILITY": "61"}, []string{"--device", "cuda"}, []string{"compute capability 6.1, expected at least 7.0"}},
-		"without bf16":  {map[string]string{"AUTODEV_STANDIN_CAPABILITY": "70"}, []string{"--device", "cuda", "--set", "precision=bf16"}, []string{"has no bfloat16 products", "precision float32 works"}},
+		"without bf16":  {map[string]string{"AUTODEV_STANDIN_CAPABILITY": "70"}, []string{"--device", "cuda", "--set", "precision=bf16"}, []string{"has no bfloat16 products", "precision float16 and float32 work"}},
 		"too little memory": {map[string]string{"AUTODEV_STANDIN_MEMORY": fmt.Sprint(33 << 20)}, []string{"--device", "cuda", "--set", "train.micro_batch=16"},
 			[]string{"out of device memory", "1.0 MiB of 33.0 MiB are free", "what would fit: --set train.micro_batch=2 --set train.accumulation=16 ("}},
 	} {

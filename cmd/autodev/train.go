@@ -81,6 +81,9 @@ func runTraining(ctx context.Context, r configs.Recipe, resume train.Resume, out
 	if sum.Steps > sum.Resumed {
 		fmt.Fprintf(out, ", last loss %.4f, %.0f tokens/s", sum.Loss, sum.TokensPerSecond)
 	}
+	if sum.Skipped > 0 {
+		fmt.Fprintf(out, ", %d steps skipped for overflowing float16", sum.Skipped)
+	}
 	if sum.Eval != nil {
 		fmt.Fprintf(out, ", perplexity %.4f", sum.Eval.Perplexity)
 	}

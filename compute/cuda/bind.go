@@ -20,23 +20,20 @@ type bound struct {
 
 // storeOf returns how the call's activations and parameters lie in memory, F32 for calls without.
 func storeOf(c *compute.Call) (Store, error) {
-	short := false
+	short := compute.F32
 	for _, b := range slices.Concat(c.In, c.Out) {
 		switch {
 		case b.Space == compute.None:
 		case b.DType == compute.F64 && c.Kernel != compute.SumSquares:
-			return 0, fmt.Errorf("%s: %v: operands of type %v, expected %v or %v: plans in float64 run on the CPU", c.Name, c.Kernel, b.DType, compute.F32, compute.BF16)
-		case b.DType == compute.BF16:
-			short = true
+			return 0, fmt.Errorf("%s: %v: operands of type %v, expected %v, %v or %v: plans in float64 run on the CPU", c.Name, c.Kernel, b.DType, compute.F32, compute.BF16, compute.F16)
+		case b.DType.Short():
+			short = b.DType
 		}
 	}
-	if short {
-		return BF16, nil
+	if c.Attr.BF16 && short != compute.BF16 {
+		return 0, fmt.Errorf("%s: %v: products of %v operands rounded to bfloat16, expected operands of type %v (storage %v)", c.Name, c.Kernel, short, compute.BF16, compute.Mixed(compute.BF16))
 	}
-	if c.Attr.BF16 {
-		return 0, fmt.Errorf("%s: %v: products of %v operands rounded to bfloat16, expected operands of type %v (storage %v)", c.Name, c.Kernel, compute.F32, compute.BF16, compute.Mixed(compute.BF16))
-	}
-	return F32, nil
+	return map[compute.DType]Store{compute.F32: F32, compute.BF16: BF16, compute.F16: F16}[short], nil
 }
 
 // resolve checks a call against the vocabulary, the device and the memory, and finds its operands.
@@ -49,8 +46,8 @@ func (d *Device) resolve(c *compute.Call, m *Memory) (bound, error) {
 	if b.store, err = storeOf(c); err != nil {
 		return b, err
 	}
-	if b.store == BF16 && d.properties.Capability < 80 {
-		return b, fmt.Errorf("%s: %v: %s has no bfloat16 products (compute capability %d.%d, expected at least 8.0): precision float32 works", c.Name, c.Kernel, d.properties.Name, d.properties.Capability/10, d.properties.Capability%10)
+	if b.store == BF16 && d.properties.Short() != compute.BF16 {
+		return b, fmt.Errorf("%s: %v: %s has no bfloat16 products (compute capability %d.%d, expected at least 8.0): precision float16 and float32 work", c.Name, c.Kernel, d.properties.Name, d.properties.Capability/10, d.properties.Capability%10)
 	}
 	for _, side := range []struct {
 		role    string

@@ -22,11 +22,7 @@ type logits struct {
 
 // pieces returns the pieces of the tokens and the end of the logits.
 func (h head) pieces(s Store) (all []logits, end Ptr) {
-	d := compute.F32
-	if s != F32 {
-		d = compute.BF16
-	}
-	stride := cudaplan.LogitStride(h.vocab, d)
+	stride := cudaplan.LogitStride(h.vocab, s.dtype())
 	columns := min(stride, h.rows) // a multiple of a vector where w has rows enough; what is behind vocab is masked
 	for first := 0; first < h.n; first += cudaplan.LogitRows {
 		all = append(all, logits{h.work, first, min(cudaplan.LogitRows, h.n-first), stride, columns})
@@ -42,9 +38,13 @@ func (h head) product(q *Queue, l logits, s Store) (*Matmul, error) {
 	}, cublaslt.Operands{A: x, B: h.w, C: l.at, D: l.at, Alpha: 1})
 }
 
-// blas is the store as cuBLASLt names it.
+// blas is the store as cuBLASLt names it, dtype as plans do.
 func (s Store) blas() cublaslt.Type {
 	return map[Store]cublaslt.Type{F32: cublaslt.F32, BF16: cublaslt.BF16, F16: cublaslt.F16}[s]
+}
+
+func (s Store) dtype() compute.DType {
+	return map[Store]compute.DType{F32: compute.F32, BF16: compute.BF16, F16: compute.F16}[s]
 }
 
 // alignment returns the largest power of two up to 16 that divides rows of the given bytes and addresses.

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"sync"
 
+	"autodev/compute"
 	"autodev/compute/cuda/cublaslt"
 	"autodev/compute/cuda/driver"
+	"autodev/compute/cuda/dynlib"
 	"autodev/compute/cuda/kernels"
 	"autodev/compute/cudaplan"
 )
@@ -47,6 +49,14 @@ type Properties struct {
 	Driver          int     // CUDA version of the driver, 1000·major + 10·minor
 
 	LibCUDA, LibCublasLt string // what the libraries were loaded by: a path, or a name on the loader's
+}
+
+// Short returns the short type that the device multiplies in: bfloat16, or float16 before compute capability 8.0.
+func (p Properties) Short() compute.DType {
+	if p.Capability < 80 {
+		return compute.F16
+	}
+	return compute.BF16
 }
 
 // Device is one GPU. Its methods may be called from any goroutine.
@@ -174,6 +184,9 @@ func Find(o Options) (Properties, error) {
 	return d.properties, err
 }
 
+// withoutVolta is the first version of cuBLASLt without products for compute capability 7.0 and 7.2 (release notes of CUDA 13.0).
+const withoutVolta = 130000
+
 // find loads the libraries and looks at the device.
 func (d *Device) find() (*cublaslt.Library, error) {
 	var err error
@@ -194,6 +207,10 @@ func (d *Device) find() (*cublaslt.Library, error) {
 		return nil, err
 	}
 	d.properties.LibCUDA, d.properties.LibCublasLt = d.api.Path, blas.Path
+	if v := blas.Version(); v >= withoutVolta && d.properties.Capability < 75 {
+		return nil, fmt.Errorf("%s of version %d.%d has no products for %s any more (compute capability %d.%d), expected version 12: %s may name another",
+			blas.Path, v/10000, v%10000/100, d.properties.Name, d.properties.Capability/10, d.properties.Capability%10, dynlib.CublasLt().Env)
+	}
 	return blas, nil
 }
 

@@ -40,6 +40,7 @@ func TestBadDevices(t *testing.T) {
 		{"old driver", 0, map[string]int64{"driver": 10020}, "the NVIDIA driver supports CUDA 10.2, expected at least 11.0"},
 		{"no device", 0, map[string]int64{"devices": 0}, "CUDA_ERROR_NO_DEVICE"},
 		{"old card", 0, map[string]int64{"capability": 61}, "compute capability 6.1, expected at least 7.0"},
+		{"cuBLASLt without Volta", 0, map[string]int64{"capability": 70, "blas": 130000}, "of version 13.0 has no products for AutoDev stand-in any more (compute capability 7.0), expected version 12: AUTODEV_LIBCUBLASLT may name another"},
 		{"memory for the workspace", 0, map[string]int64{"memory": 1 << 20}, "out of device memory: 32.0 MiB asked, 1.0 MiB of 1.0 MiB are free"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

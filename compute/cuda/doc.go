@@ -43,7 +43,8 @@
 // checked on the device (range.go); the kernels keep inside their memory whatever those are.
 //
 // A call's own work space is what cudaplan.WorkBytes says; the products' workspace is the device's. Plans keep floats as
-// compute.Uniform(F32) or compute.Mixed(BF16); Attr.BF16 on float32 operands is refused. Some calls become one (fuse.go): GELU's
+// compute.Uniform(F32), compute.Mixed(BF16) or, for cards before compute capability 8.0, compute.Mixed(F16); Attr.BF16 on operands of
+// another type is refused. Some calls become one (fuse.go): GELU's
 // gradient is the epilogue of the product before it, GELU too where there are no gradients; a weight's gradient that follows the clearing of its
 // memory overwrites it. Options.Unfused and Options.CallByCall (AUTODEV_CUDA_GRAPHS=0) take these apart; Program.Profile
 // times every call.

@@ -51,13 +51,10 @@ func newMLP(d compute.DType, inPlace bool) *mlp {
 // TestFusions: fused and unfused programs give what the reference gives, in place and beside, and fused ones have fewer steps.
 func TestFusions(t *testing.T) {
 	_, l := onStandin(t, "", nil)
-	for _, s := range []Store{F32, BF16} {
+	for _, s := range []Store{F32, BF16, F16} {
 		for _, inPlace := range []bool{false, true} {
 			for _, unfused := range []bool{false, true} {
-				dtype, unit := compute.F32, 0x1p-20
-				if s == BF16 {
-					dtype, unit = compute.BF16, 0x1p-6
-				}
+				dtype, unit := s.dtype(), map[Store]float64{F32: 0x1p-20, BF16: 0x1p-6, F16: 0x1p-9}[s]
 				d := openDevice(t, Options{CUDA: l.CUDA, CublasLt: l.CublasLt, Unfused: unfused, Poison: true})
 				m := newMLP(dtype, inPlace)
 				mem, err := d.Alloc(m.bytes)
@@ -113,8 +110,8 @@ func TestFusions(t *testing.T) {
 
 // kept returns values as m.Write takes them for a type.
 func kept(v []float32, d compute.DType) any {
-	if d == compute.BF16 {
-		return compute.ToBF16(v)
+	if d.Short() {
+		return compute.ToShort(d, v)
 	}
 	return v
 }
@@ -123,10 +120,10 @@ func compareKept(t *testing.T, what string, mem compute.Memory, b compute.Buffer
 	t.Helper()
 	got := make([]float32, len(want))
 	var err error
-	if b.DType == compute.BF16 {
+	if b.DType.Short() {
 		bits := make([]uint16, len(want))
 		err = mem.Read(b, bits)
-		got = compute.FromBF16(bits)
+		got = compute.FromShort(b.DType, bits)
 	} else {
 		err = mem.Read(b, got)
 	}

@@ -45,6 +45,12 @@ func eachSeed(t *testing.T, f func(t *testing.T, d *Device)) {
 	cudatest.Seeds(t, func(t *testing.T, cuda, cublas string) { f(t, openDevice(t, Options{CUDA: cuda, CublasLt: cublas})) })
 }
 
+// eachSeedAs is eachSeed on a stand-in that poses as a card of a compute capability (times 10).
+func eachSeedAs(t *testing.T, capability int64, f func(t *testing.T, d *Device)) {
+	t.Helper()
+	cudatest.SeedsAs(t, capability, func(t *testing.T, cuda, cublas string) { f(t, openDevice(t, Options{CUDA: cuda, CublasLt: cublas})) })
+}
+
 // random returns n values around 0 as they are in the store.
 func random(seed uint64, n int, s Store) []float32 {
 	r := rand.New(rand.NewPCG(seed, 7))

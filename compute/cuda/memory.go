@@ -154,7 +154,7 @@ func (m *Memory) Read(b compute.Buffer, dst any) error {
 	})
 }
 
-// bytesOf returns the elements of a slice as bytes, their number and type.
+// bytesOf returns the elements of a slice as bytes, their number and type; bits are of BF16 or F16.
 func bytesOf(slice any) (b []byte, n int, d compute.DType) {
 	switch s := slice.(type) {
 	case []float32:
@@ -179,7 +179,8 @@ func (m *Memory) move(verb string, b compute.Buffer, slice any, f func(*Queue, P
 	if dtype == 0 {
 		return fmt.Errorf("cuda: %s: a %T, expected []float32, []float64, []int32 or []uint16", verb, slice)
 	}
-	if dtype != b.DType || n != b.Len() || b.Space == compute.None {
+	same := dtype == b.DType || dtype.Short() && b.DType.Short()
+	if !same || n != b.Len() || b.Space == compute.None {
 		return fmt.Errorf("cuda: %s: %d elements of %v for %d of %v in %v", verb, n, dtype, b.Len(), b.DType, b.Space)
 	}
 	return m.d.Do(func(q *Queue) error {

@@ -27,7 +27,7 @@ type example struct {
 	loose float64
 }
 
-// flow is an operand that may be short, exact one that may not; ints one of int32.
+// flow is an operand that may be short (examples gives it the store's type), exact one that may not; ints one of int32.
 func flow(shape ...int) compute.Buffer {
 	return compute.Buffer{Space: compute.Arena, DType: compute.BF16, Shape: shape}
 }
@@ -65,8 +65,8 @@ func examples(s Store) []example {
 		e := example{name: fmt.Sprint(k, " ", name), call: compute.Call{Kernel: k, Attr: a, In: slices.Clone(in), Out: slices.Clone(out), Name: "example"}}
 		host := func(buffers []compute.Buffer) (hosts []compute.Host) {
 			for i, b := range buffers {
-				if b.Space != compute.None && b.DType == compute.BF16 && s == F32 {
-					buffers[i].DType, b.DType = compute.F32, compute.F32
+				if b.Space != compute.None && b.DType == compute.BF16 {
+					buffers[i].DType, b.DType = s.dtype(), s.dtype()
 				}
 				var h compute.Host
 				switch {
@@ -79,8 +79,8 @@ func examples(s Store) []example {
 					h.F32 = make([]float32, b.Len())
 					for j := range h.F32 {
 						v := float32(r.NormFloat64())
-						if h.F32[j] = v; b.DType == compute.BF16 {
-							h.F32[j] = round(v, BF16)
+						if h.F32[j] = v; b.DType.Short() {
+							h.F32[j] = round(v, s)
 						}
 					}
 				}
@@ -171,7 +171,7 @@ func (e example) want(t testing.TB) []compute.Host {
 	wide := func(buffers []compute.Buffer, hosts []compute.Host) ([]compute.Buffer, []compute.Host) {
 		buffers, hosts = slices.Clone(buffers), slices.Clone(hosts)
 		for i, b := range buffers {
-			if b.DType == compute.BF16 {
+			if b.DType.Short() {
 				buffers[i].DType = compute.F32
 			}
 			hosts[i].F32, hosts[i].F64 = slices.Clone(hosts[i].F32), slices.Clone(hosts[i].F64)
@@ -230,8 +230,8 @@ func values(b compute.Buffer, h compute.Host) any {
 		return h.F64
 	case compute.I32:
 		return h.I32
-	case compute.BF16:
-		return compute.ToBF16(h.F32)
+	case compute.BF16, compute.F16:
+		return compute.ToShort(b.DType, h.F32)
 	}
 	return h.F32
 }
@@ -280,10 +280,10 @@ func (e example) run(t testing.TB, d *Device, times int) []compute.Host {
 		case b.DType == compute.F64:
 			out[i].F64 = make([]float64, b.Len())
 			err = mem.Read(b, out[i].F64)
-		case b.DType == compute.BF16:
+		case b.DType.Short():
 			bits := make([]uint16, b.Len())
 			err = mem.Read(b, bits)
-			out[i].F32 = compute.FromBF16(bits)
+			out[i].F32 = compute.FromShort(b.DType, bits)
 		default:
 			out[i].F32 = make([]float32, b.Len())
 			err = mem.Read(b, out[i].F32)
@@ -300,16 +300,20 @@ func (e example) off(got, want []compute.Host, s Store) float64 {
 	worst := 0.0
 	for i, b := range e.call.Out {
 		unit, loose := 0x1p-23, e.loose
-		if s == BF16 {
+		if s != F32 {
+			short := map[Store]float64{BF16: 0x1p-8, F16: 0x1p-11}[s]
 			// Values between the operations of a call (probabilities, logits and their gradients) are rounded too.
 			switch e.call.Kernel {
 			case compute.Attention, compute.AttentionGrad:
-				loose += 0x1p-5
+				loose += 8 * short
 			case compute.CrossEntropy, compute.TokenNLL:
-				loose += 0x1p-3 // logits are up to 16
+				loose += 32 * short // logits are up to 16
 			}
-			if b.DType == compute.BF16 {
-				unit = 0x1.02p-8
+			if b.DType.Short() {
+				unit = 1.01 * short
+			}
+			if s == F16 {
+				loose += 0x1p-24 // the smallest number
 			}
 		}
 		for j, w := range want[i].F32 {
@@ -339,12 +343,16 @@ func sameHosts(a, b []compute.Host) bool {
 // TestVocabulary: every kernel, compiled as a plan, does what the reference does, under every schedule with the same bits, and its
 // captured graph what its launches did.
 func TestVocabulary(t *testing.T) {
-	for _, s := range []Store{F32, BF16} {
-		t.Run(s.String(), func(t *testing.T) {
+	for _, c := range []struct {
+		store      Store
+		capability int64 // 0: the device's own
+	}{{F32, 0}, {BF16, 0}, {F16, 0}, {F32, 70}, {F16, 70}} {
+		s := c.store
+		t.Run(fmt.Sprint(s, " on ", c.capability), func(t *testing.T) {
 			all := examples(s)
 			seen := map[compute.Kernel]bool{}
 			first := map[string][]compute.Host{}
-			eachSeed(t, func(t *testing.T, d *Device) {
+			eachSeedAs(t, c.capability, func(t *testing.T, d *Device) {
 				for _, e := range all {
 					seen[e.call.Kernel] = true
 					got := e.run(t, d, 1)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 
+	"autodev/compute"
 	"autodev/compute/cuda"
 	"autodev/compute/cuda/dynlib"
 )
@@ -35,8 +36,11 @@ func whyNot(err error) string {
 	return err.Error()
 }
 
-// hasBF16 reports whether card number index multiplies in bfloat16.
-func hasBF16(index int) bool {
+// shortCUDA returns the short type that card number index multiplies in, F32 where there is no such card.
+func shortCUDA(index int) compute.DType {
 	p, err := cuda.Find(cuda.Options{Index: index})
-	return err == nil && p.Capability >= 80
+	if err != nil {
+		return compute.F32
+	}
+	return p.Short()
 }

@@ -80,7 +80,7 @@ func TestOpenCUDA(t *testing.T) {
 	on(t)
 	for spec, want := range map[Spec]Spec{{Kind: Auto}: {Kind: CUDA}, {Kind: CUDA}: {Kind: CUDA}} {
 		s, err := Resolve(spec, slog.Default())
-		if err != nil || s != want || !HasBF16(s) {
+		if err != nil || s != want || Short(s) != compute.BF16 {
 			t.Fatalf("%v is %v, %v", spec, s, err)
 		}
 		d, err := Open(s, Options{Fits: func(free int64) string { return "half of it fits" }})
@@ -104,14 +104,40 @@ func TestOpenCUDA(t *testing.T) {
 	}
 }
 
+// Cards before compute capability 8.0 multiply in float16; the processor has bfloat16, emulated or not.
+func TestShort(t *testing.T) {
+	if s := Short(Spec{Kind: CPU}); s != compute.BF16 {
+		t.Errorf("the CPU multiplies in %v", s)
+	}
+	t.Run("no card", func(t *testing.T) {
+		without(t)
+		if s := Short(Spec{Kind: CUDA}); s != compute.F32 {
+			t.Errorf("a card that is not there multiplies in %v", s)
+		}
+	})
+	l := cudatest.Library(t, "")
+	on(t)
+	for capability, want := range map[int64]compute.DType{70: compute.F16, 75: compute.F16, 80: compute.BF16, 90: compute.BF16} {
+		if err := l.Set("capability", capability); err != nil {
+			t.Fatal(err)
+		}
+		if s := Short(Spec{Kind: CUDA}); s != want {
+			t.Errorf("a card of compute capability %d multiplies in %v, expected %v", capability, s, want)
+		}
+	}
+}
+
 func TestStorage(t *testing.T) {
 	for _, c := range []struct {
-		k     Kind
-		short bool
-		want  compute.Storage
-	}{{CPU, false, compute.Uniform(compute.F32)}, {CPU, true, compute.Uniform(compute.F32)}, {CUDA, false, compute.Uniform(compute.F32)}, {CUDA, true, compute.Mixed(compute.BF16)}} {
-		if got := Storage(c.k, c.short); got != c.want {
-			t.Errorf("%s, short %v: %v, expected %v", c.k, c.short, got, c.want)
+		k    Kind
+		d    compute.DType
+		want compute.Storage
+	}{
+		{CPU, compute.F32, compute.Uniform(compute.F32)}, {CPU, compute.BF16, compute.Uniform(compute.F32)}, {CUDA, compute.F32, compute.Uniform(compute.F32)},
+		{CUDA, compute.BF16, compute.Mixed(compute.BF16)}, {CUDA, compute.F16, compute.Mixed(compute.F16)},
+	} {
+		if got := Storage(c.k, c.d); got != c.want {
+			t.Errorf("%s, %v: %v, expected %v", c.k, c.d, got, c.want)
 		}
 	}
 }

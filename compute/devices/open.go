@@ -53,5 +53,11 @@ func Open(s Spec, o Options) (*Device, error) {
 	return nil, fmt.Errorf("device %s is not settled yet", s)
 }
 
-// HasBF16 reports whether the device that s says multiplies in bfloat16 at all; processors emulate what they lack.
-func HasBF16(s Spec) bool { return s.Kind != CUDA || hasBF16(s.Index) }
+// Short returns the short type that the device that s says multiplies in: BF16, which processors emulate where they lack it, or F16 on cards
+// before compute capability 8.0.
+func Short(s Spec) compute.DType {
+	if s.Kind == CUDA {
+		return shortCUDA(s.Index)
+	}
+	return compute.BF16
+}

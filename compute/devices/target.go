@@ -6,11 +6,11 @@ import (
 	"autodev/compute/cudaplan"
 )
 
-// Storage returns in which types plans for a kind of device keep their floats when matrix products are in bfloat16 (short), or in
-// float32. The CPU keeps float32 either way: it rounds what enters a product while it packs it.
-func Storage(k Kind, short bool) compute.Storage {
-	if k == CUDA && short {
-		return compute.Mixed(compute.BF16)
+// Storage returns in which types plans for a kind of device keep their floats when the operands of matrix products are of type d: F32, BF16
+// or F16. The CPU keeps float32 with any: it rounds what enters a product to BF16 while it packs it, and has no products in F16.
+func Storage(k Kind, d compute.DType) compute.Storage {
+	if k == CUDA && d.Short() {
+		return compute.Mixed(d)
 	}
 	return compute.Uniform(compute.F32)
 }

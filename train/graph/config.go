@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 
 	"autodev/compute"
 	"autodev/model"
@@ -37,7 +38,7 @@ type Config struct {
 	// DType is the type that floats are computed with: compute.F32 (also when zero), or compute.F64 to judge kernels.
 	DType compute.DType
 	// Storage is in which types floats are kept. The zero value keeps all as DType; a mixed one (compute.Mixed), for devices whose
-	// kernels read shorter types, needs Precision BF16.
+	// kernels read shorter types, needs the Precision of that type.
 	Storage compute.Storage
 }
 
@@ -49,7 +50,21 @@ const (
 	Float32 Precision = "float32"
 	// BF16 rounds the operands of the products to bfloat16 and sums in float32.
 	BF16 Precision = "bf16"
+	// Float16 has operands that are kept as float16, summed in float32: Storage is compute.Mixed(compute.F16). The scale given to MicroStep must
+	// keep gradients in float16's range (loss scaling).
+	Float16 Precision = "float16"
 )
+
+// Operands is the type that enters products.
+func (p Precision) Operands() compute.DType {
+	switch p {
+	case BF16:
+		return compute.BF16
+	case Float16:
+		return compute.F16
+	}
+	return compute.F32
+}
 
 // Adapter is a low-rank adapter of one linear module (Hu et al. 2021): y = W·x + b + Scale·B·A·dropout(x). Its parameters are
 // Module+".lora_A" [Rank, in] and Module+".lora_B" [out, Rank].
@@ -149,8 +164,8 @@ func (cfg *Config) check() error {
 	if cfg.Seq > cfg.Model.Positions {
 		return fmt.Errorf("sequences of %d tokens, expected at most the model's %d positions", cfg.Seq, cfg.Model.Positions)
 	}
-	if cfg.Precision != Float32 && cfg.Precision != BF16 {
-		return fmt.Errorf("precision %q, expected %s or %s", cfg.Precision, Float32, BF16)
+	if !slices.Contains([]Precision{Float32, BF16, Float16}, cfg.Precision) {
+		return fmt.Errorf("precision %q, expected %s, %s or %s", cfg.Precision, Float32, BF16, Float16)
 	}
 	if cfg.DType == compute.F64 && cfg.Precision != Float32 {
 		return fmt.Errorf("precision %s with floats of type %v, expected %v", cfg.Precision, cfg.DType, compute.F32)
@@ -165,8 +180,11 @@ func (cfg *Config) check() error {
 	if s.Float != cfg.DType {
 		return fmt.Errorf("storage %v with floats of type %v, expected the same", s, cfg.DType)
 	}
-	if s.Masters() && cfg.Precision != BF16 {
-		return fmt.Errorf("storage %v with precision %s, expected %s", s, cfg.Precision, BF16)
+	if s.Masters() && s.Short != cfg.Precision.Operands() {
+		return fmt.Errorf("storage %v with precision %s, expected %s", s, cfg.Precision, map[compute.DType]Precision{compute.BF16: BF16, compute.F16: Float16}[s.Short])
+	}
+	if cfg.Precision == Float16 && !s.Masters() {
+		return fmt.Errorf("storage %v with precision %s, expected %v", s, cfg.Precision, compute.Mixed(compute.F16))
 	}
 	return nil
 }

@@ -55,6 +55,10 @@ func learn(t *testing.T, tr *Training, steps int) learned {
 	l.before, err = tr.NLL(ctx, held)
 	check(err)
 	hyper := Hyper{LearningRate: 1e-2, Beta1: .9, Beta2: .95, Epsilon: 1e-8, WeightDecay: .1}
+	up := 1.0 // of the loss
+	if cfg.Precision == Float16 {
+		up = 1 << 16
+	}
 	for n := 1; n <= steps; n++ {
 		check(tr.ZeroGrads())
 		loss := 0.0
@@ -63,13 +67,14 @@ func learn(t *testing.T, tr *Training, steps int) learned {
 			count = 1
 		}
 		for m := range count {
-			one, err := tr.MicroStep(ctx, randomBatch(rng.New(uint64(m), "batch"), cfg.Batch, cfg.Seq, cfg.Model.Vocab), .05, [2]int32{int32(n), int32(m)})
+			one, err := tr.MicroStep(ctx, randomBatch(rng.New(uint64(m), "batch"), cfg.Batch, cfg.Seq, cfg.Model.Vocab), float32(.05*up), [2]int32{int32(n), int32(m)})
 			check(err)
-			loss += one
+			loss += one / up
 		}
 		norm, err := tr.GradNorm(ctx)
 		check(err)
-		check(tr.Update(ctx, n, min(1, 1/norm), slices.Repeat([]Hyper{hyper}, len(tr.Buffers().Hyper))...))
+		norm /= up
+		check(tr.Update(ctx, n, min(1, 1/norm)/up, slices.Repeat([]Hyper{hyper}, len(tr.Buffers().Hyper))...))
 		l.losses, l.norms = append(l.losses, loss), append(l.norms, norm)
 	}
 	l.after, err = tr.NLL(ctx, held)
@@ -132,17 +137,20 @@ func cudaVariants() []variant {
 	return []variant{{"full, accumulated", full}, {"full, checkpointed, once", sparse}, {"lora, checkpointed, accumulated", lora}, {"lora, dropout, once", dropped}}
 }
 
-// TestCUDALearnsAsCPU: training plans run on the device as they do on the CPU, to rounding in float32 and to bfloat16's precision in mixed
-// storage, with the same bits in every run and under every schedule; evaluation too.
+// TestCUDALearnsAsCPU: training plans run on the device as they do on the CPU, to rounding in float32 and to the short type's precision in mixed
+// storage, with the same bits in every run and under every schedule; evaluation too. Float16 runs on what poses as a V100.
 func TestCUDALearnsAsCPU(t *testing.T) {
 	dev := cpu.New(cpu.Options{Threads: 1})
 	t.Cleanup(dev.Close)
 	const steps = 10
 	for _, v := range cudaVariants() {
-		for _, short := range []bool{false, true} {
-			cfg, tolerance := v.cfg, 2e-4
-			if short {
-				cfg, tolerance = mixed(cfg), 0.06
+		for precision, tolerance := range map[Precision]float64{Float32: 2e-4, BF16: 0.06, Float16: 0.02} {
+			cfg, capability := v.cfg, int64(0)
+			if precision != Float32 {
+				cfg = mixedAs(cfg, precision)
+			}
+			if precision == Float16 {
+				capability = 70
 			}
 			t.Run(fmt.Sprint(v.name, ", ", cfg.storage()), func(t *testing.T) {
 				net := v.network(t)
@@ -152,7 +160,7 @@ func TestCUDALearnsAsCPU(t *testing.T) {
 					t.Fatalf("the CPU learns nothing: losses %v", want.losses)
 				}
 				var first *learned
-				cudatest.Seeds(t, func(t *testing.T, cudaPath, cublasPath string) {
+				cudatest.SeedsAs(t, capability, func(t *testing.T, cudaPath, cublasPath string) {
 					if first != nil && !v.cfg.Once {
 						t.Skip("other schedules run the other variants")
 					}

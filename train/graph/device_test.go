@@ -41,7 +41,7 @@ type hostMemory struct {
 	spaces [compute.NumSpaces][]uint64
 }
 
-// bits returns the elements of a BF16 buffer where they lie.
+// bits returns the elements of a buffer of a short type where they lie.
 func (m *hostMemory) bits(b compute.Buffer) []uint16 {
 	b.DType = compute.F32
 	b.Shape = []int{(b.Len() + 1) / 2}
@@ -71,7 +71,7 @@ func (m *hostMemory) Write(b compute.Buffer, src any) error { return m.copy(b, s
 func (m *hostMemory) Read(b compute.Buffer, dst any) error  { return m.copy(b, dst, false) }
 
 func (m *hostMemory) copy(b compute.Buffer, data any, write bool) error {
-	if x, ok := data.([]uint16); ok && b.DType == compute.BF16 && len(x) == b.Len() {
+	if x, ok := data.([]uint16); ok && b.DType.Short() && len(x) == b.Len() {
 		move(m.bits(b)[:len(x)], x, write)
 		return nil
 	}
@@ -149,22 +149,22 @@ func (p *hostProgram) Run(ctx context.Context) error {
 	return nil
 }
 
-// widened returns the call and its operands with BF16 ones as float32 copies; finish rounds the results to where they belong.
+// widened returns the call and its operands with short ones as float32 copies; finish rounds the results to where they belong.
 func (m *hostMemory) widened(c *compute.Call) (_ *compute.Call, in, out []compute.Host, finish func()) {
 	wide := *c
 	finish = func() {}
 	widen := func(buffers []compute.Buffer, output bool) (all []compute.Buffer, hosts []compute.Host) {
 		for _, b := range buffers {
-			if b.DType != compute.BF16 || b.Space == compute.None {
+			if !b.DType.Short() || b.Space == compute.None {
 				all, hosts = append(all, b), append(hosts, m.host(b))
 				continue
 			}
-			place := m.bits(b)[:b.Len()]
-			h := compute.Host{F32: compute.FromBF16(place)}
+			place, d := m.bits(b)[:b.Len()], b.DType
+			h := compute.Host{F32: compute.FromShort(d, place)}
 			b.DType = compute.F32
 			all, hosts = append(all, b), append(hosts, h)
 			if before := finish; output {
-				finish = func() { before(); copy(place, compute.ToBF16(h.F32)) }
+				finish = func() { before(); copy(place, compute.ToShort(d, h.F32)) }
 			}
 		}
 		return all, hosts
@@ -172,7 +172,7 @@ func (m *hostMemory) widened(c *compute.Call) (_ *compute.Call, in, out []comput
 	wide.In, in = widen(c.In, false)
 	if c.Kernel == compute.AdamW && len(c.Out) == 4 {
 		wide.Out, out = widen(c.Out[:3], true)
-		return &wide, in, out, func() { copy(m.bits(c.Out[3])[:c.Out[3].Len()], compute.ToBF16(out[0].F32)) }
+		return &wide, in, out, func() { copy(m.bits(c.Out[3])[:c.Out[3].Len()], compute.ToShort(c.Out[3].DType, out[0].F32)) }
 	}
 	wide.Out, out = widen(c.Out, true)
 	return &wide, in, out, finish

@@ -226,7 +226,7 @@ func (t *Training) Update(ctx context.Context, step int, multiplier float64, gro
 	return nil
 }
 
-// SetParam sets a parameter's weights, rounded where they are kept in a shorter type.
+// SetParam sets a parameter's weights, rounded where they are kept in a shorter type. Those that float16 cannot hold are an error where it is that.
 func (t *Training) SetParam(name string, data []float32) error {
 	if p, ok := t.Lookup(name); ok && p.Master.Space != compute.None {
 		if err := t.set(name, "master", data, func(p Param) compute.Buffer { return p.Master }); err != nil {
@@ -340,8 +340,13 @@ func (t *Training) writeFloats(b compute.Buffer, data []float32) error {
 	switch b.DType {
 	case compute.F64:
 		return t.run.mem.Write(b, convert[float64](data))
-	case compute.BF16:
-		return t.run.mem.Write(b, compute.ToBF16(data))
+	case compute.BF16, compute.F16:
+		if b.DType == compute.F16 {
+			if err := compute.CheckF16(data); err != nil {
+				return err
+			}
+		}
+		return t.run.mem.Write(b, compute.ToShort(b.DType, data))
 	}
 	return t.run.mem.Write(b, data)
 }
@@ -352,10 +357,10 @@ func (t *Training) read(b compute.Buffer) ([]float32, error) {
 	case compute.F64:
 		d, err := t.readFloats(b)
 		return convert[float32](d), err
-	case compute.BF16:
+	case compute.BF16, compute.F16:
 		bits := make([]uint16, b.Len())
 		err := t.run.mem.Read(b, bits)
-		return compute.FromBF16(bits), err
+		return compute.FromShort(b.DType, bits), err
 	}
 	d := make([]float32, b.Len())
 	return d, t.run.mem.Read(b, d)

@@ -14,16 +14,24 @@ import (
 	"autodev/internal/rng"
 )
 
-func mixed(cfg Config) Config {
-	cfg.DType, cfg.Precision, cfg.Storage = compute.F32, BF16, compute.Mixed(compute.BF16)
+func mixed(cfg Config) Config { return mixedAs(cfg, BF16) }
+
+func mixedAs(cfg Config, p Precision) Config {
+	cfg.DType, cfg.Precision, cfg.Storage = compute.F32, p, compute.Mixed(p.Operands())
 	return cfg
 }
 
 // TestMixedTypes: every operand of every call has the type of what it is.
 func TestMixedTypes(t *testing.T) {
+	for _, precision := range []Precision{BF16, Float16} {
+		t.Run(string(precision), func(t *testing.T) { testMixedTypes(t, precision) })
+	}
+}
+
+func testMixedTypes(t *testing.T, precision Precision) {
 	for _, v := range variants() {
 		for _, v.cfg.Once = range []bool{false, true} {
-			tr, err := build(mixed(v.cfg), v.network(t), hostDevice{kernels: ref.Kernels{}})
+			tr, err := build(mixedAs(v.cfg, precision), v.network(t), hostDevice{kernels: ref.Kernels{}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -36,7 +44,7 @@ func TestMixedTypes(t *testing.T) {
 							if b.Space == compute.None || b.DType == compute.I32 {
 								continue
 							}
-							want := compute.BF16
+							want := precision.Operands()
 							switch {
 							case b.Space == compute.Weights:
 							case p.Name == "norm" && side == 1:
@@ -58,12 +66,19 @@ func TestMixedTypes(t *testing.T) {
 	}
 }
 
-// TestMixedTraining: plans with rounded weights and activations learn as those in float32 do, to bfloat16's precision; every
+// TestMixedTraining: plans with rounded weights and activations learn as those in float32 do, to the short type's precision; every
 // weight is its master rounded, and checkpointing changes no bit.
 func TestMixedTraining(t *testing.T) {
+	t.Run("bf16", func(t *testing.T) { testMixedTraining(t, BF16, .02, .15) })
+	t.Run("float16", func(t *testing.T) { testMixedTraining(t, Float16, .0025, .02) })
+}
+
+func testMixedTraining(t *testing.T, precision Precision, looseLoss, looseGradient float64) {
 	ctx := context.Background()
 	hyper := Hyper{LearningRate: 1e-2, Beta1: .9, Beta2: .95, Epsilon: 1e-8, WeightDecay: .1}
 	dev := hostDevice{kernels: ref.Kernels{}, work: 64}
+	mixed := func(cfg Config) Config { return mixedAs(cfg, precision) }
+	dtype := precision.Operands()
 	for _, v := range variants() {
 		t.Run(v.name, func(t *testing.T) {
 			net := v.network(t)
@@ -105,7 +120,7 @@ func TestMixedTraining(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if math.Abs(losses[1]-losses[0]) > .02*math.Abs(losses[0]) {
+				if math.Abs(losses[1]-losses[0]) > looseLoss*math.Abs(losses[0]) {
 					t.Errorf("step %d: loss %v, in float32 %v", n, losses[1], losses[0])
 				}
 				if losses[1] != losses[2] {
@@ -118,7 +133,7 @@ func TestMixedTraining(t *testing.T) {
 					if n > 1 {
 						continue // the weights have parted
 					}
-					if distance := relative(g, grads[0][name]); distance > .15 {
+					if distance := relative(g, grads[0][name]); distance > looseGradient {
 						t.Errorf("gradient of %s is off by %v of its norm", name, distance)
 					}
 				}
@@ -132,10 +147,10 @@ func TestMixedTraining(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if p.Trained != (p.Master.Space == compute.Masters) || p.Weight.DType != compute.BF16 {
+				if p.Trained != (p.Master.Space == compute.Masters) || p.Weight.DType != dtype {
 					t.Errorf("%s: trained %v, kept as %v with master %+v", p.Name, p.Trained, p.Weight.DType, p.Master)
 				}
-				rounded := compute.FromBF16(compute.ToBF16(weights))
+				rounded := compute.FromShort(dtype, compute.ToShort(dtype, weights))
 				if !slices.Equal(read, rounded) {
 					t.Errorf("%s: what kernels read is not the master rounded", p.Name)
 				}
@@ -261,7 +276,11 @@ func TestStorageErrors(t *testing.T) {
 	}{
 		{func(c *Config) { c.Storage = compute.Mixed(compute.BF16) }, "storage bf16 with f32 with precision float32, expected bf16"},
 		{func(c *Config) { c.Storage = compute.Uniform(compute.F64) }, "storage f64 with floats of type f32"},
-		{func(c *Config) { c.Storage = compute.Mixed(compute.I32) }, "parameters and activations kept as i32, expected bf16"},
+		{func(c *Config) { c.Storage = compute.Mixed(compute.I32) }, "parameters and activations kept as i32, expected bf16 or f16"},
+		{func(c *Config) { c.Storage = compute.Mixed(compute.F16) }, "storage f16 with f32 with precision float32, expected float16"},
+		{func(c *Config) { c.Precision, c.Storage = BF16, compute.Mixed(compute.F16) }, "storage f16 with f32 with precision bf16, expected float16"},
+		{func(c *Config) { c.Precision = Float16 }, "storage f32 with precision float16, expected f16 with f32"},
+		{func(c *Config) { c.Precision = "float8" }, `precision "float8", expected float32, bf16 or float16`},
 	} {
 		cfg := good
 		c.change(&cfg)

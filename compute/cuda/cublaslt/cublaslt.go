@@ -14,7 +14,7 @@ import (
 type Library struct {
 	Path string
 
-	create, destroy, statusName, statusString,
+	version, create, destroy, statusName, statusString,
 	descCreate, descDestroy, descSet, layoutCreate, layoutDestroy, layoutSet,
 	prefCreate, prefDestroy, prefSet, heuristic, matmul uintptr
 }
@@ -28,13 +28,16 @@ func Load(path string) (*Library, error) {
 	l := &Library{Path: lib.Path}
 	const p = "cublasLt"
 	return l, lib.Symbols(map[string]*uintptr{
-		p + "Create": &l.create, p + "Destroy": &l.destroy, p + "GetStatusName": &l.statusName, p + "GetStatusString": &l.statusString,
+		p + "GetVersion": &l.version, p + "Create": &l.create, p + "Destroy": &l.destroy, p + "GetStatusName": &l.statusName, p + "GetStatusString": &l.statusString,
 		p + "MatmulDescCreate": &l.descCreate, p + "MatmulDescDestroy": &l.descDestroy, p + "MatmulDescSetAttribute": &l.descSet,
 		p + "MatrixLayoutCreate": &l.layoutCreate, p + "MatrixLayoutDestroy": &l.layoutDestroy, p + "MatrixLayoutSetAttribute": &l.layoutSet,
 		p + "MatmulPreferenceCreate": &l.prefCreate, p + "MatmulPreferenceDestroy": &l.prefDestroy, p + "MatmulPreferenceSetAttribute": &l.prefSet,
 		p + "MatmulAlgoGetHeuristic": &l.heuristic, p + "Matmul": &l.matmul,
 	})
 }
+
+// Version returns the library's version, 10000·major + 100·minor + patch.
+func (l *Library) Version() int { return int(dynlib.Call(l.version)) }
 
 // Error is a call that failed.
 type Error struct {

@@ -63,6 +63,12 @@ func Library(t testing.TB, plant string) *standin.Library {
 // Seeds calls f as subtests under five schedules of the stand-in, or once on the GPU. The library's paths are empty on the GPU.
 func Seeds(t *testing.T, f func(t *testing.T, cudaPath, cublasPath string)) {
 	t.Helper()
+	SeedsAs(t, 0, f)
+}
+
+// SeedsAs is Seeds on a stand-in that poses as a card of a compute capability (times 10), 0 for what it is by itself. On the GPU it is Seeds.
+func SeedsAs(t *testing.T, capability int64, f func(t *testing.T, cudaPath, cublasPath string)) {
+	t.Helper()
 	if GPU() {
 		f(t, "", "")
 		return
@@ -72,6 +78,11 @@ func Seeds(t *testing.T, f func(t *testing.T, cudaPath, cublasPath string)) {
 			l := Library(t, "")
 			if err := l.Set("seed", seed); err != nil {
 				t.Fatal(err)
+			}
+			if capability != 0 {
+				if err := l.Set("capability", capability); err != nil {
+					t.Fatal(err)
+				}
 			}
 			f(t, l.CUDA, l.CublasLt)
 			if fault := l.Fault(); fault != "" && !t.Failed() {

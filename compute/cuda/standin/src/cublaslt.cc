@@ -88,6 +88,7 @@ int check(const Desc &d, const Layout &a, const Layout &b, const Layout &c, cons
   if ((int64_t)(d.op[0] ? a.cols : a.rows) != *m || (int64_t)(d.op[1] ? b.rows : b.cols) != *n || (int64_t)(d.op[1] ? b.cols : b.rows) != *k) return kInvalid;
   if (c.rows != out.rows || c.cols != out.cols || c.type != out.type || c.batch != out.batch) return kInvalid;
   if (a.type != b.type || (out.type != a.type && out.type != kF32)) return kNotSupported;
+  if ((a.type == kBF16 || out.type == kBF16) && standin_capability() < 80) return kNotSupported;
   for (const Layout *l : {&a, &b, &c, &out})
     if (l->ld < (int64_t)l->rows || l->order != 0 || l->batch != out.batch) return kInvalid;
   if ((d.compute != 68 && d.compute != 69 && d.compute != 77) || (d.compute == 77 && a.type != kF32) || d.scale != kF32 || d.pointer_mode != 0) return kNotSupported;
@@ -177,7 +178,7 @@ API(cublasLtDestroy(void *h)) {
   delete (int *)h;
   return kOK;
 }
-STANDIN_EXPORT size_t cublasLtGetVersion() { return 131000; }
+STANDIN_EXPORT size_t cublasLtGetVersion() { return standin_blas(); }
 STANDIN_EXPORT const char *cublasLtGetStatusName(int s) {
   switch (s) {
     case kOK: return "CUBLAS_STATUS_SUCCESS";

@@ -234,7 +234,7 @@ struct Setting {
 const Setting kSettings[] = {
     {"seed", &Settings::seed}, {"threads", &Settings::threads}, {"memory", &Settings::memory}, {"capability", &Settings::capability},
     {"driver", &Settings::driver}, {"devices", &Settings::devices}, {"lose_after", &Settings::lose_after},
-    {"lose_code", &Settings::lose_code}, {"workspace", &Settings::workspace},
+    {"lose_code", &Settings::lose_code}, {"workspace", &Settings::workspace}, {"blas", &Settings::blas},
 };
 
 void load_settings() {
@@ -308,6 +308,8 @@ int standin_enqueue(void *stream, const char *name, std::function<int()> f) {
 }
 int standin_parallel(const char *what, int64_t n, void (*f)(void *, int64_t), void *c) { return run_parallel(what, n, f, c); }
 long standin_workspace() { return settings.workspace; }
+long standin_capability() { return settings.capability; }
+long standin_blas() { return settings.blas ? settings.blas : settings.capability < 75 ? 120900 : 131000; }
 
 // Sets one of Settings; returns 1 when there is none of that name.
 STANDIN_EXPORT int standin_set(const char *name, long value) {
@@ -398,7 +400,7 @@ API(cuDeviceGetAttribute(int *v, int attribute, int)) {
     case 75: *v = settings.capability / 10; break;   // COMPUTE_CAPABILITY_MAJOR
     case 76: *v = settings.capability % 10; break;   // COMPUTE_CAPABILITY_MINOR
     case 81: *v = 233472; break;                     // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-    case 97: *v = settings.capability >= 90 ? 232448 : settings.capability >= 80 ? 166912 : 98304; break;  // ..._PER_BLOCK_OPTIN
+    case 97: *v = settings.capability >= 90 ? 232448 : settings.capability >= 80 ? 166912 : settings.capability >= 75 ? 65536 : 98304; break;  // ..._PER_BLOCK_OPTIN
     default: return kInvalidValue;
   }
   return 0;

@@ -12,3 +12,5 @@ STANDIN_EXPORT int standin_enqueue(void *stream, const char *name, std::function
 // block.h's run_parallel and settings, for the other library.
 STANDIN_EXPORT int standin_parallel(const char *what, int64_t n, void (*f)(void *, int64_t), void *context);
 STANDIN_EXPORT long standin_workspace();
+STANDIN_EXPORT long standin_capability();
+STANDIN_EXPORT long standin_blas();
