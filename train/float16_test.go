@@ -2,17 +2,22 @@ package train
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"autodev/compute/cuda/cudatest"
+	"autodev/compute/devices"
 	"autodev/configs"
+	"autodev/train/graph"
 )
 
 // onV100 makes a stand-in for a card without bfloat16 this machine's.
@@ -238,5 +243,30 @@ func TestResultWithoutNumbers(t *testing.T) {
 		if err := json.Unmarshal(b, &e); err != nil || e.Train.Skipped != r.Skipped {
 			t.Errorf("%s: %+v, %v", b, e.Train, err)
 		}
+	}
+}
+
+// TestFloat16Plan: a recipe in float16 is planned for CUDA alone, and takes what one in bfloat16 does.
+func TestFloat16Plan(t *testing.T) {
+	c := santaCoder()
+	c.Layers = 2
+	half, other := planOf(t, c, MemoryOptions{}, "precision=float16"), planOf(t, c, MemoryOptions{Devices: []devices.Kind{devices.CUDA}}, "precision=bf16")
+	if len(half.Columns) != 2 {
+		t.Fatalf("%d columns", len(half.Columns))
+	}
+	for i, got := range half.Columns {
+		want := other.Columns[i]
+		if got.Precision != graph.Float16 || got.Storage != "f16 with f32" {
+			t.Errorf("%s kept as %s", got.Precision, got.Storage)
+		}
+		if got.Precision, got.Storage = want.Precision, want.Storage; !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, in bfloat16 %+v", got, want)
+		}
+	}
+	_, err := PlanMemory(t.Context(), recipe(t, planRecipe, "model=shape", "precision=float16"), MemoryOptions{
+		Devices: []devices.Kind{devices.CPU}, Open: func(context.Context, string) (*Base, error) { return &Base{Config: c}, nil },
+	})
+	if !errors.Is(err, errNoFloat16) {
+		t.Errorf("error %v", err)
 	}
 }

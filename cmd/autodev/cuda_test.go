@@ -190,13 +190,13 @@ func TestBadCards(t *testing.T) {
 		}
 		t.Log(lastLine(o.err))
 	}
-	// What auto finds wanting it says, once, and computes on the processor; a card without bfloat16 trains in float32.
+	// What auto finds wanting it says, once, and computes on the processor; a card without bfloat16 trains in float16.
 	o := onCard(t, map[string]string{"AUTODEV_LIBCUDA": w.dir}, cardRecipe(w, "", "--set", "train.steps=1", "--out", filepath.Join(t.TempDir(), "out"))...)
 	if o.code != 0 || strings.Count(o.err, "computing on the CPU") != 1 || !strings.Contains(o.err, "libcuda.so.1 was not found") {
 		t.Errorf("auto without a driver: exit code %d: %s", o.code, o.err)
 	}
 	o = onCard(t, map[string]string{"AUTODEV_STANDIN_CAPABILITY": "70"}, cardRecipe(w, "", "--set", "train.steps=1", "--out", filepath.Join(t.TempDir(), "out"))...)
-	if o.code != 0 || strings.Count(o.err, "training in float32") != 1 {
+	if o.code != 0 || strings.Count(o.err, "training in float16") != 1 {
 		t.Errorf("auto on a card without bfloat16: exit code %d: %s", o.code, o.err)
 	}
 }

@@ -542,7 +542,7 @@ func TestBuildErrors(t *testing.T) {
 	}{
 		{func(c *Config) { c.Batch = 0 }, "batch of 0 sequences of 4 tokens, expected at least 1 of each"},
 		{func(c *Config) { c.Seq = 10 }, "sequences of 10 tokens, expected at most the model's 9 positions"},
-		{func(c *Config) { c.Precision = "fp8" }, `precision "fp8", expected float32 or bf16`},
+		{func(c *Config) { c.Precision = "fp8" }, `precision "fp8", expected float32, bf16 or float16`},
 		{func(c *Config) { c.Precision, c.DType = BF16, compute.F64 }, "precision bf16 with floats of type f64, expected f32"},
 		{func(c *Config) { c.Model.Heads = 5 }, "n_head: 5, expected a divisor of n_embd 12"},
 		{func(c *Config) { c.DType = compute.I32 }, "floats of type i32"},
