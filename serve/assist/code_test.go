@@ -153,6 +153,21 @@ func TestPlaces(t *testing.T) {
 	if want := (Range{Position{3, 9}, Position{3, 9}}); err != nil || *a.Edit.Range != want || a.Edit.NewText != "\n    def test_x():\n        pass\n" {
 		t.Errorf("below: found %+v (%v)", a.Edit, err)
 	}
+	// Wherever the selection ends, the new lines are lines of their own and nothing else moves.
+	for _, c := range []struct{ selection, after, want string }{
+		{"x = 1\n", "y = 2\n", "x = 1\ndef test_x():\n    pass\ny = 2\n"},
+		{"x = 1", "\ny = 2\n", "x = 1\ndef test_x():\n    pass\ny = 2\n"},
+		{"x = 1", "\r\ny = 2\r\n", "x = 1\r\ndef test_x():\r\n    pass\r\ny = 2\r\n"},
+		{"x = 1", "", "x = 1\ndef test_x():\n    pass\n"},
+		{"x = 1\n", "", "x = 1\ndef test_x():\n    pass\n"},
+		{"x = 1\n\n", "\ny = 2\n", "x = 1\n\ndef test_x():\n    pass\n\ny = 2\n"},
+		{"x", " = 1\n", "x\ndef test_x():\n    pass\n = 1\n"},
+	} {
+		a, err := below.Run(context.Background(), b(), Request{File: "x.py", Selection: c.selection, After: c.after}, Text, 0, nil)
+		if err != nil || c.selection+a.Edit.NewText+c.after != c.want {
+			t.Errorf("below %q before %q: found %q (%v), expected %q", c.selection, c.after, c.selection+a.Edit.NewText+c.after, err, c.want)
+		}
+	}
 }
 
 // Whatever the answer and however it is cut, what is shown is the same, the edit is what was shown, and no code ends with a part of a fence.

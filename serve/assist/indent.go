@@ -8,6 +8,7 @@ type reindenter struct {
 	like    selected
 	place   Place
 	ended   bool // the selection ends with a line end
+	follows bool // one follows the selection
 	started bool // a line that is not blank was seen
 	extra   string
 	step    int    // spaces of one step of the model's indentation; 0: not seen
@@ -19,6 +20,7 @@ type reindenter struct {
 
 func newReindenter(r Request, place Place) *reindenter {
 	x := &reindenter{like: newSelected(r), place: place, ended: strings.HasSuffix(r.Selection, "\n")}
+	x.follows = strings.HasPrefix(unix(r.After), "\n")
 	switch place {
 	case Below:
 		x.like.lead, x.like.head, x.like.first = "", "", ""
@@ -102,6 +104,8 @@ func (x *reindenter) flush() string {
 		return ""
 	case x.place == Replace:
 		return x.like.tail
+	case x.place == Below && !x.ended && x.follows:
+		return "" // the selection's own line end is now the last line's
 	}
 	return x.like.eol
 }

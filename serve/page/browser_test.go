@@ -315,6 +315,55 @@ func TestKeyInBrowser(t *testing.T) {
 	b.well()
 }
 
+// TestBelowInBrowser: new code below a selection stands on lines of its own, and nothing else moves.
+func TestBelowInBrowser(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "more.md"), []byte("---\nname: more\noutput: code\nplace: below\n---\nMore of this:\n{{.Code}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	functions, err := assist.Open(configs.Assist{Default: assist.LocalBackend, Functions: dir}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := &servetest.Fake{Do: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		const answer = "```python\nb = 2\n```\n"
+		return []infer.Result{{Text: answer, FinishReason: infer.FinishStop}}, emit(0, infer.Chunk{Text: answer, FinishReason: infer.FinishStop})
+	}}
+	models := registry.New(false)
+	models.Put([]wire.Model{{ID: "autodev-tiny", Engine: long{engine}, Chat: servetest.Chat{}}}, nil)
+	s, err := serve.Operate(models, serve.Options{Protocols: append(serve.Protocols(), functions.Protocol())}, serve.Operations{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(s.Handler())
+	defer srv.Close()
+	b := open(t, srv.URL)
+	b.until(`document.querySelector('[data-name="more"]') !== null`)
+	for _, c := range []struct {
+		code       string
+		start, end int
+		want       string
+	}{
+		{"a = 1", 0, 0, "a = 1\nb = 2\n"}, // the whole file, which has no line end
+		{"a = 1\n", 0, 0, "a = 1\nb = 2\n"},
+		{"a = 1\nc = 3\n", 0, 6, "a = 1\nb = 2\nc = 3\n"},
+		{"a = 1\nc = 3\n", 0, 5, "a = 1\nb = 2\nc = 3\n"},
+		{"a = 1\nc = 3", 6, 11, "a = 1\nc = 3\nb = 2\n"},
+	} {
+		b.run(do(fmt.Sprintf(`{ const a = document.getElementById("code"); a.value = %s; a.focus(); a.setSelectionRange(%d, %d); }`, quote(c.code), c.start, c.end)), chromedp.Click(`[data-name="more"]`))
+		b.until(`document.getElementById("replace").textContent === "Insert below" && !document.getElementById("replace").hidden`)
+		if got := value[string](b, `document.querySelector("#answer-body .diff").textContent`); got != "b = 2" {
+			t.Errorf("%q: shown %q", c.code, got)
+		}
+		b.run(chromedp.Click("#replace"))
+		b.until(`document.getElementById("answer").hidden`)
+		if got := value[string](b, text); got != c.want {
+			t.Errorf("below %q of %q: %q, expected %q", c.code[c.start:c.end], c.code, got, c.want)
+		}
+	}
+	b.well()
+}
+
 // TestRealFunctionsInBrowser: the page and the functions that are built in understand each other.
 func TestRealFunctionsInBrowser(t *testing.T) {
 	functions, err := assist.Open(configs.Assist{Default: assist.LocalBackend}, true)

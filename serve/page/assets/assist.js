@@ -92,7 +92,7 @@ const assist = {
       body.replaceChildren(markdown(text, editor.file));
     } else if (whole) {
       const replaces = (job.fn.place || "replace") === "replace";
-      body.replaceChildren(drawDiff(replaces ? job.before : "", job.code));
+      body.replaceChildren(drawDiff(replaces ? job.before : "", replaces ? job.code : job.code.replace(/^\n/, "")));
       $("replace").hidden = job.fn.place === "new";
       $("replace").textContent = replaces ? "Replace" : "Insert below";
     } else {
@@ -115,7 +115,7 @@ const assist = {
       return;
     }
     if ((job.fn.place || "replace") === "replace") editor.replace(job.start, job.end, job.code);
-    else editor.replace(job.end, job.end, (job.text.slice(0, job.end).endsWith("\n") ? "" : "\n") + job.code);
+    else editor.replace(job.end, job.end, job.code); // which begins and ends with the line ends that it needs there
     clearTimeout(suggestion.timer);
     this.close();
   },
