@@ -227,7 +227,7 @@ func TestAdapterBits(t *testing.T) {
 					continue
 				}
 				b.begin(m, work, spans)
-				if err := b.run(); err != nil {
+				if err := wholly(&b); err != nil {
 					t.Fatal(err)
 				}
 				for i, sp := range spans {

@@ -44,13 +44,16 @@ type batch struct {
 	n     int     // their rows
 	whole bool    // w.rows are the quantised rows of what the last product read
 
-	looking func() // called before every look at the contexts; nil but in tests
+	at      int         // the next step of the program
+	part    int         // of that, how much is done: rows of a product, rounds of attention
+	leave   func() bool // asked after every kernel, and within long ones, whether run is to return; nil: never
+	looking func()      // called before every look at the contexts; nil but in tests
 }
 
 // begin makes a pass over spans ready. w keeps the list.
 func (b *batch) begin(m *Model, w *workspace, spans []*span) {
 	w.spans = append(w.spans[:0], spans...)
-	*b = batch{m: m, w: w, spans: w.spans, looking: b.looking}
+	*b = batch{m: m, w: w, spans: w.spans, leave: b.leave, looking: b.looking}
 	for _, s := range spans {
 		s.logits, s.err, s.rows = nil, nil, len(s.ids)
 		b.n += s.rows
@@ -59,20 +62,24 @@ func (b *batch) begin(m *Model, w *workspace, spans []*span) {
 }
 
 // run evaluates the spans. It looks at their contexts before every kernel, and within long ones: a span that has ended leaves the
-// pass with an error, and when all have, the pass is over.
-func (b *batch) run() error {
+// pass with an error, and when all have, the pass is over. Where leave says so it returns before that, over false: what there is so far stays in
+// the workspace, and the next call goes on behind it, at least to the next place where leave is asked.
+func (b *batch) run() (over bool, err error) {
 	w, widths := b.w, b.m.program.widths
-	for i := range b.m.program.steps {
-		if !b.look() {
-			return nil
+	for b.at < len(b.m.program.steps) {
+		// Within a kernel rows stay where they are.
+		if b.part == 0 && !b.look() {
+			return true, nil
 		}
-		st, n := &b.m.program.steps[i], b.n
-		if i == b.m.program.narrow {
-			b.narrow()
+		st, n := &b.m.program.steps[b.at], b.n
+		if b.at == b.m.program.narrow {
+			if n = b.tokens(); b.part == 0 {
+				b.narrow()
+			}
 		}
 		if st.op == opHead {
 			b.head(w.registers[st.x])
-			return nil
+			return true, nil
 		}
 		var x, y, out []float32
 		if st.x >= 0 {
@@ -85,13 +92,29 @@ func (b *batch) run() error {
 			out = w.registers[st.out][:b.n*widths[st.out]]
 		}
 		if err := b.step(st, out, x, y); err != nil {
-			return err
+			return true, err
+		}
+		if b.part > 0 {
+			return false, nil
 		}
 		if b.n == 0 {
-			return nil
+			return true, nil
+		}
+		if b.at++; b.leaves() {
+			return false, nil
 		}
 	}
-	return nil
+	return true, nil
+}
+
+func (b *batch) leaves() bool { return b.leave != nil && b.leave() }
+
+// tokens returns how many there are in the spans.
+func (b *batch) tokens() (n int) {
+	for _, s := range b.spans {
+		n += len(s.ids)
+	}
+	return n
 }
 
 // narrow leaves rows for those tokens alone whose logits are wanted.
@@ -203,7 +226,7 @@ func (b *batch) linear(st *step, out, x, y []float32) {
 		e.then = activation(st.act)
 	}
 	b.product(st, out, x, e)
-	if !any {
+	if !any || b.part > 0 {
 		return
 	}
 	first, in, width := 0, st.weight.in, st.weight.out
@@ -232,14 +255,19 @@ func (b *batch) product(st *step, out, x []float32, e epilogue) {
 		return
 	}
 	b.whole = false
-	for first := 0; first < b.n; {
+	first := b.part
+	for b.part = 0; first < b.n; {
 		n := firstChunk(b.n-first, most)
 		part := e
 		if e.base != nil {
 			part.base = e.base[first*w.out:][:n*w.out]
 		}
 		b.m.linear(b.w, out[first*w.out:][:n*w.out], x[first*w.in:][:n*w.in], n, w, part, false)
-		if first += n; first < b.n && b.over() {
+		if first += n; first == b.n || b.over() {
+			return
+		}
+		if b.leaves() {
+			b.part = first
 			return
 		}
 	}
@@ -253,29 +281,36 @@ func (b *batch) attention(st *step, out, x []float32) error {
 		w.attention = make([]float32, need)
 	}
 	in, width := m.program.widths[st.x], a.Heads*a.HeadDim
-	for round := 0; ; round++ {
-		w.cached = w.cached[:0]
+	for more := true; more; b.part++ {
+		w.cached, more = w.cached[:0], false
 		first, rows := 0, 0
 		for _, s := range b.spans {
 			n := len(s.ids)
 			skip := n - s.rows
 			part := m.rowsPerLook(4*width*(s.at+n), nil)
-			if from := round * part; from < n {
+			if from := b.part * part; from < n {
 				to := min(from+part, n)
 				w.cached = append(w.cached, cpu.Cached{
 					Y:   out[(rows+max(from-skip, 0))*width : (rows+max(to-skip, 0))*width],
 					QKV: x[(first+from)*in : (first+to)*in], Cache: s.kv.(*processor).kv[st.layer], First: s.at + from, Skip: min(max(skip-from, 0), to-from),
 				})
+				more = more || to < n
 			}
 			first, rows = first+n, rows+s.rows
 		}
-		if len(w.cached) == 0 || round > 0 && b.over() {
-			return nil
+		if b.part > 0 && b.over() {
+			break
 		}
 		if err := m.kernels.AttendCached(w.cached, m.Context(), a, w.attention); err != nil {
 			return err
 		}
+		if more && b.leaves() {
+			b.part++
+			return nil
+		}
 	}
+	b.part = 0
+	return nil
 }
 
 // head computes the logits of hidden, the rows that the last step left: shows them, or leaves them with their spans.

@@ -75,7 +75,7 @@ func alone(t interface{ Fatal(...any) }, m *Model, ids []int32, adapter spanAdap
 	defer m.release(w)
 	for i := range ids {
 		sp := &span{ctx: context.Background(), kv: s.kv, ids: ids[i : i+1], at: i, adapter: adapter}
-		if b.begin(m, w, []*span{sp}); b.run() != nil || sp.err != nil {
+		if b.begin(m, w, []*span{sp}); wholly(&b) != nil || sp.err != nil {
 			t.Fatal(sp.err)
 		}
 		all = append(all, slices.Clone(sp.logits))
@@ -83,8 +83,17 @@ func alone(t interface{ Fatal(...any) }, m *Model, ids []int32, adapter spanAdap
 	return all
 }
 
-// TestBatchBits: whatever parts of whatever sequences a pass evaluates, with or without adapters, and whoever leaves while it runs:
-// the logits after every token have the bits of a run of its sequence alone, token by token.
+// wholly runs a batch that does not leave.
+func wholly(b *batch) error {
+	over, err := b.run()
+	if err == nil && !over {
+		err = errors.New("the batch has left")
+	}
+	return err
+}
+
+// TestBatchBits: whatever parts of whatever sequences a pass evaluates, with or without adapters, whoever leaves while it runs, and however often it is
+// left for passes of other sequences: the logits after every token have the bits of a run of its sequence alone, token by token.
 func TestBatchBits(t *testing.T) {
 	for i, shape := range []func(*model.Config){
 		nil,
@@ -115,18 +124,26 @@ func TestBatchBits(t *testing.T) {
 				if sameBits(known[4].want[20], alone(t, m, known[4].ids[:21], nil)[20]) {
 					t.Fatal("the adapter changes nothing")
 				}
-				w, err := m.workspace()
-				if err != nil {
-					t.Fatal(err)
+				var works [2]*workspace
+				for i := range works {
+					var err error
+					if works[i], err = m.workspace(); err != nil {
+						t.Fatal(err)
+					}
+					defer m.release(works[i])
 				}
-				defer m.release(w)
-				rapid.Check(t, func(t *rapid.T) { randomBatches(t, m, w, known) })
+				left := 0
+				rapid.Check(t, func(t *rapid.T) { left += randomBatches(t, m, works, known) })
+				if left < 100 {
+					t.Errorf("passes have been left %d times", left)
+				}
 			})
 		}
 	}
 }
 
-func randomBatches(t *rapid.T, m *Model, w *workspace, known []batched) {
+// randomBatches returns how often a pass was left.
+func randomBatches(t *rapid.T, m *Model, works [2]*workspace, known []batched) (left int) {
 	var live []batched
 	var b batch
 	for range rapid.IntRange(1, 6).Draw(t, "passes") {
@@ -171,9 +188,24 @@ func randomBatches(t *rapid.T, m *Model, w *workspace, known []batched) {
 			}
 			spans = append(spans, sp)
 		}
-		b.begin(m, w, spans)
-		if err := b.run(); err != nil {
-			t.Fatal(err)
+		b.begin(m, works[0], spans)
+		b.leave = nil
+		if often := rapid.IntRange(0, 9).Draw(t, "kernels between passes of others"); often > 0 {
+			n := 0
+			b.leave = func() bool { n++; return n%often == 0 }
+		}
+		other := known[rapid.IntRange(0, len(known)-1).Draw(t, "sequence in between")]
+		for {
+			over, err := b.run()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if over {
+				break
+			}
+			if left++; left%4 == 0 {
+				between(t, m, works[1], other, 1+left%40)
+			}
 		}
 		for i, sp := range spans {
 			x := live[i]
@@ -207,6 +239,21 @@ func randomBatches(t *rapid.T, m *Model, w *workspace, known []batched) {
 	for _, x := range live {
 		x.s.Close()
 	}
+	return left
+}
+
+// between evaluates the first n tokens of a sequence in a pass of their own.
+func between(t *rapid.T, m *Model, w *workspace, x batched, n int) {
+	s := m.NewSession()
+	defer s.Close()
+	if err := s.reserve(n); err != nil {
+		t.Fatal(err)
+	}
+	sp := &span{ctx: context.Background(), kv: s.kv, ids: x.ids[:n], from: n - 1, adapter: x.adapter}
+	var b batch
+	if b.begin(m, w, []*span{sp}); wholly(&b) != nil || sp.err != nil || !sameBits(sp.logits, x.want[n-1]) {
+		t.Fatalf("other logits after %d tokens, in a pass while another is left", n)
+	}
 }
 
 // TestRowsOfLastBlock: behind the last attention a pass computes the rows of those tokens alone whose logits are wanted.
@@ -235,7 +282,7 @@ func TestRowsOfLastBlock(t *testing.T) {
 		}
 		var b batch
 		b.begin(m, w, spans)
-		if err := b.run(); err != nil {
+		if err := wholly(&b); err != nil {
 			t.Fatal(err)
 		}
 		all, wanted := 0, 0

@@ -42,6 +42,7 @@
 //	engine.go    completions for many callers at a time: admission, the queue, who is turned away
 //	call.go      one call: its requests, the chunks on the way to its receiver, its results
 //	scheduler.go the goroutine that owns all passes
+//	pass.go      a pass of an engine: whose turn it is, what is in it, what came of it; passes that make way
 //	order.go     who takes part in them, who pauses, who waits
 //	parts.go     with how much of which prompts, so that nobody waits long
 //	stats.go     what an engine has done and is doing

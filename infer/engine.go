@@ -27,7 +27,7 @@ type EngineOptions struct {
 // what else is in its passes: it is Model.Generate's, bit for bit. A bounded number of calls waits; the rest is turned away at once.
 //
 // Interactive requests go before Chat and those before Background: a slot is taken from a request of a lower class, which pauses
-// and keeps what was evaluated. Within a class the clients take turns. The latest call of a client's session ends those before it.
+// and keeps what was evaluated, and a pass with prompts of lower classes makes way between two kernels. Within a class the clients take turns. The latest call of a client's session ends those before it.
 // A prompt that begins like a recent one is evaluated only from where they part.
 //
 // It is safe for use by any number of goroutines, has none of its own while there is nothing to do, and must not be used after its

@@ -21,7 +21,7 @@ func short(m *Model, n int) Request {
 // whoRuns notes whose calls run, one after the other, in an engine of one place. It may be read when the engine rests.
 func whoRuns(e *Engine) *[]*call {
 	var ran []*call
-	e.batch.looking = func() {
+	e.looking = func() {
 		if c := e.active[0].c; len(ran) == 0 || ran[len(ran)-1] != c {
 			ran = append(ran, c)
 		}
@@ -410,7 +410,7 @@ func TestEnginePanic(t *testing.T) {
 	e := NewEngine(m, EngineOptions{})
 	defer e.Close()
 	var broken atomic.Bool
-	e.batch.looking = func() {
+	e.looking = func() {
 		if broken.Load() {
 			panic("kernel")
 		}
@@ -464,8 +464,8 @@ func TestEngineLongPrompt(t *testing.T) {
 	defer e.Close()
 	longest := 0                             // tokens of a pass
 	passes := map[*call]map[int64]struct{}{} // while calls of the second client were under way
-	e.batch.looking = func() {
-		longest = max(longest, e.batch.n)
+	e.looking = func() {
+		longest = max(longest, e.main.batch.n)
 		for _, t := range e.held {
 			if t.c.client == "b" {
 				if passes[t.c] == nil {

@@ -16,13 +16,13 @@ const (
 	lately = 10 * time.Second
 )
 
-// parts returns which prompts take part in the next pass, and how many tokens of a prompt at most.
-func (e *Engine) parts(prompts, generating []*task) (parts []*task, chunk int) {
+// parts returns which prompts take part in a pass, and how many tokens of a prompt: most at most.
+func (e *Engine) parts(p *jointPass, prompts, generating []*task, most int) (parts []*task, chunk int) {
 	if len(prompts) == 0 {
 		return nil, 0
 	}
 	first := prompts[0]
-	chunk = e.m.chunk
+	chunk = most
 	switch {
 	case len(generating) > 0 && mostUrgent(generating) <= first.c.class:
 		chunk = e.speed.part(stall, chunk)
@@ -31,12 +31,12 @@ func (e *Engine) parts(prompts, generating []*task) (parts []*task, chunk int) {
 	}
 	// Short ones need not wait for a long one that is as urgent, every other time.
 	short := func(t *task) bool { return t.g.left() <= togetherRows }
-	e.long = !short(first) && (!e.long || !slices.ContainsFunc(prompts, func(t *task) bool { return short(t) && t.c.class == first.c.class }))
+	p.long = !short(first) && (!p.long || !slices.ContainsFunc(prompts, func(t *task) bool { return short(t) && t.c.class == first.c.class }))
 	left := chunk
 	for _, t := range prompts {
 		n := t.g.left()
 		switch {
-		case t == first && (e.long || short(first)):
+		case t == first && (p.long || short(first)):
 			parts, left = append(parts, t), left-min(n, chunk)
 		case short(t) && (n <= left || len(parts) == 0):
 			parts, left = append(parts, t), left-n

@@ -148,7 +148,7 @@ func TestPrefixCancelled(t *testing.T) {
 		e := NewEngine(m, EngineOptions{})
 		c, cancel := context.WithCancel(t.Context())
 		left := looks
-		e.batch.looking = func() {
+		e.looking = func() {
 			if left--; left < 0 {
 				cancel()
 			}
@@ -157,7 +157,7 @@ func TestPrefixCancelled(t *testing.T) {
 			t.Fatalf("cancelled at look %d: %v", looks, err)
 		}
 		waitFor(t, e, "the engine rests", func(s Stats) bool { return !e.busy() })
-		e.batch.looking = nil
+		e.looking = nil
 		got := completed(t, e, req)
 		if !sameCompletion(got, want) || got.Cached%chunk != 0 && got.Cached != len(ids)-1 {
 			t.Errorf("after a call cancelled at look %d: %d tokens cached, %v, expected %v", looks, got.Cached, got.IDs, want.IDs)

@@ -376,7 +376,7 @@ func TestPrefixAdvance(t *testing.T) {
 	e.room = 8 * m.blockBytes
 	together := 0
 	arrived := false
-	e.batch.looking = func() {
+	e.looking = func() {
 		for together = max(together, len(e.active)); !arrived; time.Sleep(time.Millisecond) {
 			e.mu.Lock()
 			arrived = len(e.calls) == 8

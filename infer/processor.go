@@ -127,7 +127,7 @@ func (s *processor) evaluate() error {
 		return err
 	}
 	s.batch.begin(s.m, s.work, s.alone[:])
-	if err := s.batch.run(); err != nil {
+	if _, err := s.batch.run(); err != nil {
 		return err
 	}
 	return s.span.err

@@ -14,13 +14,12 @@ import (
 type scheduler struct {
 	held    []*task // that have been started and are not over, in order of their start
 	active  []*task // of held: who take part in passes now, the most urgent first
-	work    *workspace
-	batch   batch
-	spans   []*span
-	inPass  []*task
-	results []passed
-	long    bool // the last pass had a part of a long prompt
+	main    jointPass
+	patient jointPass  // which makes way for Interactive completions
+	large   *workspace // nil: none was needed yet
+	small   *workspace // for passes beside one that has made way
 	speed   speed
+	looking func() // a batch's; nil but in tests
 }
 
 // loop runs passes as long as there is anything to do.
@@ -31,11 +30,9 @@ func (e *Engine) loop(stopped chan struct{}) {
 		for _, t := range e.schedule() {
 			e.start(t)
 		}
-		if len(e.active) > 0 {
-			e.pass()
-			// Receivers may be waiting for this processor.
-			runtime.Gosched()
-		}
+		e.turn()
+		// Receivers may be waiting for this processor.
+		runtime.Gosched()
 	}
 }
 
@@ -46,19 +43,21 @@ func (e *Engine) rest() bool {
 	if len(e.calls) > 0 {
 		return false
 	}
-	if e.work != nil {
-		e.m.release(e.work)
+	for _, w := range []*workspace{e.large, e.small} {
+		if w != nil {
+			e.m.release(w)
+		}
 	}
 	e.cache.trim()
-	e.scheduler = scheduler{speed: e.speed, batch: batch{looking: e.batch.looking}}
+	e.scheduler = scheduler{speed: e.speed, looking: e.looking}
 	e.running = false
 	return true
 }
 
-// sweep ends what belongs to calls that have ended.
+// sweep ends what belongs to calls that have ended, but for what is in a pass that has made way: that sees it itself.
 func (e *Engine) sweep() {
 	for _, t := range slices.Clone(e.held) {
-		if err := context.Cause(t.c.ctx); err != nil {
+		if err := context.Cause(t.c.ctx); err != nil && !e.patient.has(t) {
 			e.finish(t, err)
 		}
 	}
@@ -153,54 +152,6 @@ func (e *Engine) close(c *call) {
 	close(c.over)
 }
 
-// pass evaluates the next tokens of all that are active.
-func (e *Engine) pass() {
-	for t, err := range e.plan() {
-		e.finish(t, err)
-	}
-	if len(e.spans) == 0 {
-		return
-	}
-	began := time.Now()
-	err := guarded(e.evaluate)
-	d := time.Since(began)
-	e.results = e.results[:0]
-	for _, t := range e.inPass {
-		e.results = append(e.results, passed{t: t, prompt: !t.g.prompted, over: true, err: err})
-	}
-	if err == nil {
-		alone := len(e.results) == 1
-		e.m.pool.Run(len(e.results), func(i int) {
-			r := &e.results[i]
-			r.err = guarded(func() (err error) {
-				r.over, err = r.t.g.take(d, alone)
-				return err
-			})
-		})
-		e.learn(d)
-	}
-	for _, r := range e.results {
-		if r.prompt && r.err == nil {
-			e.cache.settle(r.t.entry)
-			if r.t.g.prompted {
-				e.decideAnew() // others of the call have waited for it
-			}
-		}
-		if r.over || r.err != nil {
-			e.finish(r.t, r.err)
-		}
-	}
-	clear(e.results)
-}
-
-// passed is what a pass was for one of its tasks.
-type passed struct {
-	t      *task
-	prompt bool // it was a part of its prompt
-	over   bool
-	err    error
-}
-
 // decideAnew says that others may be able to run.
 func (e *Engine) decideAnew() {
 	e.mu.Lock()
@@ -217,96 +168,4 @@ func guarded(f func() error) (err error) {
 		}
 	}()
 	return f()
-}
-
-// plan fills spans and inPass: the last tokens of all that generate, with guesses, and the next part of the most urgent prompt, with
-// other short ones. It returns those for which there is no memory.
-func (e *Engine) plan() (failed map[*task]error) {
-	e.spans, e.inPass = e.spans[:0], e.inPass[:0]
-	add := func(t *task, chunk, rows, others int) int {
-		had := t.g.s.kv.capacity()
-		sp, err := t.g.plan(t.c.ctx, chunk, rows, others)
-		if err != nil {
-			if failed == nil {
-				failed = map[*task]error{}
-			}
-			failed[t] = err
-			return 0
-		}
-		if t.g.s.kv.capacity() > had {
-			e.cache.grown(t.entry)
-			e.decideAnew()
-		}
-		e.spans, e.inPass = append(e.spans, sp), append(e.inPass, t)
-		return len(sp.ids)
-	}
-	var generating, prompts []*task
-	for _, t := range e.active {
-		if t.g.left() > 0 {
-			e.advance(t)
-			prompts = append(prompts, t)
-		} else {
-			generating = append(generating, t)
-		}
-	}
-	rows := 0 // of prompts
-	parts, chunk := e.parts(prompts, generating)
-	for _, t := range parts {
-		rows += add(t, chunk, 0, 0)
-	}
-	guesses, others := max(0, e.m.pass-len(generating)), rows+len(generating)-1
-	for _, t := range generating {
-		more := add(t, 0, 1+guesses, others) - 1
-		guesses, others = guesses-more, others+more
-	}
-	return failed
-}
-
-// advance lets a task go on behind what others have evaluated of its prompt since it was started.
-func (e *Engine) advance(t *task) {
-	if t.j.PromptLogprobs {
-		return
-	}
-	if n := e.cache.advance(t.entry, t.j.prompt.ids); n > 0 {
-		t.g.res.Cached += n
-		e.count(func(s *Stats) { s.CachedTokens += int64(n) })
-	}
-}
-
-// evaluate runs the pass that plan has made.
-func (e *Engine) evaluate() (err error) {
-	if e.m.card != nil {
-		for i, t := range e.inPass {
-			sp := e.spans[i]
-			sp.err = t.g.s.run(sp)
-		}
-		return nil
-	}
-	if e.work == nil {
-		if e.work, err = e.m.workspace(); err != nil {
-			return err
-		}
-	}
-	e.batch.begin(e.m, e.work, e.spans)
-	return e.batch.run()
-}
-
-// learn notes the time and the tokens of a pass.
-func (e *Engine) learn(d time.Duration) {
-	prompts, rows := 0, 0
-	for i, sp := range e.spans {
-		if sp.err != nil {
-			return // a part of it was left out
-		}
-		rows += len(sp.ids)
-		if e.results[i].prompt {
-			prompts += len(sp.ids)
-		}
-	}
-	e.speed.pass(d, rows-prompts, prompts)
-	e.count(func(s *Stats) {
-		s.Passes++
-		s.Rows += int64(rows)
-		s.PromptTokens += int64(prompts)
-	})
 }
