@@ -263,6 +263,9 @@ func (j *job) openData(ctx context.Context, o *Options, total int) error {
 		if train, eval, err = divide(ctx, d, train); err != nil {
 			return fmt.Errorf("data.split: %w", err)
 		}
+		if err := expectHeldOut(ctx, d.Split, eval); err != nil {
+			return fmt.Errorf("data.split: %w", err)
+		}
 	}
 	if eval != nil && j.recipe.Eval.MaxDocuments > 0 {
 		if eval, err = data.Limit(ctx, eval, j.recipe.Eval.MaxDocuments); err != nil {
@@ -331,6 +334,23 @@ func divide(ctx context.Context, d *configs.Data, src data.Source) (train, eval 
 	default:
 		return split.ByRepository(src, s.Seed, s.Fraction)
 	}
+}
+
+// expectHeldOut makes sure before training, and not when it is first measured, that a split leaves something to measure on: of a
+// handful of repositories a small fraction is likely to be none.
+func expectHeldOut(ctx context.Context, s *configs.Split, eval data.Source) (err error) {
+	if s == nil || eval == nil {
+		return nil
+	}
+	r := data.Open(ctx, eval, data.Cursor{})
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if _, _, err := r.Next(); !errors.Is(err, io.EOF) {
+		return err
+	}
+	if s.By == "files" {
+		return errors.New("found none of the files to evaluate on in data.train")
+	}
+	return fmt.Errorf("fraction %v by %s holds no document out to evaluate on, expected one at least: raise data.split.fraction, set data.split.by=document, or name data.eval", s.Fraction, s.By)
 }
 
 // stream opens the windows of the recipe's protocol.
