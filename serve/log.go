@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"autodev/serve/wire"
@@ -57,8 +58,13 @@ func (s *Server) Handler() http.Handler {
 		id := requestID(r)
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		control := http.NewResponseController(w)
 		// The answer before this request has left its deadline on the connection.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		_ = control.SetWriteDeadline(time.Time{})
+		if r.ContentLength != 0 {
+			// net/http waits for the rest of a body that nobody has read. Who reads it, sets another.
+			_ = control.SetReadDeadline(time.Now().Add(s.o.BodyTimeout))
+		}
 		l := &writer{ResponseWriter: w, stall: s.o.StallTimeout}
 		defer func() {
 			failure := recover()
@@ -104,12 +110,23 @@ func requestID(r *http.Request) string {
 	return hex.EncodeToString(random[:])
 }
 
+// maxLogged bounds what a line says in a client's words.
+const maxLogged = 500
+
+// cut shortens what a client may have made as long as it liked.
+func cut(s string) string {
+	if len(s) <= maxLogged {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxLogged], "") + "…"
+}
+
 // looks are the protocols by which somebody looks every few seconds at how the server is.
 var looks = map[string]bool{"probe": true, "metrics": true, "page": true}
 
 // log writes the line of a request; that of a look that found all well is for debugging.
 func (s *Server) log(r *http.Request, id string, c *wire.Record) {
-	attrs := []any{"request", id, "method", r.Method, "path", r.URL.Path, "status", c.Status, "took", c.Took}
+	attrs := []any{"request", id, "method", cut(r.Method), "path", cut(r.URL.Path), "status", c.Status, "took", c.Took}
 	for _, a := range []struct{ name, value string }{{"protocol", c.Protocol}, {"client", c.Client}, {"model", c.Model}, {"adapter", c.Adapter}} {
 		if a.value != "" {
 			attrs = append(attrs, a.name, a.value)
@@ -122,7 +139,7 @@ func (s *Server) log(r *http.Request, id string, c *wire.Record) {
 	}
 	level := slog.LevelInfo
 	if c.Err != nil {
-		attrs = append(attrs, "error", c.Err.Error())
+		attrs = append(attrs, "error", cut(c.Err.Error()))
 	}
 	switch {
 	case c.Status >= http.StatusInternalServerError:

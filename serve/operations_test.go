@@ -140,7 +140,7 @@ func TestKeysByProtocol(t *testing.T) {
 
 // TestAdministrators: models are exchanged by who may.
 func TestAdministrators(t *testing.T) {
-	protocols := []*wire.Protocol{{Name: "admin", Fault: wire.OpenAIFault, Routes: []wire.Route{{Method: "POST", Path: "/v1/reload", Handle: func(c *wire.Call) error { return c.JSON("done") }}}}}
+	protocols := []*wire.Protocol{{Name: "admin", Fault: wire.OpenAIFault, Routes: []wire.Route{{Method: "POST", Path: "/v1/reload", Admin: true, Handle: func(c *wire.Call) error { return c.JSON("done") }}}}}
 	keys, secrets := newKeys(t, guard.Key{Name: "ann"}, guard.Key{Name: "root", Admin: true})
 	url, _ := operate(t, serve.Operations{Keys: keys}, protocols)
 	for i, want := range []int{403, 200} {

@@ -15,9 +15,9 @@ type handler struct {
 	wire.Route
 }
 
-// serveFunc answers a request for a path. first is the protocol that has the path, as far as can be told without the body, nil for paths
-// that nobody has; choose finds the handler, for which it may read the body.
-type serveFunc func(w http.ResponseWriter, r *http.Request, path string, first *wire.Protocol, choose func(*wire.Call) (handler, error))
+// serveFunc answers a request for a path. first is the handler that has the path, as far as can be told without the body, without a protocol for
+// paths that nobody has; choose finds the handler, for which it may read the body.
+type serveFunc func(w http.ResponseWriter, r *http.Request, path string, first handler, choose func(*wire.Call) (handler, error))
 
 // router finds the protocol of a request: by path and method, and where several have both, by what the request says.
 type router struct {
@@ -54,34 +54,34 @@ func newRouter(protocols []*wire.Protocol, serve serveFunc) *router {
 	}
 	if rt.byPath["/"] == nil {
 		rt.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-			rt.serve(w, r, "", nil, func(c *wire.Call) (handler, error) {
-				return handler{}, wire.Errorf(http.StatusNotFound, wire.Invalid, "", "not_found", "%s %s: no such route", c.R.Method, c.R.URL.Path)
+			rt.serve(w, r, "", handler{}, func(c *wire.Call) (handler, error) {
+				return handler{}, wire.Errorf(http.StatusNotFound, wire.Invalid, "", "not_found", "%.20s %.200s: no such route", c.R.Method, c.R.URL.Path)
 			})
 		})
 	}
 	return rt
 }
 
-// owner returns the protocol that has a method of a path, or the path itself, rather than one that claims some of its calls.
-func owner(byMethod map[string][]handler, method string) *wire.Protocol {
+// owner returns the handler of a method of a path, or of the path itself, rather than one that claims some of its calls.
+func owner(byMethod map[string][]handler, method string) handler {
 	all := byMethod[method]
 	if all == nil && method == http.MethodHead {
 		all = byMethod[http.MethodGet]
 	}
 	// Who claims no calls is asked last.
 	if n := len(all); n > 0 && all[n-1].Claims == nil {
-		return all[n-1].protocol
+		return all[n-1]
 	}
 	for _, m := range slices.Sorted(maps.Keys(byMethod)) {
 		other := byMethod[m]
 		if n := len(other); other[n-1].Claims == nil {
-			return other[n-1].protocol
+			return other[n-1]
 		}
 		if all == nil {
 			all = other
 		}
 	}
-	return all[0].protocol
+	return all[0]
 }
 
 // choose returns the handler of a call among those of its path.
@@ -105,5 +105,5 @@ func choose(c *wire.Call, byMethod map[string][]handler) (handler, error) {
 		allowed = slices.Insert(allowed, slices.Index(allowed, http.MethodGet)+1, http.MethodHead)
 	}
 	c.W.Header().Set("Allow", strings.Join(allowed, ", "))
-	return handler{protocol: owner(byMethod, method)}, wire.Errorf(http.StatusMethodNotAllowed, wire.Invalid, "", "method_not_allowed", "%s %s: expected %s", c.R.Method, c.R.URL.Path, strings.Join(allowed, " or "))
+	return owner(byMethod, method), wire.Errorf(http.StatusMethodNotAllowed, wire.Invalid, "", "method_not_allowed", "%.20s %.200s: expected %s", c.R.Method, c.R.URL.Path, strings.Join(allowed, " or "))
 }

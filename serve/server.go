@@ -73,15 +73,15 @@ const refusedBody = 16 << 10
 
 // answer has a call answered by the handler that choose finds.
 // The guard comes before choose, which may read the body: of somebody who may not come in no more is read than tells the form of the refusal.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, path string, first *wire.Protocol, choose func(*wire.Call) (handler, error)) {
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, path string, first handler, choose func(*wire.Call) (handler, error)) {
 	c := wire.NewCall(w, r, s.service, s.o.Limits)
 	l := logged(r)
 	l.call = c
 	c.Record.Route, c.Record.Method = path, r.Method
 	c.Remember = s.o.Remember
 	var err error
-	if first != nil {
-		c.Record.Protocol = first.Name
+	if first.protocol != nil {
+		c.Record.Protocol, c.Admin = first.protocol.Name, first.Admin
 		if s.o.Guard != nil {
 			var done func()
 			if done, err = s.o.Guard(c); done != nil {

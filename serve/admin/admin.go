@@ -22,10 +22,10 @@ import (
 func New(m *registry.Manager, root string) *wire.Protocol {
 	a := &admin{m, root}
 	return &wire.Protocol{Name: "admin", Fault: wire.OpenAIFault, Routes: []wire.Route{
-		{Method: http.MethodGet, Path: "/v1/adapters", Handle: a.list},
-		{Method: http.MethodPost, Path: "/v1/load_lora_adapter", Handle: a.load},
-		{Method: http.MethodPost, Path: "/v1/unload_lora_adapter", Handle: a.unload},
-		{Method: http.MethodPost, Path: "/v1/reload", Handle: a.reload},
+		{Method: http.MethodGet, Path: "/v1/adapters", Admin: true, Handle: a.list},
+		{Method: http.MethodPost, Path: "/v1/load_lora_adapter", Admin: true, Handle: a.load},
+		{Method: http.MethodPost, Path: "/v1/unload_lora_adapter", Admin: true, Handle: a.unload},
+		{Method: http.MethodPost, Path: "/v1/reload", Admin: true, Handle: a.reload},
 	}}
 }
 

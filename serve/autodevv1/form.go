@@ -17,8 +17,11 @@ import (
 	"autodev/serve/wire"
 )
 
-// maxFields bounds a form.
-const maxFields = 64
+// maxFields bounds a form, and maxBoundary, in bytes, what stands between its parts: RFC 2046 has 70, and longer ones are searched for slowly.
+const (
+	maxFields   = 64
+	maxBoundary = 200
+)
 
 // form is a body: fields by name. Of several with one name the first counts, as in Flask.
 type form map[string]string
@@ -47,6 +50,8 @@ func parseForm(contentType string, body []byte) (form, error) {
 		}
 	}
 	switch {
+	case len(boundary) > maxBoundary:
+		return nil, malformed("content type: found a boundary of %d bytes, expected at most %d", len(boundary), maxBoundary)
 	case media == "multipart/form-data" && boundary != "":
 		return parseMultipart(body, boundary)
 	case media == "multipart/form-data":

@@ -45,6 +45,7 @@ func TestForms(t *testing.T) {
 		{"; secret", "", 400, "content type: expected multipart/form-data with a boundary, or application/x-www-form-urlencoded"},
 		{"multipart/form-data", "secret", 400, "content type: multipart/form-data without a boundary"},
 		{multi, "secret", 400, "body: the form has no end"},
+		{"", "--" + strings.Repeat("b", 201) + "\r\n", 400, "content type: found a boundary of 201 bytes, expected at most 200"},
 		{multi, part("broken", "")[:40], 400, "body: the form has no end"},
 		{multi, "--B\r\nno header\r\n\r\nsecret\r\n--B--", 400, "body: part 0: malformed multipart form"},
 		{multi, part(`name="a"`, "secret"), 400, "body: part 0: it has no end"},

@@ -10,9 +10,6 @@ import (
 	"autodev/serve/wire"
 )
 
-// adminProtocol changes what the server serves; it is for those who run it.
-const adminProtocol = "admin"
-
 // wireError gives a denial to the protocol of a call.
 func (d *Denial) wireError() *wire.Error {
 	kind := wire.Forbidden
@@ -38,7 +35,7 @@ func (g *Guard) Call(c *wire.Call) (done func(), err error) {
 		return nil, d.wireError()
 	}
 	c.Record.Client = clientOf(account, c.R)
-	if c.Record.Protocol == adminProtocol && !g.mayAdminister(account, c.R) {
+	if c.Admin && !g.mayAdminister(account, c.R) {
 		end()
 		return nil, wire.Errorf(http.StatusForbidden, wire.Forbidden, "", "not_an_administrator", "%s: expected a key that was made with --admin, or, where no keys are asked for, a request from this machine", c.R.URL.Path)
 	}

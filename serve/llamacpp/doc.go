@@ -22,5 +22,6 @@
 //   - /infill that finds the server busy is answered with an empty content and status 200, as llama.vscode opens a box on anything else.
 //     A completion whose prompt took longer than t_max_prompt_ms, which llama.cpp's server does not honour, has a content of null; what was
 //     read of the prompt is in the cache for the next try.
-//   - Of LoRA adapters one at a time is in use, at scale 1.
+//   - Of LoRA adapters one at a time is in use, at scale 1. POST /lora-adapters, which chooses what others get, is for those who run the server; the
+//     field lora of a request is for everybody.
 package llamacpp

@@ -14,6 +14,9 @@ import (
 // maxChoices bounds the completions of one request.
 const maxChoices = 32
 
+// maxResponseFields bounds the fields that an answer may be asked for, each of which is looked for in all of it.
+const maxResponseFields = 128
+
 // options are the fields that the bodies of completions have in common.
 type options struct {
 	model      string
@@ -50,6 +53,9 @@ func readOptions(f *wire.Fields) options {
 		response:   f.Texts("response_fields"),
 		lora:       readLoRA(f),
 		fields:     f,
+	}
+	if n := len(o.response); n > maxResponseFields {
+		f.Fail(wire.BadField("response_fields", "found %d names, expected at most %d", n, maxResponseFields))
 	}
 	o.maxTokens = -1
 	for _, name := range []string{"max_tokens", "max_completion_tokens", "n_predict"} {

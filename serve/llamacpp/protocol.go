@@ -23,7 +23,7 @@ func New() *wire.Protocol {
 			{Method: http.MethodGet, Path: "/slots", Handle: s.slots},
 			{Method: http.MethodPost, Path: "/slots/{id}", Handle: slotAction},
 			{Method: http.MethodGet, Path: "/lora-adapters", Handle: s.listAdapters},
-			{Method: http.MethodPost, Path: "/lora-adapters", Handle: s.setAdapters},
+			{Method: http.MethodPost, Path: "/lora-adapters", Admin: true, Handle: s.setAdapters},
 		},
 	}
 }

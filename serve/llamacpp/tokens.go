@@ -10,6 +10,9 @@ import (
 // tokenize answers POST /tokenize. Control tokens are recognised unless parse_special is false: the ids go back to the client and to no model.
 // There is no token that a text of these models begins with, so add_special adds none.
 func tokenize(c *wire.Call) error {
+	if err := c.AtMost(wire.MaxTokenized); err != nil {
+		return err
+	}
 	f, err := c.Fields()
 	if err != nil {
 		return err

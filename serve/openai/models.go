@@ -23,7 +23,7 @@ func model(c *wire.Call) error {
 			return c.JSON(card(m))
 		}
 	}
-	return wire.Errorf(http.StatusNotFound, wire.Invalid, "model", "model_not_found", "model %q: not served here, expected one of those that /v1/models lists", id)
+	return wire.Errorf(http.StatusNotFound, wire.Invalid, "model", "model_not_found", "model %.100q: not served here, expected one of those that /v1/models lists", id)
 }
 
 func card(m wire.Model) modelCard {

@@ -14,6 +14,9 @@ const defaultTemperature = 0
 // maxChoices bounds the completions of one request.
 const maxChoices = 128
 
+// maxStopIDs bounds the tokens that a request may end at: each token generated is compared with all of them.
+const maxStopIDs = 1024
+
 // options are the fields that bodies of completions and of chat have in common.
 type options struct {
 	model        string
@@ -28,7 +31,7 @@ type options struct {
 }
 
 func readOptions(f *wire.Fields) options {
-	return options{
+	o := options{
 		model:        f.Text("model", ""),
 		n:            f.Whole("n", 1, 1, maxChoices),
 		minTokens:    f.Whole("min_tokens", 0, 0, math.MaxInt32),
@@ -39,6 +42,10 @@ func readOptions(f *wire.Fields) options {
 		includeUsage: includeUsage(f),
 		fields:       f,
 	}
+	if n := len(o.stopIDs); n > maxStopIDs {
+		f.Fail(wire.BadField("stop_token_ids", "found %d token ids, expected at most %d", n, maxStopIDs))
+	}
+	return o
 }
 
 // sampling reads the fields that say how tokens are chosen: OpenAI's; top_k, min_p and repetition_penalty of vLLM and others; and repeat_penalty

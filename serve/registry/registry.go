@@ -137,7 +137,7 @@ func (s *Registry) Use(name string) (wire.Model, func(), error) {
 	i := slices.IndexFunc(s.all, func(e entry) bool { return e.ID == name })
 	if i < 0 {
 		if s.strict && name != "" {
-			return wire.Model{}, nil, wire.Errorf(http.StatusNotFound, wire.Invalid, "model", "model_not_found", "model %q: not served here, expected one of those that /v1/models lists", name)
+			return wire.Model{}, nil, wire.Errorf(http.StatusNotFound, wire.Invalid, "model", "model_not_found", "model %.100q: not served here, expected one of those that /v1/models lists", name)
 		}
 		i = 0
 	}

@@ -76,6 +76,9 @@ type simpleToken struct {
 
 // tokenize answers POST /tokenize for bodies with inputs.
 func tokenize(c *wire.Call) error {
+	if err := c.AtMost(wire.MaxTokenized); err != nil {
+		return err
+	}
 	f, err := c.Fields()
 	if err != nil {
 		return err

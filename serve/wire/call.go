@@ -20,6 +20,7 @@ type Call struct {
 	W       http.ResponseWriter
 	R       *http.Request
 	Service Service
+	Admin   bool   // Route.Admin of the path and method
 	Record  Record // Client is set before Handle
 	// Remember keeps what was completed, for events that name it later; nil: nobody does.
 	Remember func(*Call, Suggestion)
@@ -49,6 +50,24 @@ func (c *Call) Body() ([]byte, error) {
 // Bound lowers the bytes of a body that will be read.
 func (c *Call) Bound(bytes int64) { c.limits.MaxBody = min(c.limits.MaxBody, bytes) }
 
+// MaxTokenized is how much of a body of a request for tokens is taken, whose answer is many times as long.
+const MaxTokenized = 1 << 20
+
+// AtMost refuses a body of more bytes than that.
+func (c *Call) AtMost(bytes int64) error {
+	c.Bound(bytes)
+	if body, err := c.Body(); err != nil {
+		return err
+	} else if int64(len(body)) > bytes { // it was read before
+		return tooLarge(bytes)
+	}
+	return nil
+}
+
+func tooLarge(limit int64) error {
+	return Errorf(http.StatusRequestEntityTooLarge, Invalid, "", "body_too_large", "body: found more than %d bytes, expected at most that", limit)
+}
+
 func (c *Call) readBody() ([]byte, error) {
 	control := http.NewResponseController(c.W)
 	// Not every ResponseWriter has deadlines; the one of a real connection does.
@@ -59,9 +78,9 @@ func (c *Call) readBody() ([]byte, error) {
 		_ = control.SetReadDeadline(time.Time{})
 		return body, nil
 	}
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return nil, Errorf(http.StatusRequestEntityTooLarge, Invalid, "", "body_too_large", "body: found more than %d bytes, expected at most that", tooLarge.Limit)
+	var over *http.MaxBytesError
+	if errors.As(err, &over) {
+		return nil, tooLarge(over.Limit)
 	}
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {

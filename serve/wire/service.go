@@ -68,6 +68,8 @@ type Route struct {
 	// Claims says which calls are the route's, where several protocols have the path: those with Claims are asked first, and one without
 	// gets the rest. nil claims all.
 	Claims func(*Call) bool
+	// Admin says that the route changes what others get: it is for those who run the server. Such a route claims all calls.
+	Admin bool
 	// Handle answers. What it returns is answered in the protocol's form, unless an answer has begun: then it is logged.
 	Handle func(*Call) error
 }
