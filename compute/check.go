@@ -41,9 +41,9 @@ func signatureOf(k Kernel) signature {
 	case BiasGrad:
 		return signature{[]operand{f("dy")}, []operand{x32("db")}}
 	case Attention:
-		return signature{[]operand{f("qkv"), i("docStart"), opt(i("key"))}, []operand{f("y")}}
+		return signature{[]operand{f("qkv"), i("docStart"), opt(i("key"))}, []operand{f("y"), opt(x32("lse"))}}
 	case AttentionGrad:
-		return signature{[]operand{f("dy"), f("qkv"), i("docStart"), opt(i("key"))}, []operand{f("dqkv")}}
+		return signature{[]operand{f("dy"), f("qkv"), i("docStart"), opt(i("key")), opt(f("y")), opt(x32("lse"))}, []operand{f("dqkv")}}
 	case Activation:
 		return signature{[]operand{f("x")}, []operand{f("y")}}
 	case ActivationGrad:
@@ -286,10 +286,13 @@ func checkShapes(c *Call, in, out []Buffer) error {
 			return fmt.Errorf("dropout %v without a key", a.Drop)
 		}
 		err = first(shape("qkv", qkv, n, w), shape("docStart", doc, n), shape("key", key, 2), shape(yName, y, n, d))
-		if c.Kernel == AttentionGrad {
-			err = first(err, shape("dqkv", out[0], n, w))
+		if c.Kernel == Attention {
+			return first(err, shape("lse", out[1], n, a.Heads))
 		}
-		return err
+		if (in[4].Space == None) != (in[5].Space == None) {
+			err = first(err, fmt.Errorf("y and lse, expected both or neither"))
+		}
+		return first(err, shape("y", in[4], n, d), shape("lse", in[5], n, a.Heads), shape("dqkv", out[0], n, w))
 	case Activation, ActivationGrad, Add, Dropout:
 		err := shape("output", out[0], in[0].Shape...)
 		switch c.Kernel {

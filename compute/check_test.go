@@ -35,7 +35,9 @@ func good() []Call {
 		{Kernel: LinearGradW, In: []Buffer{f32(3, 5), f32(3, 4)}, Out: []Buffer{f32(5, 4)}},
 		{Kernel: BiasGrad, In: []Buffer{f32(3, 5)}, Out: []Buffer{f32(5)}},
 		{Kernel: Attention, Attr: attention, In: []Buffer{f32(10, 24), i32(10)}, Out: []Buffer{f32(10, 12)}},
+		{Kernel: Attention, Attr: dropped, In: []Buffer{f32(10, 24), i32(10), i32(2)}, Out: []Buffer{f32(10, 12), f32(10, 4)}},
 		{Kernel: AttentionGrad, Attr: dropped, In: []Buffer{f32(10, 12), f32(10, 24), i32(10), i32(2)}, Out: []Buffer{f32(10, 24)}},
+		{Kernel: AttentionGrad, Attr: dropped, In: []Buffer{f32(10, 12), f32(10, 24), i32(10), i32(2), f32(10, 12), f32(10, 4)}, Out: []Buffer{f32(10, 24)}},
 		{Kernel: Activation, Attr: Attr{Act: ReLU}, In: []Buffer{f32(3, 4)}, Out: []Buffer{f32(3, 4)}},
 		{Kernel: ActivationGrad, Attr: Attr{Act: GELUErf}, In: []Buffer{f32(3, 4), f32(3, 4)}, Out: []Buffer{f32(3, 4)}},
 		{Kernel: Add, In: []Buffer{f32(3, 4), f32(3, 4)}, Out: []Buffer{f32(3, 4)}},
@@ -161,8 +163,8 @@ func TestCheckRefusesEveryChange(t *testing.T) {
 						t.Errorf("%v %s %s: %s: %v", c.Kernel, side, ops[i].name, what, err)
 					}
 				}
-				key := c.Kernel == Attention || c.Kernel == AttentionGrad || !ops[i].optional
-				if key && !(c.Kernel == Attention && i == 2) {
+				needed := !ops[i].optional || c.Kernel == AttentionGrad || ops[i].name == "key"
+				if needed {
 					refused("missing", func(b *Buffer) { *b = Buffer{} })
 				}
 				refused("type", func(b *Buffer) {

@@ -29,13 +29,15 @@ const (
 	LinearGradW
 	// BiasGrad: dy [n,out] → db [out] += column sums. (Also the gradient of a LayerNorm's bias.)
 	BiasGrad
-	// Attention: qkv [n,(H+2·KV)·D], docStart [n] i32 → y [n,H·D]. Causal soft-max attention inside each sequence of Seq
+	// Attention: qkv [n,(H+2·KV)·D], docStart [n] i32 → y [n,H·D], lse [n,H] or absent. Causal soft-max attention inside each sequence of Seq
 	// tokens (n = batch·Seq): token t sees tokens docStart[t]..t of its sequence (docStart counts from the sequence's start).
 	// Columns of qkv: H query heads, KV key heads, KV value heads, D each; query head h uses key head h/(H/KV).
 	// With Attr.Drop > 0 probabilities are dropped; then a third input gives the key: key [2] i32. Attr: Heads, KVHeads,
-	// HeadDim, Seq, Scale, Drop, Salt. The score matrix is never stored whole.
+	// HeadDim, Seq, Scale, Drop, Salt. The score matrix is never stored whole. lse is, for each token and head, the natural logarithm of the
+	// soft-max's sum: log Σ exp(Scale·score).
 	Attention
-	// AttentionGrad: dy [n,H·D], qkv, docStart (, key) → dqkv [n,(H+2·KV)·D]. Attr as Attention. Scores are computed again.
+	// AttentionGrad: dy [n,H·D], qkv, docStart, key or none, y and lse or neither → dqkv [n,(H+2·KV)·D]. Attr as Attention, whose outputs y and
+	// lse are: devices that read them want both (Target.KeepsAttention). Scores are computed again.
 	AttentionGrad
 	// Activation: x [n,I] → y [n,I]. Attr: Act. y may be x's memory.
 	Activation
@@ -64,6 +66,9 @@ const (
 	Zero
 	kernelEnd
 )
+
+// MaxOperands is the most inputs, and the most outputs, that a kernel has.
+const MaxOperands = 6
 
 var kernelNames = [...]string{
 	Embed: "Embed", EmbedGrad: "EmbedGrad", LayerNorm: "LayerNorm", LayerNormGrad: "LayerNormGrad",

@@ -127,6 +127,8 @@ type Target interface {
 	Name() string
 	// WorkBytes returns the scratch that a call needs, given the shapes and types of its operands.
 	WorkBytes(c *Call) int64
+	// KeepsAttention reports whether AttentionGrad needs y and lse of its Attention, which a plan keeps for it then.
+	KeepsAttention() bool
 }
 
 // Device runs plans. Its methods may be called from any goroutine, one at a time.

@@ -66,12 +66,12 @@ func (k Kernels) AttentionWork(a compute.Attr) int {
 	return k.Threads() * (p.keyFloats + p.each)
 }
 
-// Attention is compute.Attention for len(docStart) tokens; key is read when a.Drop > 0. Document starts out of range are a
+// Attention is compute.Attention for len(docStart) tokens; lse may be nil; key is read when a.Drop > 0. Document starts out of range are a
 // *compute.RangeError.
 //
 // Where there are enough sequences and key heads to keep the threads busy each of them is one piece of work; otherwise they
 // follow each other and the threads share their blocks of queries. The bits are the same.
-func (k Kernels) Attention(y, qkv []float32, docStart []int32, key [2]int32, a compute.Attr, work []float32) error {
+func (k Kernels) Attention(y, lse, qkv []float32, docStart []int32, key [2]int32, a compute.Attr, work []float32) error {
 	if err := compute.CheckDocStart(docStart, a.Seq); err != nil {
 		return err
 	}
@@ -92,6 +92,9 @@ func (k Kernels) Attention(y, qkv []float32, docStart []int32, key [2]int32, a c
 		q := &queries{
 			q: qkv[first*p.width:], qStride: p.width, y: y[first*a.Heads*a.HeadDim:], yStride: a.Heads * a.HeadDim,
 			t0: block * p.tokens, t1: min(a.Seq, (block+1)*p.tokens), h0: g * p.group, h1: (g + 1) * p.group, docStart: docStart[first:],
+		}
+		if lse != nil {
+			q.lse, q.lseStride = lse[first*a.Heads:], a.Heads
 		}
 		w := newScratch(memory, p.layout, p.tokens*p.group, float32(a.Scale))
 		w.drop, w.element = drop, func(t, h int) uint64 { return p.element(sequence, t, h) }

@@ -29,6 +29,8 @@ func wordsOf(x []float32) []uint32 { return attend.Words(x) }
 type queries struct {
 	q, y             []float32
 	qStride, yStride int
+	lse              []float32 // the logarithms of the soft-max's sums; nil: not wanted
+	lseStride        int
 	base             int
 	t0, t1, h0, h1   int
 	docStart         []int32 // of the tokens from base on; nil: 0
@@ -295,6 +297,9 @@ func (w *scratch) store(b *queries) {
 	for r := range w.rows {
 		t, h := b.token(r)
 		vec.Scale(b.y[(t-b.base)*b.yStride+h*w.dim:][:w.dim], w.out[r*w.ldo:][:w.dim], 1/w.outSum[r])
+		if b.lse != nil {
+			b.lse[(t-b.base)*b.lseStride+h] = w.outLargest[r] + float32(math.Log(float64(w.outSum[r])))
+		}
 	}
 }
 

@@ -199,7 +199,7 @@ func TestAttentionInBFloat16AgainstReference(t *testing.T) {
 		if err := ref.AttentionGrad(want, dy, qkv, starts, key, a); err != nil {
 			t.Fatal(err)
 		}
-		if err := k.Attention(y, qkv, starts, key, a, make([]float32, k.AttentionWork(a))); err != nil {
+		if err := k.Attention(y, nil, qkv, starts, key, a, make([]float32, k.AttentionWork(a))); err != nil {
 			t.Fatal(err)
 		}
 		if err := k.AttentionGrad(dqkv, dy, qkv, starts, key, a, make([]float32, k.AttentionGradWork(n, a))); err != nil {

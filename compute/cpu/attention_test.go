@@ -44,7 +44,7 @@ func TestCachedAttentionIsAttention(t *testing.T) {
 		qkv := normal(rapid.Uint64().Draw(t, "seed"), a.Seq*p.width)
 		d := devices[0].Kernels()
 		want := make([]float32, a.Seq*a.Heads*a.HeadDim)
-		if err := d.Attention(want, qkv, make([]int32, a.Seq), [2]int32{}, a, make([]float32, d.AttentionWork(a))); err != nil {
+		if err := d.Attention(want, nil, qkv, make([]int32, a.Seq), [2]int32{}, a, make([]float32, d.AttentionWork(a))); err != nil {
 			t.Fatal(err)
 		}
 		k := rapid.SampledFrom(devices).Draw(t, "device").Kernels()
@@ -163,7 +163,7 @@ func TestAttentionSequencesAreIndependent(t *testing.T) {
 		m := count * a.Seq
 		y, dqkv = make([]float32, m*o), make([]float32, m*p.width)
 		at := first * a.Seq
-		if err := k.Attention(y, qkv[at*p.width:][:m*p.width], starts[at:][:m], [2]int32{}, a, make([]float32, k.AttentionWork(a))); err != nil {
+		if err := k.Attention(y, nil, qkv[at*p.width:][:m*p.width], starts[at:][:m], [2]int32{}, a, make([]float32, k.AttentionWork(a))); err != nil {
 			t.Fatal(err)
 		}
 		if err := k.AttentionGrad(dqkv, dy[at*o:][:m*o], qkv[at*p.width:][:m*p.width], starts[at:][:m], [2]int32{}, a, make([]float32, k.AttentionGradWork(m, a))); err != nil {
@@ -245,7 +245,7 @@ func BenchmarkAttention(b *testing.B) {
 				b.Run("forward/"+name, func(b *testing.B) {
 					work := make([]float32, k.AttentionWork(a))
 					for b.Loop() {
-						if err := k.Attention(y, qkv, starts, [2]int32{}, a, work); err != nil {
+						if err := k.Attention(y, nil, qkv, starts, [2]int32{}, a, work); err != nil {
 							b.Fatal(err)
 						}
 					}
@@ -319,7 +319,7 @@ func TestAttentionIgnoresNeighboursDocuments(t *testing.T) {
 	r := rng.New(2, "neighbours")
 	run := func(starts []int32) []float32 {
 		y := make([]float32, a.Seq*a.Heads*a.HeadDim)
-		if err := k.Attention(y, qkv, starts, [2]int32{}, a, make([]float32, k.AttentionWork(a))); err != nil {
+		if err := k.Attention(y, nil, qkv, starts, [2]int32{}, a, make([]float32, k.AttentionWork(a))); err != nil {
 			t.Fatal(err)
 		}
 		return y

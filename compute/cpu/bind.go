@@ -10,8 +10,8 @@ import (
 )
 
 // operands pads hosts with absent ones to the longest signature's length.
-func operands(hosts []compute.Host) [4]compute.Host {
-	var all [4]compute.Host
+func operands(hosts []compute.Host) [compute.MaxOperands]compute.Host {
+	var all [compute.MaxOperands]compute.Host
 	copy(all[:], hosts)
 	return all
 }
@@ -60,7 +60,7 @@ func (k Kernels) work(c *compute.Call) int {
 
 // bind returns the function that runs a checked call on its operands, with work of at least k.work(c) elements. The function's
 // errors name the call.
-func (k Kernels) bind(c *compute.Call, in, out [4]compute.Host, work []float32) (func() error, error) {
+func (k Kernels) bind(c *compute.Call, in, out [compute.MaxOperands]compute.Host, work []float32) (func() error, error) {
 	if inFloat64(c) {
 		ins, outs := in[:len(c.In)], out[:len(c.Out)]
 		return func() error { return ref.Kernels{}.Do(c, ins, outs) }, nil
@@ -107,7 +107,7 @@ func (k Kernels) bind(c *compute.Call, in, out [4]compute.Host, work []float32) 
 	case compute.BiasGrad:
 		return always(func() { k.BiasGrad(y, x, rows, columns, work) })
 	case compute.Attention:
-		return may(func() error { return k.Attention(y, x, in[1].I32, keyOf(in[2]), a, work) })
+		return may(func() error { return k.Attention(y, out[1].F32, x, in[1].I32, keyOf(in[2]), a, work) })
 	case compute.AttentionGrad:
 		return may(func() error { return k.AttentionGrad(y, x, second, in[2].I32, keyOf(in[3]), a, work) })
 	case compute.Activation:

@@ -65,6 +65,9 @@ func (d *Device) WorkBytes(c *compute.Call) int64 {
 	return 4 * int64(d.kernels.work(c))
 }
 
+// KeepsAttention implements compute.Device: gradients have whole rows of scores, whose sums come with them.
+func (d *Device) KeepsAttention() bool { return false }
+
 // Do implements compute.HostKernels.
 func (d *Device) Do(c *compute.Call, in, out []compute.Host) error {
 	if err := c.CheckHost(in, out); err != nil {

@@ -156,7 +156,7 @@ func draw(t *rapid.T, k compute.Kernel) example {
 		n, w, d := batch*a.Seq, (a.Heads+2*kv)*a.HeadDim, a.Heads*a.HeadDim
 		starts, keyValue := docStarts(r, n, a.Seq), []int32{9, -4}
 		if k == compute.Attention {
-			x := build(r, k, a, []compute.Buffer{floats(n, w), ints(n), key}, []compute.Buffer{floats(n, d)}, map[int][]int32{1: starts, 2: keyValue})
+			x := build(r, k, a, []compute.Buffer{floats(n, w), ints(n), key}, []compute.Buffer{floats(n, d), optional("lse", floats(n, a.Heads))}, map[int][]int32{1: starts, 2: keyValue})
 			x.abs = 2e-5
 			return x
 		}

@@ -37,7 +37,7 @@ func (d *Device) compile(c *compute.Call, m *memory) (func() error, error) {
 	if err := c.CheckOverlap(); err != nil {
 		return nil, err
 	}
-	hosts := func(role string, buffers []compute.Buffer) (all [4]compute.Host, err error) {
+	hosts := func(role string, buffers []compute.Buffer) (all [compute.MaxOperands]compute.Host, err error) {
 		for i, b := range buffers {
 			if all[i], err = m.host(b); err != nil {
 				return all, fmt.Errorf("%s: %v: %s %d: %w", c.Name, c.Kernel, role, i, err)

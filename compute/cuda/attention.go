@@ -136,14 +136,25 @@ func (c *attentionCall) queryBlocks(rows, fold int) Dim {
 	return Dim{ceilDiv(c.Seq, rows>>fold), c.Heads >> fold, c.n / c.Seq}
 }
 
-func (c *attentionCall) forward(q *Queue, y, lse, delta, qkv, dy, docStart, key Ptr) (*Launch, error) {
+// attention prepares compute.Attention on n tokens, its floats kept as s: y [n,H·D] and, unless it is 0, lse [n,H] f32 of qkv [n,(H+2·KV)·D],
+// docStart [n] i32 and, with a.Drop, key [2] i32.
+func attention(q *Queue, y, lse, qkv, docStart, key Ptr, n int, a compute.Attr, s Store) (*Launch, error) {
+	c, err := newAttentionCall(q, n, a, s)
+	if err != nil {
+		return nil, err
+	}
+	if key, err = c.key(key); err != nil {
+		return nil, err
+	}
 	fold := foldOf(c.Heads/c.KVHeads, c.tiles.fold)
-	return c.launch(q, attentionForward, fold, c.queryBlocks(c.tiles.forward, fold), []Ptr{y, lse, delta, qkv, dy, docStart, key}, nil, c.scale(), c.keep())
+	return c.launch(q, attentionForward, fold, c.queryBlocks(c.tiles.forward, fold), []Ptr{y, lse, qkv, docStart, key}, nil, c.scale(), c.keep())
 }
 
-// attention prepares compute.Attention on n tokens, its floats kept as s: y [n,H·D] of qkv [n,(H+2·KV)·D], docStart [n] i32 and, with a.Drop,
-// key [2] i32.
-func attention(q *Queue, y, qkv, docStart, key Ptr, n int, a compute.Attr, s Store) (*Launch, error) {
+// attentionGrad prepares compute.AttentionGrad, two or three launches in order: dqkv of dy, the outputs y and lse of attention, and its qkv,
+// docStart and key. work has cudaplan.WorkBytes of the call. Blocks that own queries and then blocks that own keys write what is
+// theirs, so that nothing is added in an order that differs from run to run; the first leave Σ dy·y per token and head for the others.
+// Where several query heads share keys, their gradients are added up last.
+func attentionGrad(q *Queue, dqkv, dy, y, lse, qkv, docStart, key, work Ptr, n int, a compute.Attr, s Store) (Sequence, error) {
 	c, err := newAttentionCall(q, n, a, s)
 	if err != nil {
 		return nil, err
@@ -151,23 +162,10 @@ func attention(q *Queue, y, qkv, docStart, key Ptr, n int, a compute.Attr, s Sto
 	if key, err = c.key(key); err != nil {
 		return nil, err
 	}
-	return c.forward(q, y, 0, 0, qkv, 0, docStart, key)
-}
-
-// attentionGrad prepares compute.AttentionGrad, three or four launches in order: dqkv of dy, qkv, docStart and key as in attention. work has
-// cudaplan.WorkBytes of the call. The first launch runs the forward pass again and leaves, per token and head, the logarithm of the
-// soft-max's sum and Σ dy·y; then blocks that own queries and blocks that own keys write what is theirs, so that nothing is added
-// in an order that differs from run to run. Where several query heads share keys, their gradients are added up last.
-func attentionGrad(q *Queue, dqkv, dy, qkv, docStart, key, work Ptr, n int, a compute.Attr, s Store) (Sequence, error) {
-	c, err := newAttentionCall(q, n, a, s)
-	if err != nil {
-		return nil, err
+	if y == 0 || lse == 0 {
+		return nil, fmt.Errorf("cuda: AttentionGrad without y and lse of its Attention: the plan was made for another device")
 	}
-	if key, err = c.key(key); err != nil {
-		return nil, err
-	}
-	lse := work
-	delta := lse + Ptr(4*n*a.Heads)
+	delta := work
 	parts := delta + Ptr(4*n*a.Heads)
 	group := a.Heads / a.KVHeads
 	share := c.headShare(cudaplan.HeadSplits(a))
@@ -183,9 +181,8 @@ func attentionGrad(q *Queue, dqkv, dy, qkv, docStart, key, work Ptr, n int, a co
 		}
 	}
 	gain := float32(a.Scale)
-	add(c.forward(q, 0, lse, delta, qkv, dy, docStart, key))
 	fold := foldOf(group, c.tiles.fold)
-	add(c.launch(q, attentionGradQueries, fold, c.queryBlocks(c.tiles.queries, fold), []Ptr{dqkv, dy, qkv, docStart, key, lse, delta}, nil, c.scale(), gain, c.keep()))
+	add(c.launch(q, attentionGradQueries, fold, c.queryBlocks(c.tiles.queries, fold), []Ptr{dqkv, delta, dy, y, qkv, docStart, key, lse}, nil, c.scale(), gain, c.keep()))
 	add(c.launch(q, attentionGradKeys, foldOf(share, c.tiles.fold), Dim{ceilDiv(a.Seq, c.tiles.keys), a.KVHeads * splits * c.tiles.columns, n / a.Seq},
 		[]Ptr{dqkv, parts, dy, qkv, docStart, key, lse, delta}, []any{share}, c.scale(), gain, c.keep()))
 	if splits > 1 {

@@ -54,7 +54,7 @@ func (p attentionProblem) run(t testing.TB, d *Device) (y, dqkv []float32, err e
 		words := func(n int) int { return n * p.store.Size() / 2 }
 		qkv, dy := upload(t, q, encode(p.qkv, p.store)), upload(t, q, encode(p.dy, p.store))
 		docStart, key := upload(t, q, p.docStart), upload(t, q, attentionKey[:])
-		out, grad := alloc[uint16](t, q, words(len(p.dy))), alloc[uint16](t, q, words(len(p.qkv)))
+		out, lse, grad := alloc[uint16](t, q, words(len(p.dy))), alloc[float32](t, q, p.n*p.Heads), alloc[uint16](t, q, words(len(p.qkv)))
 		dtype := compute.BF16
 		if p.store == F32 {
 			dtype = compute.F32
@@ -69,11 +69,11 @@ func (p attentionProblem) run(t testing.TB, d *Device) (y, dqkv []float32, err e
 			return err
 		}
 		work := alloc[uint8](t, q, int(cudaplan.WorkBytes(&call)))
-		forward, err := attention(q, out, qkv, docStart, key, p.n, p.Attr, p.store)
+		forward, err := attention(q, out, lse, qkv, docStart, key, p.n, p.Attr, p.store)
 		if err != nil {
 			return err
 		}
-		backward, err := attentionGrad(q, grad, dy, qkv, docStart, key, work, p.n, p.Attr, p.store)
+		backward, err := attentionGrad(q, grad, dy, out, lse, qkv, docStart, key, work, p.n, p.Attr, p.store)
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func TestAttentionRefuses(t *testing.T) {
 			a := good
 			change(&a)
 			err := d.Do(func(q *Queue) error {
-				_, err := attention(q, 64, 64, 64, 0, 16, a, BF16)
+				_, err := attention(q, 64, 0, 64, 64, 0, 16, a, BF16)
 				return err
 			})
 			if err == nil {
@@ -304,21 +304,21 @@ func (p attentionProblem) time(b *testing.B, d *Device, backward bool) {
 	err := d.Do(func(q *Queue) error {
 		qkv, dy := upload(b, q, encode(p.qkv, p.store)), upload(b, q, encode(p.dy, p.store))
 		docStart, key := upload(b, q, p.docStart), upload(b, q, attentionKey[:])
-		y, grad := alloc[uint16](b, q, len(p.dy)), alloc[uint16](b, q, len(p.qkv))
-		var launches Sequence
+		y, lse, grad := alloc[uint16](b, q, len(p.dy)), alloc[float32](b, q, p.n*p.Heads), alloc[uint16](b, q, len(p.qkv))
+		forward, err := attention(q, y, lse, qkv, docStart, key, p.n, p.Attr, p.store)
+		if err != nil {
+			return err
+		}
+		launches := Sequence{forward}
 		if backward {
-			work := alloc[float32](b, q, 2*p.n*p.Heads+cudaplan.HeadSplits(p.Attr)*p.n*2*p.KVHeads*p.HeadDim)
-			all, err := attentionGrad(q, grad, dy, qkv, docStart, key, work, p.n, p.Attr, p.store)
-			if err != nil {
+			if err := forward.Enqueue(q); err != nil {
 				return err
 			}
-			launches, operations = all, 2.5*operations
-		} else {
-			l, err := attention(q, y, qkv, docStart, key, p.n, p.Attr, p.store)
-			if err != nil {
+			work := alloc[float32](b, q, p.n*p.Heads+cudaplan.HeadSplits(p.Attr)*p.n*2*p.KVHeads*p.HeadDim)
+			if launches, err = attentionGrad(q, grad, dy, y, lse, qkv, docStart, key, work, p.n, p.Attr, p.store); err != nil {
 				return err
 			}
-			launches = Sequence{l}
+			operations *= 2.5
 		}
 		for range b.N {
 			took, err := q.Time(func() error {

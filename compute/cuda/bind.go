@@ -13,7 +13,7 @@ import (
 type bound struct {
 	*compute.Call
 	store   Store // of the floats that may be short
-	in, out [4]Ptr
+	in, out [compute.MaxOperands]Ptr
 	work    Ptr
 	fresh   bool // what it adds to counts as zero
 }
@@ -52,7 +52,7 @@ func (d *Device) resolve(c *compute.Call, m *Memory) (bound, error) {
 	for _, side := range []struct {
 		role    string
 		buffers []compute.Buffer
-		to      *[4]Ptr
+		to      *[compute.MaxOperands]Ptr
 	}{{"input", c.In, &b.in}, {"output", c.Out, &b.out}} {
 		for i, buffer := range side.buffers {
 			if side.to[i], err = m.Ptr(buffer); err != nil {
@@ -112,9 +112,9 @@ func (b *bound) prepare(q *Queue) (Sequence, error) {
 	case compute.BiasGrad:
 		return biasGrad(q, out[0], in[0], work, b.rows(0), b.columns(0), s)
 	case compute.Attention:
-		return sequence(attention(q, out[0], in[0], in[1], in[2], b.rows(0), *a, s))
+		return sequence(attention(q, out[0], out[1], in[0], in[1], in[2], b.rows(0), *a, s))
 	case compute.AttentionGrad:
-		return attentionGrad(q, out[0], in[0], in[1], in[2], in[3], work, b.rows(0), *a, s)
+		return attentionGrad(q, out[0], in[0], in[4], in[5], in[1], in[2], in[3], work, b.rows(0), *a, s)
 	case compute.Activation:
 		return sequence(activation(q, out[0], in[0], length, a.Act, s))
 	case compute.ActivationGrad:

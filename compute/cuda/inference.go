@@ -174,7 +174,7 @@ func (k Inference) NLL(nll, x Ptr, w Weight, targets, work Ptr, n, width, vocab 
 // Attention prepares causal attention of n tokens that are a whole sequence: y [n,H·D] of qkv [n,(H+2·KV)·D]. zeros are n int32.
 func (k Inference) Attention(y, qkv, zeros Ptr, n int, a compute.Attr) (Sequence, error) {
 	a.Seq = n
-	return sequence(attention(k.q, y, qkv, zeros, 0, n, a, k.s))
+	return sequence(attention(k.q, y, 0, qkv, zeros, 0, n, a, k.s))
 }
 
 // PageTokens is how many tokens' keys and values a page has.

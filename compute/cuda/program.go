@@ -14,6 +14,9 @@ import (
 // WorkBytes implements compute.Device.
 func (d *Device) WorkBytes(c *compute.Call) int64 { return cudaplan.WorkBytes(c) }
 
+// KeepsAttention implements compute.Target.
+func (d *Device) KeepsAttention() bool { return cudaplan.Target{}.KeepsAttention() }
+
 var _ compute.Device = (*Device)(nil)
 
 // Program is a plan made ready on a device. The first Run gives its calls to the device one by one, which lets the libraries load

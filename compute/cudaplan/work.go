@@ -13,6 +13,9 @@ func (Target) Name() string { return "cuda" }
 // WorkBytes implements compute.Target.
 func (Target) WorkBytes(c *compute.Call) int64 { return WorkBytes(c) }
 
+// KeepsAttention implements compute.Target: gradients go over tiles of scores, of which each needs its rows' whole sums.
+func (Target) KeepsAttention() bool { return true }
+
 // Beside is the memory in bytes that a process takes on a card beside its plans: the driver's context, the kernels' code and the
 // workspace of products.
 const Beside = 600<<20 + Products
@@ -79,10 +82,10 @@ func WorkBytes(c *compute.Call) int64 {
 	case compute.LayerNormGainGrad, compute.BiasGrad:
 		return bytes(f32, Parts(rows(c.In[0])), columns(c.In[0]))
 	case compute.AttentionGrad:
-		// Per token and query head the logarithm of the soft-max's sum and the product of gradient and output; where query heads
-		// share keys, the parts of the gradients of keys and values.
+		// Per token and query head the product of gradient and output; where query heads share keys, the parts of the gradients of keys and
+		// values.
 		a, n := c.Attr, rows(c.In[0])
-		work := bytes(f32, 2, n, a.Heads)
+		work := bytes(f32, n, a.Heads)
 		if splits := HeadSplits(a); splits > 1 {
 			work += bytes(f32, splits, n, 2*a.KVHeads*a.HeadDim)
 		}

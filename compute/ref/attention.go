@@ -31,6 +31,21 @@ func Attention[T Float](y, qkv []T, docStart []int32, key [2]int32, a compute.At
 	return nil
 }
 
+// LogSumExp sets lse [n,H] to the logarithms of Attention's soft-max sums. Document starts must be in range.
+func LogSumExp[T Float](lse, qkv []T, docStart []int32, a compute.Attr) {
+	qkv = operandsOf(qkv, a.BF16)
+	for i := range docStart {
+		for h := range a.Heads {
+			x, largest := scores(qkv, docStart, a, i, h)
+			sum := 0.0
+			for u := int(docStart[i]); u < len(x); u++ {
+				sum += math.Exp(x[u] - largest)
+			}
+			lse[i*a.Heads+h] = T(largest + math.Log(sum))
+		}
+	}
+}
+
 // AttentionGrad sets dqkv to the gradient of Attention with respect to qkv.
 func AttentionGrad[T Float](dqkv, dy, qkv []T, docStart []int32, key [2]int32, a compute.Attr) error {
 	if err := compute.CheckDocStart(docStart, a.Seq); err != nil {
@@ -79,17 +94,9 @@ func valueColumn(a compute.Attr, h int) int { return keyColumn(a, h) + a.KVHeads
 // probabilities returns, for the query of token i in head h, the soft-max over tokens 0..t of its sequence (0 before the
 // document's start) and the factor that dropout gives each of them.
 func probabilities[T Float](qkv []T, docStart []int32, key [2]int32, a compute.Attr, i, h int) (p, keep []float64) {
-	d, width := a.HeadDim, (a.Heads+2*a.KVHeads)*a.HeadDim
 	sequence, t := i/a.Seq, i%a.Seq
-	p, keep = make([]float64, t+1), make([]float64, t+1)
-	largest := math.Inf(-1)
-	for u := int(docStart[i]); u <= t; u++ {
-		for j := range d {
-			p[u] += float64(qkv[i*width+h*d+j]) * float64(qkv[(sequence*a.Seq+u)*width+keyColumn(a, h)+j])
-		}
-		p[u] *= a.Scale
-		largest = max(largest, p[u])
-	}
+	p, largest := scores(qkv, docStart, a, i, h)
+	keep = make([]float64, t+1)
 	sum := 0.0
 	for u := int(docStart[i]); u <= t; u++ {
 		p[u] = math.Exp(p[u] - largest)
@@ -100,4 +107,19 @@ func probabilities[T Float](qkv []T, docStart []int32, key [2]int32, a compute.A
 		keep[u] = kept(key, a.Salt, a.Drop, ((uint64(sequence)*uint64(a.Heads)+uint64(h))*uint64(a.Seq)+uint64(t))*uint64(a.Seq)+uint64(u))
 	}
 	return p, keep
+}
+
+// scores returns the scaled products of the query of token i in head h with the keys it sees, by token of its sequence, and the largest.
+func scores[T Float](qkv []T, docStart []int32, a compute.Attr, i, h int) (x []float64, largest float64) {
+	d, width := a.HeadDim, (a.Heads+2*a.KVHeads)*a.HeadDim
+	sequence, t := i/a.Seq, i%a.Seq
+	x, largest = make([]float64, t+1), math.Inf(-1)
+	for u := int(docStart[i]); u <= t; u++ {
+		for j := range d {
+			x[u] += float64(qkv[i*width+h*d+j]) * float64(qkv[(sequence*a.Seq+u)*width+keyColumn(a, h)+j])
+		}
+		x[u] *= a.Scale
+		largest = max(largest, x[u])
+	}
+	return x, largest
 }

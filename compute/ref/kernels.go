@@ -29,13 +29,13 @@ func (Kernels) Do(c *compute.Call, in, out []compute.Host) error {
 }
 
 // operands pads hosts with absent ones to the longest signature's length.
-func operands(hosts []compute.Host) [4]compute.Host {
-	var all [4]compute.Host
+func operands(hosts []compute.Host) [compute.MaxOperands]compute.Host {
+	var all [compute.MaxOperands]compute.Host
 	copy(all[:], hosts)
 	return all
 }
 
-func dispatch[T Float](c *compute.Call, in, out [4]compute.Host, f func(compute.Host) []T) error {
+func dispatch[T Float](c *compute.Call, in, out [compute.MaxOperands]compute.Host, f func(compute.Host) []T) error {
 	a := c.Attr
 	columns := func(b compute.Buffer) int { return b.Shape[len(b.Shape)-1] }
 	switch c.Kernel {
@@ -71,7 +71,12 @@ func dispatch[T Float](c *compute.Call, in, out [4]compute.Host, f func(compute.
 	case compute.BiasGrad:
 		BiasGrad(f(out[0]), f(in[0]))
 	case compute.Attention:
-		return Attention(f(out[0]), f(in[0]), in[1].I32, keyOf(in[2]), a)
+		if err := Attention(f(out[0]), f(in[0]), in[1].I32, keyOf(in[2]), a); err != nil {
+			return err
+		}
+		if lse := f(out[1]); lse != nil {
+			LogSumExp(lse, f(in[0]), in[1].I32, a)
+		}
 	case compute.AttentionGrad:
 		return AttentionGrad(f(out[0]), f(in[0]), f(in[1]), in[2].I32, keyOf(in[3]), a)
 	case compute.Activation:

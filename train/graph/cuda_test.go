@@ -54,7 +54,7 @@ func learn(t *testing.T, tr *Training, steps int) learned {
 	held := randomBatch(rng.New(99, "batch"), cfg.Batch, cfg.Seq, cfg.Model.Vocab)
 	l.before, err = tr.NLL(ctx, held)
 	check(err)
-	hyper := Hyper{LearningRate: 1e-2, Beta1: .9, Beta2: .95, Epsilon: 1e-8, WeightDecay: .1}
+	hyper := Hyper{LearningRate: 6e-3, Beta1: .9, Beta2: .95, Epsilon: 1e-8, WeightDecay: .1}
 	up := 1.0 // of the loss
 	if cfg.Precision == Float16 {
 		up = 1 << 16

@@ -16,11 +16,14 @@ type hostDevice struct {
 	kernels compute.HostKernels
 	work    int64 // bytes of work space every call asks for
 	more    map[compute.Kernel]int64
+	keeps   bool // plans for it keep attention's outputs for its gradient, as those for cards do
 }
 
 func (d hostDevice) Name() string { return "host kernels" }
 
 func (d hostDevice) WorkBytes(c *compute.Call) int64 { return d.work + d.more[c.Kernel] }
+
+func (d hostDevice) KeepsAttention() bool { return d.keeps }
 
 func (d hostDevice) Alloc(bytes [compute.NumSpaces]int64) (compute.Memory, error) {
 	m := &hostMemory{}

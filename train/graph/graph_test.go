@@ -303,10 +303,17 @@ func TestPlanEqualsTape(t *testing.T) {
 				want := taped(t, cfg, net, ref.Kernels{}, values, batch)
 				nonzero(t, want)
 				for _, cfg.Checkpointing = range []bool{false, true} {
-					tr := start(t, cfg, net, hostDevice{kernels: ref.Kernels{}, work: 192}, values)
-					what := fmt.Sprintf("%v checkpointing %v", d, cfg.Checkpointing)
-					sameBits(t, what, planned(t, tr, batch), want)
-					sameBits(t, what+", again", planned(t, tr, batch), want)
+					for _, keeps := range []bool{false, true} {
+						tr := start(t, cfg, net, hostDevice{kernels: ref.Kernels{}, work: 192, keeps: keeps}, values)
+						what := fmt.Sprintf("%v checkpointing %v attention kept %v", d, cfg.Checkpointing, keeps)
+						sameBits(t, what, planned(t, tr, batch), want)
+						sameBits(t, what+", again", planned(t, tr, batch), want)
+						for _, c := range tr.step.Calls {
+							if c.Kernel == compute.AttentionGrad && keeps != (len(c.In) == compute.MaxOperands) {
+								t.Errorf("%s: %s has %d inputs", what, c.Name, len(c.In))
+							}
+						}
+					}
 				}
 			}
 		})

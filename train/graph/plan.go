@@ -92,6 +92,9 @@ func build(cfg Config, net network, target compute.Target) (*Training, error) {
 	}
 	t.hash = t.fingerprint(step)
 	step = step.fuse()
+	if target.KeepsAttention() {
+		step = step.keepAttention()
+	}
 	plain, checkpointed, evaluation := step.recompute().place(target), step.sparsest(target), eval.place(target)
 	chosen := plain
 	if cfg.Checkpointing {

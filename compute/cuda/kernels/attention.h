@@ -9,7 +9,7 @@
 
 namespace attention {
 
-constexpr float kInfinity = __builtin_huge_valf();
+constexpr float kInfinity = __builtin_huge_valf(), kLog2e = 1.44269504f, kLn2 = 0.693147181f;
 
 // Dropout of probabilities: element i is dropped when word i%4 of the block i/4 (compute.DropWords, Philox4x32-10) is below threshold.
 struct Drop {

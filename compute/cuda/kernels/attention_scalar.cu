@@ -87,7 +87,7 @@ AD_DEVICE void zero(float (&c)[N][K]) {
 
 // The operands and the grid are those of the tensor cores' forward, grad_queries and grad_keys.
 template <class T, int R>
-AD_DEVICE void scalar_forward(T *y, float *lse, float *delta, const T *qkv, const T *dy, const Problem &p, float scale, float keep) {
+AD_DEVICE void scalar_forward(T *y, float *lse, const T *qkv, const Problem &p, float scale, float keep) {
   AD_DYNAMIC_SHARED(float, tileQ);
   const Scalar<R> s = scalar_of<R>(p.dim);
   constexpr int rows = s.rows;
@@ -145,24 +145,13 @@ AD_DEVICE void scalar_forward(T *y, float *lse, float *delta, const T *qkv, cons
   for (int i = 0; i < R; i++) {
     const int r = R * s.y + i;
     factor[i] = keep / sum[i];
-    const int64_t element = q.at(r, p.heads, 1);
-    if (lse && s.x == 0 && q.valid(r)) lse[element] = ad_fma(largest[i], scale, ad_log2(sum[i]));
-    if (delta) {
-      float d = 0;
-      AD_UNROLL
-      for (int k = 0; k < 4 * s.groups; k++) {
-        const int column = k / 4 * 64 + 4 * s.x + k % 4;
-        if (q.valid(r) && column < p.dim) d += ad_float(dy[element * p.dim + column]) * out[i][k];
-      }
-      d = row_sum(d) * factor[i];
-      if (s.x == 0 && q.valid(r)) delta[element] = d;
-    }
+    if (lse && s.x == 0 && q.valid(r)) lse[q.at(r, p.heads, 1)] = ad_fma(largest[i], scale, ad_log2(sum[i])) * kLn2;
   }
-  if (y) s.template store<T>(out, factor, [&](int r) { return q.valid(r) ? y + q.at(r, (int64_t)p.heads * p.dim, p.dim) : nullptr; });
+  s.template store<T>(out, factor, [&](int r) { return q.valid(r) ? y + q.at(r, (int64_t)p.heads * p.dim, p.dim) : nullptr; });
 }
 
 template <class T, int R>
-AD_DEVICE void scalar_grad_queries(T *dqkv, const T *dy, const T *qkv, const float *lse, const float *delta, const Problem &p, float scale, float gain, float keep) {
+AD_DEVICE void scalar_grad_queries(T *dqkv, float *delta, const T *dy, const T *y, const T *qkv, const float *lse, const Problem &p, float scale, float gain, float keep) {
   AD_DYNAMIC_SHARED(float, tileQ);
   const Scalar<R> s = scalar_of<R>(p.dim);
   constexpr int rows = s.rows;
@@ -176,8 +165,19 @@ AD_DEVICE void scalar_grad_queries(T *dqkv, const T *dy, const T *qkv, const flo
   const int end = q.clamped(rows - 1) + 1, begin = least / rows * rows;
   s.load(tileQ, [&](int r) { return q.valid(r) ? qkv + q.at(r, width, p.dim) : nullptr; });
   s.load(tileG, [&](int r) { return q.valid(r) ? dy + q.at(r, (int64_t)p.heads * p.dim, p.dim) : nullptr; });
-  float dq[R][4 * s.groups];
+  float dq[R][4 * s.groups], total[R], mean[R];
   zero(dq);
+  AD_UNROLL
+  for (int i = 0; i < R; i++) {
+    const int r = R * s.y + i;
+    const int64_t element = q.at(r, p.heads, 1);
+    const bool valid = q.valid(r);
+    total[i] = valid ? lse[element] * kLog2e : kInfinity;
+    float d = 0;
+    for (int column = s.x; valid && column < p.dim; column += 16) d = ad_fma(ad_float(dy[element * p.dim + column]), ad_float(y[element * p.dim + column]), d);
+    mean[i] = row_sum(d);
+    if (valid && s.x == 0) delta[element] = mean[i];
+  }
   for (int u0 = begin; u0 < end; u0 += rows) {
     __syncthreads();
     s.load(tileK, [&](int r) { return u0 + r < p.seq ? keys + (int64_t)(u0 + r) * width : nullptr; });
@@ -189,15 +189,13 @@ AD_DEVICE void scalar_grad_queries(T *dqkv, const T *dy, const T *qkv, const flo
     AD_UNROLL
     for (int i = 0; i < R; i++) {
       const int r = R * s.y + i, t = q.clamped(r), from = p.start(q.b, t);
-      const bool valid = q.valid(r);
-      const float total = valid ? lse[q.at(r, p.heads, 1)] : kInfinity, mean = valid ? delta[q.at(r, p.heads, 1)] : 0;
       AD_UNROLL
       for (int j = 0; j < R; j++) {
         const int u = u0 + s.x + 16 * j;
-        float e = ad_exp2(ad_fma(x[i][j], scale, -total)), de = d[i][j];
+        float e = ad_exp2(ad_fma(x[i][j], scale, -total[i])), de = d[i][j];
         if (u < from || u > t) e = 0;
         if (p.key) de = p.drop().dropped(p.element(q.b, q.h(r), t, u)) ? 0 : de * keep;
-        scores[r * s.scoreStride + s.x + 16 * j] = e * (de - mean);
+        scores[r * s.scoreStride + s.x + 16 * j] = e * (de - mean[i]);
       }
     }
     __syncthreads();
@@ -244,7 +242,7 @@ AD_DEVICE void scalar_grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv
       for (int j = 0; j < R; j++) {
         const int r = s.x + 16 * j, t = q.clamped(r), from = p.start(b, t);
         const bool valid = q.valid(r);
-        const float total = valid ? lse[q.at(r, p.heads, 1)] : kInfinity, mean = valid ? delta[q.at(r, p.heads, 1)] : 0;
+        const float total = valid ? lse[q.at(r, p.heads, 1)] * kLog2e : kInfinity, mean = valid ? delta[q.at(r, p.heads, 1)] : 0;
         AD_UNROLL
         for (int i = 0; i < R; i++) {
           const int u = u0 + R * s.y + i;
@@ -277,11 +275,11 @@ AD_DEVICE void scalar_grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv
 }  // namespace attention
 
 #define KERNELS(R, S, T)                                                                                                                                    \
-  AD_KERNEL(attention_scalar##R##_##S, (T * y, float *lse, float *delta, const T *qkv, const T *dy, const int32_t *docStart, const int32_t *key, ATTENTION_PROBLEM, float scale, float keep), 256) { \
-    attention::scalar_forward<T, R>(y, lse, delta, qkv, dy, ATTENTION_GIVEN, scale, keep);                                                                  \
+  AD_KERNEL(attention_scalar##R##_##S, (T * y, float *lse, const T *qkv, const int32_t *docStart, const int32_t *key, ATTENTION_PROBLEM, float scale, float keep), 256) { \
+    attention::scalar_forward<T, R>(y, lse, qkv, ATTENTION_GIVEN, scale, keep);                                                                             \
   }                                                                                                                                                         \
-  AD_KERNEL(attention_scalar##R##_grad_queries_##S, (T * dqkv, const T *dy, const T *qkv, const int32_t *docStart, const int32_t *key, const float *lse, const float *delta, ATTENTION_PROBLEM, float scale, float gain, float keep), 256) { \
-    attention::scalar_grad_queries<T, R>(dqkv, dy, qkv, lse, delta, ATTENTION_GIVEN, scale, gain, keep);                                                    \
+  AD_KERNEL(attention_scalar##R##_grad_queries_##S, (T * dqkv, float *delta, const T *dy, const T *y, const T *qkv, const int32_t *docStart, const int32_t *key, const float *lse, ATTENTION_PROBLEM, float scale, float gain, float keep), 256) { \
+    attention::scalar_grad_queries<T, R>(dqkv, delta, dy, y, qkv, lse, ATTENTION_GIVEN, scale, gain, keep);                                                 \
   }                                                                                                                                                         \
   AD_KERNEL(attention_scalar##R##_grad_keys_##S, (T * dqkv, float *parts, const T *dy, const T *qkv, const int32_t *docStart, const int32_t *key, const float *lse, const float *delta, ATTENTION_PROBLEM, int32_t share, float scale, float gain, float keep), 256) { \
     attention::scalar_grad_keys<T, R>(dqkv, parts, dy, qkv, lse, delta, ATTENTION_GIVEN, share, scale, gain, keep);                                         \

@@ -222,11 +222,10 @@ AD_DEVICE void fetch_queries(ad_shared tile, const T *x, int stride, const Queri
   c.template copy<ROWS>(tile, from, stride, q.t(c.row), c.step >> q.fold, q.seq, c.piece * 8 < dim && q.h(c.row) < q.headEnd);
 }
 
-// y = attention, lse [n,heads] = the logarithm to base 2 of the sum of 2^(scale·score), delta [n,heads] = Σ dy·y of each row. y and lse may
-// be null, and delta and dy together. scale is the soft-max's times log2 e and positive. Grid: tiles of tokens; tiles of heads
-// (each group's apart); sequences. A warp has 16·M rows; tiles have 64·M rows and N keys.
+// y = attention, lse [n,heads] = the logarithm of the sum of e^score, unless it is null. scale is the soft-max's times log2 e and positive.
+// Grid: tiles of tokens; tiles of heads (each group's apart); sequences. A warp has 16·M rows; tiles have 64·M rows and N keys.
 template <class T, int W, int M, int N, bool DROP>
-AD_DEVICE void forward(T *y, float *lse, float *delta, const T *qkv, const T *dy, const Problem &p, float scale, float keep) {
+AD_DEVICE void forward(T *y, float *lse, const T *qkv, const Problem &p, float scale, float keep) {
   constexpr int rows = 64 * M;
   AD_DYNAMIC_SHARED(T, memory);
   const ad_shared tileQ = ad_shared_address(memory), tileK = tileQ + rows * 2 * W, tileV = tileK + N * 2 * W;
@@ -334,26 +333,14 @@ AD_DEVICE void forward(T *y, float *lse, float *delta, const T *qkv, const T *dy
       const int r = first + 16 * m + 8 * i + lane / 4;
       const float total = quad_sum(sum[m][i]);
       factor[m][i] = keep / total;
-      const int64_t element = q.at(r, p.heads, 1);
-      if (lse && lane % 4 == 0 && q.valid(r)) lse[element] = ad_fma(largest[m][i], scale, ad_log2(total));
-      if (delta) {
-        float d = 0;
-        if (q.valid(r)) {
-          const T *row = dy + element * p.dim + lane % 4 * 2;
-          AD_UNROLL
-          for (int j = 0; j < W / 8; j++)
-            if (8 * j < p.dim) d += ad_float(row[8 * j]) * out[m][j][2 * i] + ad_float(row[8 * j + 1]) * out[m][j][2 * i + 1];
-        }
-        d = quad_sum(d) * factor[m][i];
-        if (lane % 4 == 0 && q.valid(r)) delta[element] = d;
-      }
+      if (lse && lane % 4 == 0 && q.valid(r)) lse[q.at(r, p.heads, 1)] = ad_fma(largest[m][i], scale, ad_log2(total)) * kLn2;
     }
-  if (y) store<W>(out, factor, memory, first, p.dim, lane, [&](int r) { return q.valid(r) ? y + q.at(r, (int64_t)p.heads * p.dim, p.dim) : nullptr; });
+  store<W>(out, factor, memory, first, p.dim, lane, [&](int r) { return q.valid(r) ? y + q.at(r, (int64_t)p.heads * p.dim, p.dim) : nullptr; });
 }
 
-// The queries' columns of dqkv. Grid and rows as forward. delta and lse are forward's.
+// The queries' columns of dqkv, and delta [n,heads] = Σ dy·y of each row. y and lse are forward's; grid and rows as there.
 template <class T, int W, int M, int N, bool DROP>
-AD_DEVICE void grad_queries(T *dqkv, const T *dy, const T *qkv, const float *lse, const float *delta, const Problem &p, float scale, float gain, float keep) {
+AD_DEVICE void grad_queries(T *dqkv, float *delta, const T *dy, const T *y, const T *qkv, const float *lse, const Problem &p, float scale, float gain, float keep) {
   constexpr int rows = 64 * M;
   AD_DYNAMIC_SHARED(T, memory);
   const ad_shared tileQ = ad_shared_address(memory), tileG = tileQ + rows * 2 * W, tiles = tileG + rows * 2 * W;  // then keys and values, twice
@@ -385,8 +372,16 @@ AD_DEVICE void grad_queries(T *dqkv, const T *dy, const T *qkv, const float *lse
     for (int i = 0; i < 2; i++) {
       const int r = first + 16 * m + 8 * i + lane / 4;
       const int64_t element = q.at(r, p.heads, 1);
-      sum[m][i] = q.valid(r) ? lse[element] : kInfinity;  // probabilities of rows that do not exist are 0
-      mean[m][i] = q.valid(r) ? delta[element] : 0;
+      const bool valid = q.valid(r);
+      sum[m][i] = valid ? lse[element] * kLog2e : kInfinity;  // probabilities of rows that do not exist are 0
+      float d = 0;
+      for (int column = lane % 4 * 8; valid && column < p.dim; column += 32) {
+        const ad_vector<T> a = ad_load(dy + element * p.dim + column), b = ad_load(y + element * p.dim + column);
+        AD_UNROLL
+        for (int e = 0; e < 8; e++) d = ad_fma(a[e], b[e], d);
+      }
+      mean[m][i] = quad_sum(d);
+      if (valid && lane % 4 == 0) delta[element] = mean[m][i];
     }
   for (int u0 = begin, stage = 0; u0 < end; u0 += N, stage ^= 1) {
     const Lane<W> at = here(lanes);
@@ -475,7 +470,7 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
     for (int r = threadIdx.x; r < N; r += kThreads) {
       const int64_t element = q.at(r, p.heads, 1);
       const bool valid = q.valid(r);
-      sums[stage * N + r] = valid ? lse[element] : kInfinity;  // probabilities of rows that do not exist are 0
+      sums[stage * N + r] = valid ? lse[element] * kLog2e : kInfinity;  // probabilities of rows that do not exist are 0
       means[stage * N + r] = valid ? delta[element] : 0;
       starts[stage * N + r] = valid ? p.start(b, q.t(r)) : 0;
     }
@@ -563,11 +558,11 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
   ATTENTION_KERNELS_OF(W, M, N, MQ, NQ, WO, NK, f16, f16, , false) ATTENTION_KERNELS_OF(W, M, N, MQ, NQ, WO, NK, f16, f16, drop_, true)
 
 #define ATTENTION_KERNELS_OF(W, M, N, MQ, NQ, WO, NK, S, T, D, DROP)                                                                              \
-  AD_KERNEL(attention##W##_##D##S, (T * y, float *lse, float *delta, const T *qkv, const T *dy, const int32_t *docStart, const int32_t *key, ATTENTION_PROBLEM, float scale, float keep), 128) { \
-    attention::forward<T, W, M, N, DROP>(y, lse, delta, qkv, dy, ATTENTION_GIVEN, scale, keep);                                                   \
+  AD_KERNEL(attention##W##_##D##S, (T * y, float *lse, const T *qkv, const int32_t *docStart, const int32_t *key, ATTENTION_PROBLEM, float scale, float keep), 128) { \
+    attention::forward<T, W, M, N, DROP>(y, lse, qkv, ATTENTION_GIVEN, scale, keep);                                                              \
   }                                                                                                                                               \
-  AD_KERNEL(attention##W##_grad_queries_##D##S, (T * dqkv, const T *dy, const T *qkv, const int32_t *docStart, const int32_t *key, const float *lse, const float *delta, ATTENTION_PROBLEM, float scale, float gain, float keep), 128) { \
-    attention::grad_queries<T, W, MQ, NQ, DROP>(dqkv, dy, qkv, lse, delta, ATTENTION_GIVEN, scale, gain, keep);                                   \
+  AD_KERNEL(attention##W##_grad_queries_##D##S, (T * dqkv, float *delta, const T *dy, const T *y, const T *qkv, const int32_t *docStart, const int32_t *key, const float *lse, ATTENTION_PROBLEM, float scale, float gain, float keep), 128) { \
+    attention::grad_queries<T, W, MQ, NQ, DROP>(dqkv, delta, dy, y, qkv, lse, ATTENTION_GIVEN, scale, gain, keep);                                \
   }                                                                                                                                               \
   AD_KERNEL(attention##W##_grad_keys_##D##S, (T * dqkv, float *parts, const T *dy, const T *qkv, const int32_t *docStart, const int32_t *key, const float *lse, const float *delta, ATTENTION_PROBLEM, int32_t share, float scale, float gain, float keep), 128) { \
     attention::grad_keys<T, W, WO, NK, DROP>(dqkv, parts, dy, qkv, lse, delta, ATTENTION_GIVEN, share, scale, gain, keep);                        \
