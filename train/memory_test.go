@@ -127,10 +127,11 @@ func TestPlanSantaCoder(t *testing.T) {
 	if once.Gradients != 0 || once.Total >= large.Total || once.LargestMicroBatch != nil {
 		t.Errorf("%+v", once)
 	}
-	// In float32 CUDA keeps what the CPU keeps.
+	// In float32 CUDA keeps what the CPU keeps, and of each token and head the logarithm of the soft-max's sum.
 	wide := planOf(t, c, MemoryOptions{}, "precision=float32")
 	a, b := wide.column(t, devices.CUDA, false), wide.column(t, devices.CPU, false)
-	if a.Masters != 0 || a.Activations != b.Activations || a.Weights != b.Weights {
+	sums := int64(24 * 2048 * 16 * 4)
+	if a.Masters != 0 || a.Activations != b.Activations+sums || a.Weights != b.Weights {
 		t.Errorf("in float32: %+v, on the CPU %+v", a, b)
 	}
 }
