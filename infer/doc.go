@@ -34,6 +34,7 @@
 //	generation.go a completion under way: which tokens it needs evaluated next, and what it makes of them
 //	blocks.go    the memory of keys and values, in parts that sequences share
 //	suggestions.go recent completions, for whoever types along
+//	reuse.go     what these say to a request, without the model
 //	prefix.go    keys and values kept for prompts that begin alike, within a limit
 //	tally.go     how much memory sequences take that share some of it
 //	prefix_tree.go where those are by their tokens, and which were used least recently

@@ -20,6 +20,7 @@ type EngineOptions struct {
 	// them: what 15 % of the weights leave beside the rest, but one context at least and eight, or 1 GiB, at most. Negative: none
 	// is kept.
 	CacheBytes int64
+	Reuse      Reuse // of suggestions, for requests that allow it; "" is ReuseExact
 }
 
 // Engine completes the requests of any number of callers with one model. One goroutine owns all passes: each evaluates the next
@@ -150,7 +151,7 @@ func (e *Engine) Complete(ctx context.Context, reqs []Request, emit func(i int, 
 		return nil, err
 	}
 	results, err := e.attend(c, emit)
-	if err == nil && len(jobs) == 1 && jobs[0].suggests() {
+	if err == nil && len(jobs) == 1 && jobs[0].suggests() && e.o.Reuse != ReuseOff {
 		e.shown.add(jobs[0], results[0])
 	}
 	e.count(func(s *Stats) { s.ended(err, c.broken) })

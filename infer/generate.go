@@ -35,11 +35,12 @@ type Request struct {
 	// PromptTime and DecodeTime bound how long the prompt may be evaluated and tokens generated; 0 is no bound. The first cuts nothing but the
 	// answer, the second ends the completion after a whole line.
 	PromptTime, DecodeTime time.Duration
-	// Reuse allows a greedy request to be answered with the rest of an earlier suggestion that the user types along, without the model.
-	// Text typed into a suggestion may be other tokens than it was generated as: then the model could now say something else.
+	// Reuse allows a greedy request to be answered from an earlier suggestion that the user types along, without the model, as
+	// EngineOptions.Reuse says.
 	Reuse bool
 	// Replay are token ids to follow in place of the model's choices: a measurement of what a completion of just these tokens
-	// would cost, stop tokens and stop texts included. It bounds MaxTokens.
+	// would cost, stop tokens and stop texts included. It bounds MaxTokens. Where Prompt.Heal takes text from the prompt, the tokens are those of that
+	// text and theirs.
 	Replay []int32
 }
 
@@ -86,6 +87,7 @@ type Result struct {
 	Reused       bool     // answered from a suggestion shown before, without the model: IDs is empty
 	PromptIDs    []int32
 	PromptTokens []Token // when Request.PromptLogprobs
+	stopped      bool    // a stop token has ended it
 	Shortened    bool    // the prompt was cut to fit the context
 	Cached       int     // tokens of the prompt that a call before had evaluated
 	Drafted      int     // tokens that were evaluated as guesses
@@ -172,8 +174,13 @@ func (m *Model) prepare(r Request) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Prompt.Heal && r.Replay == nil && !r.PromptLogprobs {
+	if r.Prompt.Heal && !r.PromptLogprobs {
 		p = m.heal(p)
+		if p.heal != "" && r.Replay != nil {
+			r.Replay = m.tok.Encode(p.heal + string(m.tok.DecodeBytes(r.Replay)))
+			p.maxNew = min(len(r.Replay), m.Context()-len(p.ids))
+			p.healedNew = p.maxNew
+		}
 	}
 	j := &job{Request: r, with: with, prompt: p, stops: append(slices.Clone(m.stops), r.StopIDs...)}
 	if m.tok != nil && r.MinTokens == 0 {

@@ -161,17 +161,13 @@ func (g *generation) choose(rows []float32) (over bool, err error) {
 		if j.Replay != nil {
 			t.ID = j.Replay[g.next]
 		} else if !early && slices.Contains(j.stops, t.ID) {
-			g.res.FinishReason = FinishStop
-			return true, g.w.end()
+			return g.stop()
 		}
 		if j.Logprobs {
 			t.LogProb = float64(g.w.raw[t.ID]) - z
 		}
-		if err := g.w.token(t); err != nil || g.w.done() {
+		if over, err := g.add(t); over || err != nil {
 			return true, err
-		}
-		if g.next++; g.next == j.prompt.maxNew || g.late(t.ID) {
-			return true, g.w.end()
 		}
 		if row == len(g.draft) || g.draft[row] != t.ID {
 			break
@@ -189,6 +185,23 @@ func (g *generation) choose(rows []float32) (over bool, err error) {
 	}
 	g.pass[0] = g.res.IDs[g.next-1]
 	return false, nil
+}
+
+// add takes the token that was chosen, and reports whether the completion is over.
+func (g *generation) add(t Token) (over bool, err error) {
+	if err := g.w.token(t); err != nil || g.w.done() {
+		return true, err
+	}
+	if g.next++; g.next == g.j.prompt.maxNew || g.late(t.ID) {
+		return true, g.w.end()
+	}
+	return false, nil
+}
+
+// stop ends the completion at a stop token.
+func (g *generation) stop() (over bool, err error) {
+	g.res.FinishReason, g.res.stopped = FinishStop, true
+	return true, g.w.end()
 }
 
 // late says that the time for generating is over and id ends a line.

@@ -10,19 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unicode/utf8"
 )
 
 // suggestions are recent completions, for requests that come while the user types one of them: when the new prefix is the old one and a
-// beginning of the completion, the answer is the rest of it. Whoever types along so costs nothing.
-//
-// What is found for the very same prefix is what the model would say again, bit for bit. Behind typed text it is what it said before: the
-// text may now be other tokens than those it had generated, and the model could go on otherwise. So it is for requests that allow it
-// (Request.Reuse), of the kind whose answers depend on nothing but the prompt: greedy, without log-probabilities, and without MinTokens, which
-// count from the cursor.
-//
-// A completion that MaxTokens had cut short serves as long as it has half as many tokens as the request asks for. It is safe for use by any
-// number of goroutines, and forgets the least recently used.
+// beginning of the completion. They are kept for requests that allow it (Request.Reuse), of the kind whose answers depend on nothing but the
+// prompt: greedy, without log-probabilities, and without MinTokens, which count from the cursor. It is safe for use by any number of
+// goroutines, and forgets the least recently used.
 type suggestions struct {
 	mu    sync.Mutex
 	limit int64
@@ -47,10 +40,15 @@ type suggestion struct {
 	length int // of the prefix
 	prefix [sha256.Size]byte
 	text   string
-	tokens int // that it was generated as
 	reason FinishReason
 	stop   string
 	rule   StopRule
+
+	prompt  int // its tokens
+	tokens  [sha256.Size]byte
+	heal    string  // what it had to begin with
+	ids     []int32 // that it was generated as
+	stopped bool    // a stop token came behind them
 }
 
 func newSuggestions(limit int64) *suggestions {
@@ -96,18 +94,24 @@ func writeString(h hash.Hash, s string) {
 	h.Write([]byte(s))
 }
 
-// find returns the suggestion that the request types along, and how much of it has been typed.
-func (x *suggestions) find(j *job) (found suggestion, typed int, ok bool) {
+// sumOf tells token ids apart.
+func sumOf(ids []int32) [sha256.Size]byte {
+	b := make([]byte, 0, 4*len(ids))
+	for _, id := range ids {
+		b = binary.LittleEndian.AppendUint32(b, uint32(id))
+	}
+	return sha256.Sum256(b)
+}
+
+// find returns the latest suggestion that the request types along and that fits, which is told how much of it has been typed.
+func (x *suggestions) find(j *job, fits func(s *suggestion, typed int) bool) (found suggestion, typed int, ok bool) {
 	key, prefix := keyOf(j), j.Prompt.Prefix
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range slices.Backward(x.byKey[key]) {
 		s := e.Value.(*suggestion)
 		n := len(prefix) - s.length
-		if n < 0 || n > 0 && n >= len(s.text) || !strings.HasPrefix(s.text, prefix[s.length:]) || strings.TrimSpace(s.text[n:]) == "" && n > 0 {
-			continue
-		}
-		if sha256.Sum256([]byte(prefix[:s.length])) == s.prefix {
+		if n >= 0 && strings.HasPrefix(s.text, prefix[s.length:]) && fits(s, n) && sha256.Sum256([]byte(prefix[:s.length])) == s.prefix {
 			x.order.MoveToBack(e)
 			return *s, n, true
 		}
@@ -120,7 +124,11 @@ func (x *suggestions) add(j *job, res Result) {
 	if strings.TrimSpace(res.Text) == "" || res.FinishReason == FinishCancel || res.Reused {
 		return
 	}
-	s := &suggestion{keyOf(j), len(j.Prompt.Prefix), sha256.Sum256([]byte(j.Prompt.Prefix)), res.Text, len(res.IDs), res.FinishReason, res.StopText, res.StopRule}
+	s := &suggestion{
+		key: keyOf(j), length: len(j.Prompt.Prefix), prefix: sha256.Sum256([]byte(j.Prompt.Prefix)),
+		text: res.Text, reason: res.FinishReason, stop: res.StopText, rule: res.StopRule,
+		prompt: len(j.prompt.ids), tokens: sumOf(j.prompt.ids), heal: j.prompt.heal, ids: res.IDs, stopped: res.stopped,
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range x.byKey[s.key] {
@@ -136,7 +144,7 @@ func (x *suggestions) add(j *job, res Result) {
 	}
 }
 
-func (s *suggestion) bytes() int64 { return int64(len(s.text)) + suggestionOverhead }
+func (s *suggestion) bytes() int64 { return int64(len(s.text)+4*len(s.ids)) + suggestionOverhead }
 
 // remove forgets a suggestion. x.mu is held.
 func (x *suggestions) remove(e *list.Element) {
@@ -148,69 +156,4 @@ func (x *suggestions) remove(e *list.Element) {
 	} else {
 		delete(x.byKey, s.key)
 	}
-}
-
-// answer returns what a suggestion says to j, ok false if none says enough.
-func (x *suggestions) answer(m *Model, j *job) (res Result, ok bool) {
-	if !j.suggests() || j.MaxTokens == 0 {
-		return Result{}, false
-	}
-	s, typed, ok := x.find(j)
-	if !ok {
-		return Result{}, false
-	}
-	res = Result{
-		Text: s.text[typed:], FinishReason: s.reason, StopText: s.stop, StopRule: s.rule,
-		PromptIDs: j.prompt.ids, Cached: len(j.prompt.ids), Shortened: j.prompt.shortened, Reused: true,
-	}
-	ids := m.tok.Encode(res.Text)
-	tokens := len(ids)
-	if typed == 0 {
-		tokens = s.tokens // a model may write a text in more or fewer tokens than the tokenizer
-	}
-	switch asked := min(j.MaxTokens, j.prompt.maxNew); {
-	case s.reason == FinishLength && 2*tokens < asked:
-		return Result{}, false
-	case tokens > j.MaxTokens && len(ids) <= j.MaxTokens:
-		return Result{}, false
-	case tokens > j.MaxTokens:
-		n := len(m.tok.DecodeBytes(ids[:j.MaxTokens]))
-		for n > 0 && !utf8.RuneStart(res.Text[n]) {
-			n--
-		}
-		res.Text, res.FinishReason, res.StopText, res.StopRule = res.Text[:n], FinishLength, "", ""
-	}
-	return res, true
-}
-
-// reuse answers a call from what was suggested before, if it may and can be. It counts as one of its session.
-func (e *Engine) reuse(c *call, emit func(i int, ch Chunk) error) (results []Result, ok bool, err error) {
-	if len(c.tasks) != 1 {
-		return nil, false, nil
-	}
-	res, ok := e.shown.answer(e.m, c.tasks[0].j)
-	if !ok {
-		return nil, false, nil
-	}
-	e.mu.Lock()
-	switch {
-	case e.closed:
-		err = errEngineClosed
-	case c.session != "":
-		e.supersede(c)
-	}
-	e.mu.Unlock()
-	if err != nil {
-		return nil, true, err
-	}
-	if emit != nil {
-		if failed := emit(0, Chunk{Text: res.Text, FinishReason: res.FinishReason, Shortened: res.Shortened}); failed != nil {
-			res.FinishReason, err = FinishCancel, fmt.Errorf("%w: %w", errEmit, failed)
-		}
-	}
-	e.count(func(s *Stats) {
-		s.Reused++
-		s.ended(err, false)
-	})
-	return []Result{res}, true, err
 }

@@ -19,7 +19,7 @@ func reuseRequest(prefix string, maxTokens int) Request {
 // for something else or does not allow it, does not.
 func TestSuggestions(t *testing.T) {
 	m := textModel(t, nil, 1)
-	e := NewEngine(m, EngineOptions{})
+	e := NewEngine(m, EngineOptions{Reuse: ReuseShown})
 	defer e.Close()
 	const before = "def add(a, b):\n    "
 	r := reuseRequest(before, 12)
@@ -83,7 +83,7 @@ func TestSuggestions(t *testing.T) {
 // TestSuggestionsSame: for the same prompt the answer is the model's, in all that it says.
 func TestSuggestionsSame(t *testing.T) {
 	m := textModel(t, nil, 1)
-	e := NewEngine(m, EngineOptions{})
+	e := NewEngine(m, EngineOptions{Reuse: ReuseShown})
 	defer e.Close()
 	for i := range 20 {
 		r := reuseRequest(fmt.Sprintf("x = %d\n", i), 10)
@@ -119,7 +119,7 @@ func TestSuggestionsBound(t *testing.T) {
 	x := newSuggestions(4 * (suggestionOverhead + int64(len(text))))
 	for i := range 10 {
 		x.add(job(i), Result{Text: text, FinishReason: FinishStop})
-		if _, _, ok := x.find(job(0)); !ok {
+		if _, _, ok := x.find(job(0), (*suggestion).shows); !ok {
 			t.Fatalf("what was used just now is forgotten, after %d", i)
 		}
 		if x.bytes > x.limit || x.order.Len() > 4 || len(x.byKey) != 1 {
@@ -127,12 +127,12 @@ func TestSuggestionsBound(t *testing.T) {
 		}
 	}
 	for i, want := range []bool{true, false, false, false, false, false, false, true, true, true} {
-		if _, _, ok := x.find(job(i)); ok != want {
+		if _, _, ok := x.find(job(i), (*suggestion).shows); ok != want {
 			t.Errorf("suggestion %d is there: %v, expected %v", i, ok, want)
 		}
 	}
 	x.add(job(9), Result{Text: "another", FinishReason: FinishStop})
-	if s, _, ok := x.find(job(9)); !ok || s.text != "another" || x.order.Len() != 4 {
+	if s, _, ok := x.find(job(9), (*suggestion).shows); !ok || s.text != "another" || x.order.Len() != 4 {
 		t.Errorf("%q, %d in all", s.text, x.order.Len())
 	}
 	for x.order.Len() > 0 {
@@ -157,7 +157,7 @@ func TestSuggestionsProperties(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, n, ok := x.find(j)
+			s, n, ok := x.find(j, (*suggestion).shows)
 			fits := func(o shown) bool {
 				return strings.HasPrefix(prefix, o.prefix) && strings.HasPrefix(o.prefix+o.text, prefix) && (prefix == o.prefix || strings.TrimSpace((o.prefix + o.text)[len(prefix):]) != "")
 			}
@@ -186,7 +186,7 @@ func TestSuggestionsProperties(t *testing.T) {
 // TestSuggestionsFollowed: measurements that follow tokens find what was shown to others of them, and nobody else does.
 func TestSuggestionsFollowed(t *testing.T) {
 	m := textModel(t, nil, 1)
-	e := NewEngine(m, EngineOptions{})
+	e := NewEngine(m, EngineOptions{Reuse: ReuseShown})
 	defer e.Close()
 	const before, text = "def add(a, b):\n    ", "return a + b"
 	follow := func(typed int) Request {

@@ -45,6 +45,7 @@ func benchTypingCommand() *cli.Command {
 			&cli.Float64Flag{Name: "known", Usage: "share of lines that the script knows from their beginning; others it knows from somewhere in them", Value: 0.35},
 			linesFlag(),
 			healFlag(),
+			reuseFlag(),
 			fimOrderFlag(),
 			speculateFlag(),
 			&cli.StringFlag{Name: "url", Usage: "`ADDRESS` of a server of ours under way, with the same model and options, in place of one in this process: http://127.0.0.1:8000"},
@@ -79,12 +80,15 @@ func benchTypingCommand() *cli.Command {
 			if f.speculate, err = speculation(c.String("speculate")); err != nil {
 				return err
 			}
+			if f.reuse, err = reuseOf(c); err != nil {
+				return err
+			}
 			lines, err := linesOf(c.String("lines"))
 			if err != nil {
 				return err
 			}
-			if f.suggest == "model" {
-				f.shape, f.heal = infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, c.Bool("heal")
+			if f.heal = c.Bool("heal"); f.suggest == "model" {
+				f.shape = infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}
 			}
 			return benchTyping(c.Context, f, c.App.Writer, c.App.ErrWriter)
 		},
@@ -102,6 +106,7 @@ type benchTypingFlags struct {
 	suggest                     string
 	shape                       infer.Shape
 	heal                        bool
+	reuse                       infer.Reuse
 	order                       infer.Order
 	speculate                   infer.Speculate
 	url                         string
@@ -179,7 +184,7 @@ func benchTyping(ctx context.Context, f benchTypingFlags, out, errOut io.Writer)
 	if traces = traces[:min(len(traces), f.files)]; len(traces) == 0 {
 		return fmt.Errorf("--data %s: no file is suited to being typed in: expected some of %s that fit into the model's context of %d tokens", f.data, typing.Suited, m.Context())
 	}
-	o := typing.Options{Debounce: f.debounce, Speed: f.speed, MaxTokens: f.tokens, Scripted: scripted, Tokens: func(s string) []int32 { return tok.Encode(s) }}
+	o := typing.Options{Debounce: f.debounce, Speed: f.speed, MaxTokens: f.tokens, Scripted: scripted, Exact: f.reuse != infer.ReuseShown, Tokens: func(s string) []int32 { return tok.Encode(s) }}
 	ours := typing.Server{Name: "autodev", URL: strings.TrimSuffix(f.url, "/")}
 	if f.url == "" {
 		var stop func() error
@@ -266,7 +271,7 @@ func (f benchTypingFlags) serve(ctx context.Context, m *infer.Model, s *typing.S
 	if l, err = serve.Listen(ctx, "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
-	engine := infer.NewEngine(m, infer.EngineOptions{})
+	engine := infer.NewEngine(m, infer.EngineOptions{Reuse: f.reuse})
 	watched := typing.Watch(engine)
 	models := registry.New(false)
 	models.Put([]wire.Model{{ID: "typing", Engine: watched, Order: f.order, Speculate: f.speculate, Shape: f.shape, Heal: f.heal}}, nil)

@@ -52,6 +52,7 @@ func TestBenchTypingMisuse(t *testing.T) {
 		{"--llama-server x", "--llama-server and --gguf: expected both or neither"},
 		{"--format yaml", "--format yaml: expected one of table, json"},
 		{"--lines three", "--lines three: expected"},
+		{"--reuse true", "--reuse true: expected exact, shown or off"},
 		{"extra", `found argument "extra"`},
 	} {
 		if o := autodev(t, "", append([]string{"bench", "typing"}, strings.Fields(c.args)...)...); o.code != 2 || !strings.Contains(o.err, c.want) {

@@ -31,7 +31,7 @@ func serveCommand() *cli.Command {
 			&cli.BoolFlag{Name: "strict-models", Usage: "turn away requests for a model of another name, which otherwise get the one there is"},
 			linesFlag(),
 			healFlag(),
-			&cli.BoolFlag{Name: "reuse", Usage: "answer with the rest of a suggestion that was shown while it is typed along, without asking the model again", Value: true},
+			reuseFlag(),
 			fimOrderFlag(),
 			speculateFlag(),
 			&cli.IntFlag{Name: "prompt-cache", Usage: "`MIB` of memory for recent prompts, so that one that begins alike is not read again (-1: within 15 % of the weights, but one of the longest at least; 0: none)", Value: -1},
@@ -57,6 +57,10 @@ func serveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			reuse, err := reuseOf(c)
+			if err != nil {
+				return err
+			}
 			operations, err := operationsOf(c)
 			if err != nil {
 				return err
@@ -71,7 +75,7 @@ func serveCommand() *cli.Command {
 			}
 			return serveModel(c.Context, serveFlags{
 				inference: f,
-				shape:     infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, heal: c.Bool("heal"), reuse: c.Bool("reuse"), functions: functions,
+				shape:     infer.Shape{Lines: lines, NoOverlap: true, NoLoops: true}, heal: c.Bool("heal"), reuse: reuse, functions: functions,
 				lora: adapters, adapters: c.String("adapters"), strict: c.Bool("strict-models"),
 				operations: operations, name: c.String("name"), queue: c.Int("queue"), concurrency: c.Int("concurrency"), log: c.String("log"),
 				order: order, speculate: speculate, promptCache: c.Int("prompt-cache"),
@@ -111,7 +115,8 @@ type serveFlags struct {
 	operations
 	name, log   string
 	shape       infer.Shape
-	heal, reuse bool
+	heal        bool
+	reuse       infer.Reuse
 	functions   *assist.Service
 	lora        []registry.Adapter
 	adapters    string

@@ -27,7 +27,7 @@ func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
 	if err != nil {
 		return registry.Loaded{}, err
 	}
-	o := infer.EngineOptions{Queue: f.queue, Concurrency: f.concurrency}
+	o := infer.EngineOptions{Queue: f.queue, Concurrency: f.concurrency, Reuse: f.reuse}
 	switch {
 	case f.promptCache == 0:
 		o.CacheBytes = -1
@@ -37,7 +37,7 @@ func (f serveFlags) load(ctx context.Context) (registry.Loaded, error) {
 	engine := infer.NewEngine(m, o)
 	l := registry.Loaded{
 		Adapters: engine,
-		Model:    wire.Model{ID: f.name, Engine: engine, Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate, Shape: f.shape, Heal: f.heal, Reuse: f.reuse},
+		Model:    wire.Model{ID: f.name, Engine: engine, Path: f.model, Created: time.Now(), Order: f.order, Speculate: f.speculate, Shape: f.shape, Heal: f.heal, Reuse: true},
 		Close: func() {
 			engine.Close()
 			m.Close()
@@ -123,6 +123,23 @@ func namedFolders(values []string) (all []registry.Adapter, err error) {
 
 func linesFlag() cli.Flag {
 	return &cli.StringFlag{Name: "lines", Usage: "how much a completion between two texts spans, unless its request says: one (the rest of the line), block (a line and the block it opens), auto (one inside a line, else block) or all", Value: "auto"}
+}
+
+func reuseFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "reuse", Value: string(infer.ReuseExact),
+		Usage: "answers from a suggestion while it is typed along, without the model. exact: those that are what the model would say now, which most are with --heal; " +
+			"shown: always the rest of what was shown, so that it stays as it is even where the model would change its mind; off: none",
+	}
+}
+
+// reuseOf reads the value of reuseFlag.
+func reuseOf(c *cli.Context) (infer.Reuse, error) {
+	r, err := infer.ParseReuse(c.String("reuse"))
+	if err != nil {
+		return "", usageError("--reuse %s: expected exact, shown or off", c.String("reuse"))
+	}
+	return r, nil
 }
 
 func healFlag() cli.Flag {

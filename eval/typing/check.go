@@ -12,18 +12,26 @@ type Reference func(ctx context.Context, prefix, suffix string, tokens int) (str
 type Checked struct {
 	Computed      int `json:"computed"` // answers of the model that were compared
 	ComputedEqual int `json:"computed_equal"`
-	// Answers that are the rest of an earlier suggestion were computed with other tokens at the cursor, so that the model could say
-	// something else there: they are counted apart.
-	Reused      int `json:"reused"`
-	ReusedEqual int `json:"reused_equal"`
+	// Answers from earlier suggestions are counted apart. Unless they are to be exact, the model could say something else where the rest of what was
+	// shown is other tokens.
+	Reused      int  `json:"reused"`
+	ReusedEqual int  `json:"reused_equal"`
+	Exact       bool `json:"exact"`
 }
 
-// Err says whether a computed answer differs.
+// Err says whether an answer differs that should not.
 func (c *Checked) Err() error {
-	if c == nil || c.ComputedEqual == c.Computed {
+	if c == nil {
 		return nil
 	}
-	return fmt.Errorf("%d of %d answers differ from those of an engine without cache and speculation", c.Computed-c.ComputedEqual, c.Computed)
+	all, equal := c.Computed, c.ComputedEqual
+	if c.Exact {
+		all, equal = all+c.Reused, equal+c.ReusedEqual
+	}
+	if equal == all {
+		return nil
+	}
+	return fmt.Errorf("%d of %d answers differ from those of an engine without cache and speculation", all-equal, all)
 }
 
 // Check compares up to n answers of a run, spread over it, with a reference's. Where the run was scripted the server is asked again for its model's
@@ -37,7 +45,7 @@ func Check(ctx context.Context, run *Run, s Server, reference Reference, n int, 
 	}
 	c := newClient(s.URL)
 	defer c.http.CloseIdleConnections()
-	checked := &Checked{}
+	checked := &Checked{Exact: o.Exact}
 	n = min(n, len(all))
 	for i := range n {
 		q := all[i*len(all)/n]

@@ -39,6 +39,7 @@ type Options struct {
 	Speed     float64       // how many times as fast the user is
 	MaxTokens int           // of a suggestion
 	Scripted  bool          // suggestions are those of the trace
+	Exact     bool          // answers from earlier suggestions are to be the model's, too
 	Tokens    func(string) []int32
 	Progress  func(done, total int)
 }

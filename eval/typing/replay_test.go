@@ -207,6 +207,10 @@ func TestCheck(t *testing.T) {
 	if want := "1 of 3 answers differ from those of an engine without cache and speculation"; c.Err() == nil || c.Err().Error() != want {
 		t.Errorf("%v, expected %s", c.Err(), want)
 	}
+	c, err = Check(t.Context(), run, Server{URL: server.URL}, reference, 100, Options{MaxTokens: 3, Exact: true})
+	if want := "2 of 5 answers differ from those of an engine without cache and speculation"; err != nil || c.Err() == nil || c.Err().Error() != want {
+		t.Errorf("%v, expected %s (%v)", c.Err(), want, err)
+	}
 	// A scripted run's server is asked again.
 	told := map[string]bool{}
 	c, err = Check(t.Context(), run, Server{URL: server.URL, Expect: func(prefix string, ids []int32) { told[prefix] = ids == nil }}, func(_ context.Context, prefix, _ string, _ int) (string, error) {
@@ -251,7 +255,7 @@ func TestReport(t *testing.T) {
   suggestions not computed                              1        –       
   characters saved                                   25 %     25 %       
 m: 5 keystrokes in 1 files, 2 of them waited for; 75ms after a keystroke the request; typed 1 times as fast as people; suggestions of at most 8 tokens, scripted.
-5 of 5 answers are those of an engine without cache and speculation; of 3 that are the rest of an earlier suggestion, 2 are.
+5 of 5 answers are those of an engine without cache and speculation; of 3 that an earlier suggestion gave, 2 are.
 `
 	if b.String() != want {
 		t.Errorf("%s\nexpected\n%s", b.String(), want)

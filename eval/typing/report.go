@@ -209,7 +209,7 @@ func (r *Report) notes() []string {
 	if c := r.Checked; c != nil {
 		line := fmt.Sprintf("%d of %d answers are those of an engine without cache and speculation", c.ComputedEqual, c.Computed)
 		if c.Reused > 0 {
-			line += fmt.Sprintf("; of %d that are the rest of an earlier suggestion, %d are", c.Reused, c.ReusedEqual)
+			line += fmt.Sprintf("; of %d that an earlier suggestion gave, %d are", c.Reused, c.ReusedEqual)
 		}
 		notes = append(notes, line+".")
 	}
