@@ -3,7 +3,6 @@ package serve_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -39,29 +38,11 @@ func operate(t *testing.T, p serve.Operations, protocols []*wire.Protocol) (url 
 	return srv.URL, log
 }
 
-// send sends a request with header fields, name and value in turn; "Host" is the request's.
+// send is servetest.Send without the line end of the answer.
 func send(t *testing.T, method, url, body string, header ...string) (*http.Response, string) {
 	t.Helper()
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		if header[i] == "Host" {
-			req.Host = header[i+1]
-		}
-		req.Header.Set(header[i], header[i+1])
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, strings.TrimSuffix(string(b), "\n")
+	resp, answer := servetest.Send(t, method, url, body, header...)
+	return resp, strings.TrimSuffix(answer, "\n")
 }
 
 func newKeys(t *testing.T, keys ...guard.Key) (all *guard.Keys, secrets []string) {

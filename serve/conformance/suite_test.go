@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"autodev/infer"
-	"autodev/infer/chat"
 	"autodev/model"
 	"autodev/models"
 	"autodev/serve"
@@ -22,7 +21,6 @@ import (
 	"autodev/serve/registry"
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
-	"autodev/tokenizer"
 )
 
 // suite is what a client's test gets to know.
@@ -133,30 +131,10 @@ func (w watched) Complete(ctx context.Context, reqs []infer.Request, emit func(i
 // embedded returns the model that the binary carries.
 func embedded(t *testing.T) (*infer.Engine, wire.Chat) {
 	t.Helper()
-	fsys, _, err := models.Open(models.Tiny)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tok, err := tokenizer.LoadFS(fsys, ".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ckpt, err := model.LoadFS(t.Context(), fsys, models.Tiny)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template, err := chat.LoadFS(fsys, models.Tiny)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := infer.New(ckpt, tok, infer.Options{Threads: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.Close)
+	m, prompter := servetest.Tiny(t, infer.Options{Threads: 2})
 	e := infer.NewEngine(m, infer.EngineOptions{})
 	t.Cleanup(e.Close)
-	return e, chat.NewPrompter(template, tok)
+	return e, prompter
 }
 
 // start serves, as autodev serve does, a random model that never ends ("random", and "long" with room for a completion of minutes), the

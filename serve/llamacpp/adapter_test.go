@@ -36,7 +36,7 @@ func TestAdapters(t *testing.T) {
 	}
 	list := func(a, b int) {
 		t.Helper()
-		got := get(t, url+"/lora-adapters")
+		got := servetest.Get(t, url+"/lora-adapters")
 		if want := fmt.Sprintf(`[{"id":0,"path":"a","scale":%d},{"id":1,"path":"b","scale":%d}]`+"\n", a, b); got != want {
 			t.Errorf("%s\nexpected %s", got, want)
 		}

@@ -1,8 +1,6 @@
 package llamacpp_test
 
 import (
-	"context"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,22 +22,8 @@ func send(t *testing.T, url, file string) (status int, answer string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(string(body)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer ")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
+	resp, answer := servetest.Send(t, http.MethodPost, url, string(body), "Content-Type", "application/json", "Authorization", "Bearer ")
+	return resp.StatusCode, answer
 }
 
 const (
@@ -50,10 +34,7 @@ const (
 // TestEditorsReachEngine: what editors send is understood field by field.
 func TestEditorsReachEngine(t *testing.T) {
 	var got []infer.Request
-	url := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs
-		return make([]infer.Result, len(reqs)), nil
-	}}, func(m *wire.Model) {
+	url := start(t, servetest.Asked(&got), func(m *wire.Model) {
 		m.Shape, m.Heal = infer.Shape{Lines: infer.AutoLines, NoOverlap: true, NoLoops: true}, true
 	})
 	const ms = time.Millisecond

@@ -134,10 +134,7 @@ func TestStopTypes(t *testing.T) {
 
 func TestRequestsReachEngine(t *testing.T) {
 	var got []infer.Request
-	url := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs
-		return make([]infer.Result, len(reqs)), nil
-	}}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.Block, NoOverlap: true} })
+	url := start(t, servetest.Asked(&got), func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.Block, NoOverlap: true} })
 	plain := infer.Request{
 		Prompt: infer.Prompt{Prefix: "p"}, MaxTokens: 1<<31 - 1,
 		Sampling: infer.Sampling{TopK: 40, TopP: 0.95, MinP: 0.05, RepetitionPenalty: 1, RepetitionWindow: 64, Seed: 1},
@@ -209,10 +206,7 @@ func TestRequestsReachEngine(t *testing.T) {
 	}
 
 	// A model may heal, unless a request says otherwise.
-	healing := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs
-		return make([]infer.Result, len(reqs)), nil
-	}}, func(m *wire.Model) { m.Heal = true })
+	healing := start(t, servetest.Asked(&got), func(m *wire.Model) { m.Heal = true })
 	for body, want := range map[string]bool{``: true, `,"heal":null`: true, `,"heal":false`: false, `,"heal":true`: true} {
 		if servetest.Post(t, healing+"/infill", `{"input_prefix":"a","input_suffix":""`+body+`}`); got[0].Prompt.Heal != want {
 			t.Errorf("%s: heal %v", body, !want)

@@ -2,7 +2,6 @@ package llamacpp_test
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -12,20 +11,6 @@ import (
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
 )
-
-func get(t *testing.T, url string) string {
-	t.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
 
 func TestTokenize(t *testing.T) {
 	url := start(t, &servetest.Fake{}, func(m *wire.Model) { m.Chat = servetest.Chat{} })
@@ -60,11 +45,11 @@ func TestTokenizeReal(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	url := start(t, &servetest.Fake{}, nil)
-	if got := get(t, url+"/health"); got != `{"status":"ok"}`+"\n" {
+	if got := servetest.Get(t, url+"/health"); got != `{"status":"ok"}`+"\n" {
 		t.Error(got)
 	}
 	url, _ = servetest.StartModels(t, registry.New(false), options())
-	if got := get(t, url+"/health"); got != `{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}`+"\n" {
+	if got := servetest.Get(t, url+"/health"); got != `{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}`+"\n" {
 		t.Error(got)
 	}
 	// Completions that are asked for before there is a model.
@@ -86,13 +71,13 @@ func TestProps(t *testing.T) {
 	params := `{"n_ctx":64,"seed":4294967295,"temperature":0,` + usual + `}`
 	want := `{"default_generation_settings":{"id":0,"is_processing":false,"n_ctx":64,"params":` + params + `},"total_slots":1,"model_alias":"some/model","model_path":"models/some",` +
 		`"modalities":{"audio":false,"vision":false},"endpoint_slots":true,"endpoint_props":false,"endpoint_metrics":true,"chat_template":"{{ lines }}","build_info":"autodev","is_sleeping":false}` + "\n"
-	if got := get(t, url+"/props?model=some%2Fmodel"); got != want {
+	if got := servetest.Get(t, url+"/props?model=some%2Fmodel"); got != want {
 		t.Errorf("%s\nexpected\n%s", got, want)
 	}
 	slots := func(processing string) string {
 		return `[{"id":0,"n_ctx":64,"is_processing":` + processing + `,"params":` + params + `}]` + "\n"
 	}
-	if got := get(t, url+"/slots?fail_on_no_slot=1"); got != slots("false") {
+	if got := servetest.Get(t, url+"/slots?fail_on_no_slot=1"); got != slots("false") {
 		t.Error(got)
 	}
 	done := make(chan struct{})
@@ -104,12 +89,12 @@ func TestProps(t *testing.T) {
 		}
 	}()
 	<-begun
-	if got := get(t, url+"/slots"); got != slots("true") {
+	if got := servetest.Get(t, url+"/slots"); got != slots("true") {
 		t.Error(got)
 	}
 	close(end)
 	<-done
-	if got := get(t, url+"/slots"); got != slots("false") {
+	if got := servetest.Get(t, url+"/slots"); got != slots("false") {
 		t.Error(got)
 	}
 }

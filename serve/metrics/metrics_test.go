@@ -3,7 +3,6 @@ package metrics_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -19,20 +18,6 @@ import (
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
 )
-
-func get(t *testing.T, url string) string {
-	t.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != 200 {
-		t.Fatalf("%s: %d, %v", url, resp.StatusCode, err)
-	}
-	return string(b)
-}
 
 // start serves engine with metrics and returns their address and them.
 func start(t *testing.T, engine wire.Engine) (url string, m *metrics.Metrics) {
@@ -78,7 +63,7 @@ func TestMetrics(t *testing.T) {
 	var got string
 	// The last client left before its request was counted.
 	for range 500 {
-		if got = get(t, url+"/metrics"); strings.Contains(got, `autodev_refused_total{reason="cancelled"} 1`) {
+		if got = servetest.Get(t, url+"/metrics"); strings.Contains(got, `autodev_refused_total{reason="cancelled"} 1`) {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -158,11 +143,11 @@ func TestBounded(t *testing.T) {
 		m.Suggestion(name)
 	}
 	all(0)
-	before := get(t, url+"/metrics")
+	before := servetest.Get(t, url+"/metrics")
 	for i := range 20 {
 		all(i + 1)
 	}
-	after := get(t, url+"/metrics")
+	after := servetest.Get(t, url+"/metrics")
 	// The page itself is counted after it was sent first.
 	series := func(s string) int {
 		return len(regexp.MustCompile(`(?m)^autodev_`).FindAllString(s, -1))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -18,22 +17,6 @@ import (
 	"autodev/serve/wire"
 )
 
-var volatile = regexp.MustCompile(`"id":"cmpl-[0-9a-f]{24}","object":"chat\.completion(\.chunk)?","created":\d{10}`)
-
-// steady replaces what differs from run to run, after checking its form: the whole object gets ID, events CHUNK.
-func steady(t *testing.T, s string) string {
-	t.Helper()
-	if !volatile.MatchString(s) {
-		t.Fatalf("no id and time in %s", s)
-	}
-	return volatile.ReplaceAllStringFunc(s, func(m string) string {
-		if strings.Contains(m, ".chunk") {
-			return "CHUNK"
-		}
-		return "ID"
-	})
-}
-
 const path = "/v1/fim/completions"
 
 func TestWhole(t *testing.T) {
@@ -42,7 +25,7 @@ func TestWhole(t *testing.T) {
 		`"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1}}}` + "\n"
 	for _, path := range []string{path, "/fim/completions"} {
 		status, got, header := servetest.Post(t, url+path, `{"model":"codestral-latest","prompt":"p","suffix":"s","stream":false,"min_tokens":null}`)
-		if status != 200 || header.Get("Content-Type") != "application/json" || steady(t, got) != want {
+		if status != 200 || header.Get("Content-Type") != "application/json" || servetest.Steady(t, got, "cmpl-", "chat.completion") != want {
 			t.Errorf("%s: %d %v %s\nexpected %s", path, status, header, got, want)
 		}
 	}
@@ -56,17 +39,14 @@ func TestStream(t *testing.T) {
 		`"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1}}}` + "\n\n" +
 		"data: [DONE]\n\n"
 	status, got, header := servetest.Post(t, url+path, `{"model":"codestral","prompt":"p","stream":true}`)
-	if status != 200 || header.Get("Content-Type") != "text/event-stream" || steady(t, got) != want {
+	if status != 200 || header.Get("Content-Type") != "text/event-stream" || servetest.Steady(t, got, "cmpl-", "chat.completion") != want {
 		t.Errorf("%d %v\n%s\nexpected\n%s", status, header, got, want)
 	}
 }
 
 func TestReachesEngine(t *testing.T) {
 	var got []infer.Request
-	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs
-		return make([]infer.Result, len(reqs)), nil
-	}}, serve.Options{}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines, NoOverlap: true} })
+	url, _ := servetest.Start(t, servetest.Asked(&got), serve.Options{}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines, NoOverlap: true} })
 	shape := infer.Shape{Lines: infer.AutoLines, NoOverlap: true}
 	one := func(change func(*infer.Request)) infer.Request {
 		r := infer.Request{Prompt: infer.Prompt{Prefix: "p", Suffix: "s"}, MaxTokens: 256, Sampling: infer.Sampling{TopP: 1, Seed: 1}, Shape: shape}
@@ -102,14 +82,11 @@ func TestReachesEngine(t *testing.T) {
 
 // TestForeignMarkers: a raw prompt in a model's own format is a prefix and a suffix.
 func TestForeignMarkers(t *testing.T) {
-	var got infer.Request
-	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs[0]
-		return make([]infer.Result, len(reqs)), nil
-	}}, serve.Options{}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines} })
+	var got []infer.Request
+	url, _ := servetest.Start(t, servetest.Asked(&got), serve.Options{}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines} })
 	_, _, header := servetest.Post(t, url+path, `{"prompt":"<fim-prefix>a<fim-suffix><fim-middle>","filename":"x.py"}`)
 	want := infer.Prompt{Prefix: "a", FIM: infer.FIMAlways, Filename: "x.py"}
-	if fmt.Sprintf("%+v", got.Prompt) != fmt.Sprintf("%+v", want) || got.Shape.Lines != infer.AutoLines || header.Get("X-AutoDev-FIM") != "translated santacoder" {
+	if len(got) != 1 || fmt.Sprintf("%+v", got[0].Prompt) != fmt.Sprintf("%+v", want) || got[0].Shape.Lines != infer.AutoLines || header.Get("X-AutoDev-FIM") != "translated santacoder" {
 		t.Errorf("engine got %+v, header %q", got, header.Get("X-AutoDev-FIM"))
 	}
 }

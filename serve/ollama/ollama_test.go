@@ -3,7 +3,6 @@ package ollama_test
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 	"reflect"
 	"regexp"
@@ -35,20 +34,8 @@ func converses(m *wire.Model) { m.Chat = servetest.Chat{} }
 
 func request(t *testing.T, method, url, body string) (int, string, http.Header) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b), resp.Header
+	resp, answer := servetest.Send(t, method, url, body)
+	return resp.StatusCode, answer, resp.Header
 }
 
 var (
@@ -122,10 +109,7 @@ func TestLogprobs(t *testing.T) {
 
 func TestRequestsReachEngine(t *testing.T) {
 	var got []infer.Request
-	engine := &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs
-		return make([]infer.Result, len(reqs)), nil
-	}}
+	engine := servetest.Asked(&got)
 	shape := infer.Shape{Lines: infer.Block, NoOverlap: true}
 	base := start(t, engine, func(m *wire.Model) { m.Shape = shape })
 	talks := start(t, engine, func(m *wire.Model) { m.Shape = shape; converses(m) })

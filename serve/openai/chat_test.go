@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,22 +17,6 @@ import (
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
 )
-
-var chatVolatile = regexp.MustCompile(`"id":"chatcmpl-[0-9a-f]{24}","object":"chat\.completion(\.chunk)?","created":\d{10}`)
-
-// steadyChat replaces what differs from run to run, after checking its form: whole objects get ID, events CHUNK.
-func steadyChat(t *testing.T, s string) string {
-	t.Helper()
-	if !chatVolatile.MatchString(s) {
-		t.Fatalf("no id and time in %s", s)
-	}
-	return chatVolatile.ReplaceAllStringFunc(s, func(m string) string {
-		if strings.Contains(m, ".chunk") {
-			return "CHUNK"
-		}
-		return "ID"
-	})
-}
 
 func converses(m *wire.Model) { m.Chat = servetest.Chat{} }
 
@@ -48,7 +31,7 @@ func TestChatWhole(t *testing.T) {
 		`"timings":{"cache_n":2,"prompt_n":2,"prompt_ms":0,"prompt_per_token_ms":0,"prompt_per_second":0,"predicted_n":6,"predicted_ms":0,"predicted_per_token_ms":0,"predicted_per_second":0,"draft_n":4,"draft_n_accepted":2}}` + "\n"
 	for _, path := range []string{"/v1/chat/completions", "/chat/completions", "/api/v0/chat/completions", "/v1beta/chat/completions"} {
 		status, got, header := servetest.Post(t, url+path, `{`+hello+`,"n":2,"model":"whatever","user":"u","store":false}`)
-		if status != 200 || steadyChat(t, got) != want {
+		if status != 200 || servetest.Steady(t, got, "chatcmpl-", "chat.completion") != want {
 			t.Errorf("%s: %d %s\nexpected %s", path, status, got, want)
 		}
 		if header.Get("Content-Type") != "application/json" || !strings.HasPrefix(header.Get("Server-Timing"), "queue;dur=") {
@@ -69,12 +52,8 @@ func TestChatStream(t *testing.T) {
 			"data: [DONE]\n\n"},
 	} {
 		status, got, header := servetest.Post(t, url+"/v1/chat/completions", c.body)
-		if status != 200 || header.Get("Content-Type") != "text/event-stream" || steadyChat(t, got) != c.want {
+		if status != 200 || header.Get("Content-Type") != "text/event-stream" || servetest.Steady(t, got, "chatcmpl-", "chat.completion") != c.want {
 			t.Errorf("%d %v\n%s\nexpected\n%s", status, header, got, c.want)
-		}
-		ids := regexp.MustCompile(`chatcmpl-[0-9a-f]+`).FindAllString(got, -1)
-		if slices.ContainsFunc(ids, func(s string) bool { return s != ids[0] }) {
-			t.Errorf("events of one answer have different ids: %v", ids)
 		}
 	}
 }
@@ -94,7 +73,7 @@ func TestChatChoicesInterleave(t *testing.T) {
 	}}, serve.Options{}, converses)
 	_, got, _ := servetest.Post(t, url+"/v1/chat/completions", `{`+hello+`,"n":3,"stream":true}`)
 	var choices []string
-	for _, e := range servetest.Events(t, strings.NewReader(steadyChat(t, got))) {
+	for _, e := range servetest.Events(t, strings.NewReader(servetest.Steady(t, got, "chatcmpl-", "chat.completion"))) {
 		_, c, _ := strings.Cut(e, `"choices":`)
 		choices = append(choices, c)
 	}
@@ -139,10 +118,7 @@ func TestChatLogprobs(t *testing.T) {
 
 func TestChatReachesEngine(t *testing.T) {
 	var got []infer.Request
-	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs
-		return make([]infer.Result, len(reqs)), nil
-	}}, serve.Options{}, converses)
+	url, _ := servetest.Start(t, servetest.Asked(&got), serve.Options{}, converses)
 	one := func(change func(*infer.Request)) infer.Request {
 		r := infer.Request{Prompt: infer.Prompt{Prefix: "user: hello\nassistant:"}, MaxTokens: 64, Stop: []string{"\nuser:"}, StopIDs: []int32{5}, Sampling: infer.Sampling{TopP: 1, Seed: 1}, Class: infer.Chat}
 		change(&r)

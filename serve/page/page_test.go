@@ -3,7 +3,6 @@ package page_test
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -34,23 +33,8 @@ func start(t *testing.T, engine wire.Engine, more ...*wire.Protocol) string {
 
 func get(t *testing.T, url string, header ...string) (status int, body string, h http.Header) {
 	t.Helper()
-	req, err := http.NewRequest("GET", url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Add(header[i], header[i+1])
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b), resp.Header
+	resp, body := servetest.Send(t, http.MethodGet, url, "", header...)
+	return resp.StatusCode, body, resp.Header
 }
 
 const browserAccepts = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

@@ -11,17 +11,21 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"autodev/infer"
+	"autodev/infer/chat"
 	"autodev/infer/infertest"
 	"autodev/model"
+	"autodev/models"
 	"autodev/serve"
 	"autodev/serve/registry"
 	"autodev/serve/wire"
+	"autodev/tokenizer"
 )
 
 // Fake is an engine that does what a test says. By default it completes every prompt with "one two" in two chunks.
@@ -68,6 +72,14 @@ func (f *Fake) Complete(ctx context.Context, reqs []infer.Request, emit func(int
 	return results, nil
 }
 
+// Asked is a Fake that notes what it was asked last, and answers nothing.
+func Asked(reqs *[]infer.Request) *Fake {
+	return &Fake{Do: func(_ context.Context, asked []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		*reqs = asked
+		return make([]infer.Result, len(asked)), nil
+	}}
+}
+
 // Log is a log that handlers write while a test reads.
 type Log struct {
 	mu sync.Mutex
@@ -95,9 +107,9 @@ func Start(t testing.TB, engine wire.Engine, o serve.Options, change func(*wire.
 	if change != nil {
 		change(&m)
 	}
-	models := registry.New(false)
-	models.Put([]wire.Model{m}, nil)
-	return StartModels(t, models, o)
+	all := registry.New(false)
+	all.Put([]wire.Model{m}, nil)
+	return StartModels(t, all, o)
 }
 
 // StartModels is Start for a service.
@@ -126,13 +138,50 @@ func RealEngine(t testing.TB, change func(*model.Config), o infer.EngineOptions)
 	return infer.NewEngine(m, o)
 }
 
+// Tiny returns the model that the binary carries, and what makes prompts of its conversations.
+func Tiny(t testing.TB, o infer.Options) (*infer.Model, *chat.Prompter) {
+	t.Helper()
+	fsys, _, err := models.Open(models.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := tokenizer.LoadFS(fsys, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ckpt, err := model.LoadFS(t.Context(), fsys, models.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template, err := chat.LoadFS(fsys, models.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := infer.New(ckpt, tok, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m, chat.NewPrompter(template, tok)
+}
+
 // Endless keeps a completion of RealEngine's from ending by itself: the bias of its stop tokens.
 const Endless = `"logit_bias":{"0":-100,"1":-100,"2":-100,"3":-100,"4":-100}`
 
-// Post sends a JSON body to a path.
-func Post(t testing.TB, url, body string) (status int, answer string, header http.Header) {
+// Send sends a request with header fields, name and value in turn, of which "Host" is the request's own.
+func Send(t testing.TB, method, url, body string, header ...string) (*http.Response, string) {
 	t.Helper()
-	resp, err := http.Post(url, "application/json", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+		req.Header.Add(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +190,43 @@ func Post(t testing.TB, url, body string) (status int, answer string, header htt
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, string(b), resp.Header
+	return resp, string(b)
+}
+
+// Post sends a JSON body to a path.
+func Post(t testing.TB, url, body string) (status int, answer string, header http.Header) {
+	t.Helper()
+	resp, answer := Send(t, http.MethodPost, url, body, "Content-Type", "application/json")
+	return resp.StatusCode, answer, resp.Header
+}
+
+// Get returns what is at url.
+func Get(t testing.TB, url string) string {
+	t.Helper()
+	_, answer := Send(t, http.MethodGet, url, "")
+	return answer
+}
+
+// Steady replaces what differs from run to run of an answer in one of OpenAI's forms, its id (of that prefix), object and time, after checking
+// them: by ID, and in the events of a chat's stream by CHUNK. All of an answer have one id.
+func Steady(t testing.TB, answer, idPrefix, object string) string {
+	t.Helper()
+	head := regexp.MustCompile(`"id":"(` + idPrefix + `[0-9a-f]{24})","object":"` + regexp.QuoteMeta(object) + `(\.chunk)?","created":\d{10}`)
+	all := head.FindAllStringSubmatch(answer, -1)
+	if len(all) == 0 {
+		t.Fatalf("no id and time in %s", answer)
+	}
+	for _, one := range all {
+		if one[1] != all[0][1] {
+			t.Errorf("one answer has the ids %s and %s", all[0][1], one[1])
+		}
+	}
+	return head.ReplaceAllStringFunc(answer, func(found string) string {
+		if strings.Contains(found, ".chunk") {
+			return "CHUNK"
+		}
+		return "ID"
+	})
 }
 
 // Decode reads JSON.

@@ -17,13 +17,10 @@ import (
 	"time"
 
 	"autodev/infer"
-	"autodev/model"
-	"autodev/models"
 	"autodev/serve"
 	"autodev/serve/registry"
 	"autodev/serve/servetest"
 	"autodev/serve/wire"
-	"autodev/tokenizer"
 )
 
 const clients = 64
@@ -101,27 +98,6 @@ func questions(t *testing.T, m *infer.Model, r *rand.Rand) []question {
 		t.Fatalf("%d different answers of %d: mistaken ones would not be seen", len(answers), len(all))
 	}
 	return all
-}
-
-// tiny returns the embedded model.
-func tiny(t *testing.T) *infer.Model {
-	fsys, _, err := models.Open(models.Tiny)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tok, err := tokenizer.LoadFS(fsys, ".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ckpt, err := model.LoadFS(t.Context(), fsys, models.Tiny)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := infer.New(ckpt, tok, infer.Options{Threads: 2, Weights: infer.Int8})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
 }
 
 // soaker is the state of a run.
@@ -258,7 +234,7 @@ func heap() uint64 {
 
 func TestSoak(t *testing.T) {
 	before := runtime.NumGoroutine()
-	m := tiny(t)
+	m, _ := servetest.Tiny(t, infer.Options{Threads: 2, Weights: infer.Int8})
 	r := rand.New(rand.NewPCG(1, 2))
 	s := &soaker{t: t, questions: questions(t, m, r), dialects: servetest.Dialects()}
 	engine := infer.NewEngine(m, infer.EngineOptions{Concurrency: 8, Queue: 2 * clients, MaxWait: time.Minute})

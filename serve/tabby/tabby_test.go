@@ -51,10 +51,7 @@ func TestAnswer(t *testing.T) {
 
 func TestRequestsReachEngine(t *testing.T) {
 	var got []infer.Request
-	url := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs
-		return make([]infer.Result, len(reqs)), nil
-	}}, nil, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines, NoOverlap: true} })
+	url := start(t, servetest.Asked(&got), nil, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines, NoOverlap: true} })
 	one := func(change func(*infer.Request)) infer.Request {
 		r := infer.Request{
 			Prompt: infer.Prompt{Prefix: "p", Suffix: "\n"}, MaxTokens: 64, Sampling: infer.Sampling{TopP: 1, Seed: 1},

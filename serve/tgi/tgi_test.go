@@ -130,10 +130,7 @@ func TestStream(t *testing.T) {
 
 func TestRequestsReachEngine(t *testing.T) {
 	var got []infer.Request
-	url := start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
-		got = reqs
-		return make([]infer.Result, len(reqs)), nil
-	}}, func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines} })
+	url := start(t, servetest.Asked(&got), func(m *wire.Model) { m.Shape = infer.Shape{Lines: infer.AutoLines} })
 	one := func(change func(*infer.Request)) []infer.Request {
 		r := infer.Request{Prompt: infer.Prompt{Prefix: "pqr"}, MaxTokens: 100, Sampling: infer.Sampling{TopP: 1, Seed: 1}}
 		change(&r)
