@@ -263,8 +263,8 @@ func (j *job) openData(ctx context.Context, o *Options, total int) error {
 		if train, eval, err = divide(ctx, d, train); err != nil {
 			return fmt.Errorf("data.split: %w", err)
 		}
-		if err := expectHeldOut(ctx, d.Split, eval); err != nil {
-			return fmt.Errorf("data.split: %w", err)
+		if err := expectDocuments(ctx, d.Split, train, eval); err != nil {
+			return err
 		}
 	}
 	if eval != nil && j.recipe.Eval.MaxDocuments > 0 {
@@ -336,21 +336,38 @@ func divide(ctx context.Context, d *configs.Data, src data.Source) (train, eval 
 	}
 }
 
-// expectHeldOut makes sure before training, and not when it is first measured, that a split leaves something to measure on: of a
-// handful of repositories a small fraction is likely to be none.
-func expectHeldOut(ctx context.Context, s *configs.Split, eval data.Source) (err error) {
+// expectDocuments makes sure before training, and not when it is first measured, that a split leaves something to learn from and to
+// measure on: of a handful of repositories a small fraction is likely to be none.
+func expectDocuments(ctx context.Context, s *configs.Split, train, eval data.Source) error {
 	if s == nil || eval == nil {
 		return nil
 	}
-	r := data.Open(ctx, eval, data.Cursor{})
+	switch none, err := empty(ctx, train); {
+	case err != nil:
+		return fmt.Errorf("data.train: %w", err)
+	case none:
+		return errors.New("data.train: found no document to train on, expected one at least beside those that data.split holds out")
+	}
+	switch none, err := empty(ctx, eval); {
+	case err != nil:
+		return fmt.Errorf("data.split: %w", err)
+	case none && s.By == "files":
+		return errors.New("data.split: found none of the files to evaluate on in data.train")
+	case none:
+		return fmt.Errorf("data.split: fraction %v by %s holds no document out to evaluate on, expected one at least: raise data.split.fraction, set data.split.by=document, or name data.eval", s.Fraction, s.By)
+	}
+	return nil
+}
+
+// empty reports whether src has no document.
+func empty(ctx context.Context, src data.Source) (none bool, err error) {
+	r := data.Open(ctx, src, data.Cursor{})
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if _, _, err := r.Next(); !errors.Is(err, io.EOF) {
-		return err
+	_, _, err = r.Next()
+	if errors.Is(err, io.EOF) {
+		return true, nil
 	}
-	if s.By == "files" {
-		return errors.New("found none of the files to evaluate on in data.train")
-	}
-	return fmt.Errorf("fraction %v by %s holds no document out to evaluate on, expected one at least: raise data.split.fraction, set data.split.by=document, or name data.eval", s.Fraction, s.By)
+	return false, err
 }
 
 // stream opens the windows of the recipe's protocol.

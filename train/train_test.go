@@ -641,6 +641,8 @@ func TestMistakes(t *testing.T) {
 		{"no source", []string{tok, "out=$", "data.train=[{path: nowhere}]"}, func(o *Options) { o.Train = nil }, "data.train: data source: stat nowhere: no such file"},
 		{"no eval source", []string{tok, "out=$", "data.eval=[{path: nowhere}]"}, func(o *Options) { o.Eval = nil }, "data.eval: data source: stat nowhere: no such file"},
 		{"nothing held out", []string{tok, "out=$", "data.split.by=repository", "data.split.fraction=1e-9"}, func(o *Options) { o.Eval = nil }, "data.split: fraction 1e-09 by repository holds no document out to evaluate on"},
+		{"everything held out", []string{tok, "out=$", "data.split.by=repository", "data.split.fraction=0.999999999"}, func(o *Options) { o.Eval = nil }, "data.train: found no document to train on"},
+		{"nothing to divide", []string{tok, "out=$", "data.split.by=repository"}, func(o *Options) { o.Train, o.Eval = data.Slice{}, nil }, "data.train: found no document to train on"},
 		{"nothing held out by files", []string{tok, "out=$", "data.split.by=files", "data.split.files=[nowhere]"}, func(o *Options) { o.Eval = nil }, "data.split: found none of the files to evaluate on in data.train"},
 		{"no documents", []string{tok, "out=$"}, func(o *Options) { o.Train = data.Slice{} }, "the data source holds no document"},
 		{"too little data", []string{tok, "out=$", "train.steps=0", "train.epochs=1"}, func(o *Options) { o.Train = documents(0, 1) }, "train.epochs: the data makes"},

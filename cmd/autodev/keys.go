@@ -54,10 +54,14 @@ func keysAdd(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	secret, err := guard.AddKey(file, guard.Key{
+	key := guard.Key{
 		Name: name, Created: time.Now(), Admin: c.Bool("admin"),
 		Limits: guard.Limits{RequestsPerMinute: c.Int("requests-per-minute"), TokensPerDay: c.Int64("tokens-per-day"), Concurrent: c.Int("concurrent")},
-	})
+	}
+	if err := key.Check(); err != nil {
+		return misuse{err}
+	}
+	secret, err := guard.AddKey(file, key)
 	if err != nil {
 		return err
 	}

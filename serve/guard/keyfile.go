@@ -165,13 +165,18 @@ func parseHash(s string) (hash [sha256.Size]byte, err error) {
 	return [sha256.Size]byte(b), nil
 }
 
+// Check reports whether k's name and limits are ones that a key may have.
+func (k Key) Check() error {
+	if !keyName.MatchString(k.Name) {
+		return fmt.Errorf("name: found %.70q, expected 1 to 64 letters, digits, dots, dashes, underscores and @", k.Name)
+	}
+	return k.Limits.check()
+}
+
 // AddKey makes a key, stores its hash with what k says of it in the file at path, which need not exist, and returns the key. Nothing
 // keeps the key itself.
 func AddKey(path string, k Key) (string, error) {
-	if !keyName.MatchString(k.Name) {
-		return "", fmt.Errorf("name: found %.70q, expected 1 to 64 letters, digits, dots, dashes, underscores and @", k.Name)
-	}
-	if err := k.Limits.check(); err != nil {
+	if err := k.Check(); err != nil {
 		return "", err
 	}
 	var random [20]byte

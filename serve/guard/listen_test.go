@@ -67,7 +67,7 @@ func TestListen(t *testing.T) {
 	if got := v4.Addr().(*net.TCPAddr); got.IP.To4() == nil {
 		t.Errorf("0.0.0.0 listens on %v, expected IPv4 alone", got)
 	}
-	for addr, ok := range map[string]bool{"127.0.0.1:1": true, ":1": true, "unix:/x": true, "unix:": false, "8000": false, "": false} {
+	for addr, ok := range map[string]bool{"127.0.0.1:1": true, ":1": true, "unix:/x": true, "unix:": false, "8000": false, "": false, ":": false, "[::1]:65535": true, ":65536": false, ":-1": false, ":http": false} {
 		if err := CheckAddr(addr); (err == nil) != ok {
 			t.Errorf("%q: %v", addr, err)
 		}
