@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"autodev/compute/cpu"
+	"autodev/compute/cpu/quant"
 	"autodev/compute/cpu/vec"
 )
 
@@ -42,18 +43,26 @@ type batch struct {
 	w     *workspace
 	spans []*span // those that have not ended; their rows follow one another
 	n     int     // their rows
-	whole bool    // w.rows are the quantised rows of what the last product read
+	// The register whose rows w.rows are, quantised, −1 for none; codes says that they are nowhere else.
+	inRows int
+	codes  bool
+	fuse   bool // it is run: steps need not leave what only the next ones read
 
 	at      int         // the next step of the program
 	part    int         // of that, how much is done: rows of a product, rounds of attention
 	leave   func() bool // asked after every kernel, and within long ones, whether run is to return; nil: never
+	stop    func() bool // ended, for kernels: any thread may ask
 	looking func()      // called before every look at the contexts; nil but in tests
 }
 
 // begin makes a pass over spans ready. w keeps the list.
 func (b *batch) begin(m *Model, w *workspace, spans []*span) {
 	w.spans = append(w.spans[:0], spans...)
-	*b = batch{m: m, w: w, spans: w.spans, leave: b.leave, looking: b.looking}
+	stop := b.stop
+	if stop == nil {
+		stop = b.ended
+	}
+	*b = batch{m: m, w: w, spans: w.spans, inRows: -1, leave: b.leave, stop: stop, looking: b.looking}
 	for _, s := range spans {
 		s.logits, s.err, s.rows = nil, nil, len(s.ids)
 		b.n += s.rows
@@ -66,12 +75,17 @@ func (b *batch) begin(m *Model, w *workspace, spans []*span) {
 // the workspace, and the next call goes on behind it, at least to the next place where leave is asked.
 func (b *batch) run() (over bool, err error) {
 	w, widths := b.w, b.m.program.widths
+	b.fuse = true
 	for b.at < len(b.m.program.steps) {
+		st := &b.m.program.steps[b.at]
+		if b.codes && st.x != b.inRows {
+			b.forget()
+		}
 		// Within a kernel rows stay where they are.
 		if b.part == 0 && !b.look() {
 			return true, nil
 		}
-		st, n := &b.m.program.steps[b.at], b.n
+		n := b.n
 		if b.at == b.m.program.narrow {
 			if n = b.tokens(); b.part == 0 {
 				b.narrow()
@@ -90,6 +104,9 @@ func (b *batch) run() (over bool, err error) {
 		}
 		if st.out >= 0 {
 			out = w.registers[st.out][:b.n*widths[st.out]]
+		}
+		if st.out == b.inRows {
+			b.forget()
 		}
 		if err := b.step(st, out, x, y); err != nil {
 			return true, err
@@ -127,17 +144,22 @@ func (b *batch) narrow() {
 			from += s.rows * width
 		}
 	}
-	b.n, b.whole = 0, false
+	b.forget()
+	b.n = 0
 	for _, s := range b.spans {
 		s.rows = len(s.ids) - s.from
 		b.n += s.rows
 	}
 }
 
-// look removes the spans that have ended and reports whether any is left.
+// look removes the spans that have ended and reports whether any is left. Rows that are only quantised stay as they are, so that it
+// removes none then.
 func (b *batch) look() bool {
 	if b.looking != nil {
 		b.looking()
+	}
+	if b.codes && !b.over() {
+		return true
 	}
 	for i := len(b.spans) - 1; i >= 0; i-- {
 		if s := b.spans[i]; s.err != nil {
@@ -159,6 +181,16 @@ func (b *batch) over() bool {
 	return true
 }
 
+// ended is over without a note why.
+func (b *batch) ended() bool {
+	for _, s := range b.spans {
+		if s.ctx.Err() == nil {
+			return false
+		}
+	}
+	return true
+}
+
 // remove takes span i out: the rows behind it move up.
 func (b *batch) remove(i int) {
 	first := 0
@@ -172,8 +204,12 @@ func (b *batch) remove(i int) {
 			copy(x[first*width:], x[(first+n)*width:b.n*width])
 		}
 	}
-	b.spans, b.n, b.whole = slices.Delete(b.spans, i, i+1), b.n-n, false
+	b.spans, b.n = slices.Delete(b.spans, i, i+1), b.n-n
+	b.forget()
 }
+
+// forget says that no register is quantised.
+func (b *batch) forget() { b.inRows, b.codes = -1, false }
 
 // step runs one kernel over all rows.
 func (b *batch) step(st *step, out, x, y []float32) error {
@@ -182,7 +218,7 @@ func (b *batch) step(st *step, out, x, y []float32) error {
 	case opEmbed:
 		b.embed(st, out)
 	case opLayerNorm:
-		m.kernels.LayerNorm(out, x, st.gain, st.bias, b.n, m.program.widths[st.x], st.epsilon)
+		b.norm(st, out, x)
 	case opLinear:
 		b.linear(st, out, x, y)
 	case opAttention:
@@ -245,16 +281,14 @@ func (b *batch) linear(st *step, out, x, y []float32) {
 	}
 }
 
-// product computes the product of a linear's rows, in parts between which the contexts are looked at.
+// product computes the product of a linear's rows, looking at the contexts now and then.
 func (b *batch) product(st *step, out, x []float32, e epilogue) {
-	w := st.weight
-	most := b.m.rowsPerLook(2*w.in*w.out, w.now())
-	if b.n <= most {
-		b.m.linear(b.w, out, x, b.n, w, e, st.same && b.whole)
-		b.whole = true
+	w, f := st.weight, st.weight.now()
+	if f.quant != nil {
+		b.quantised(st, out, x, f.quant, e)
 		return
 	}
-	b.whole = false
+	most := b.m.rowsPerLook(2*w.in*w.out, f)
 	first := b.part
 	for b.part = 0; first < b.n; {
 		n := firstChunk(b.n-first, most)
@@ -262,7 +296,7 @@ func (b *batch) product(st *step, out, x []float32, e epilogue) {
 		if e.base != nil {
 			part.base = e.base[first*w.out:][:n*w.out]
 		}
-		b.m.linear(b.w, out[first*w.out:][:n*w.out], x[first*w.in:][:n*w.in], n, w, part, false)
+		b.m.linear(out[first*w.out:][:n*w.out], x[first*w.in:][:n*w.in], n, w, f, part)
 		if first += n; first == b.n || b.over() {
 			return
 		}
@@ -271,6 +305,50 @@ func (b *batch) product(st *step, out, x []float32, e epilogue) {
 			return
 		}
 	}
+}
+
+// quantised is product for quantised weights. Rows that several products read are quantised once.
+func (b *batch) quantised(st *step, out, x []float32, w *quant.Matrix, e epilogue) {
+	if b.inRows != st.x {
+		b.w.rows.Set(b.m.pool, x, b.n, w.In())
+		b.inRows, b.codes = st.x, false
+	}
+	q := quant.Epilogue{Bias: e.bias, Then: e.then, Base: e.base, Stop: b.stop}
+	if b.leavesCodes(st) {
+		q.Rows = &b.w.next
+	}
+	quant.Mul(b.m.pool, out, &b.w.rows, w, q)
+	if q.Rows != nil {
+		b.w.rows, b.w.next = b.w.next, b.w.rows
+		b.inRows, b.codes = st.out, true
+	}
+}
+
+// leavesCodes reports whether st leaves its rows quantised alone: adapters read them as they are.
+func (b *batch) leavesCodes(st *step) bool {
+	return st.codes && b.fuse && !slices.ContainsFunc(b.spans, func(s *span) bool { return s.adapter != nil })
+}
+
+// norm sets out to the layer norm of x.
+func (b *batch) norm(st *step, out, x []float32) {
+	width := b.m.program.widths[st.x]
+	if !b.leavesCodes(st) {
+		b.m.kernels.LayerNorm(out, x, st.gain, st.bias, b.n, width, st.epsilon)
+		return
+	}
+	b.w.norm = normRows{st, x}
+	b.w.rows.SetFrom(b.m.pool, &b.w.norm, b.n, width)
+	b.inRows, b.codes = st.out, true
+}
+
+// normRows is a quant.Source of the layer norm of x.
+type normRows struct {
+	st *step
+	x  []float32
+}
+
+func (r *normRows) Row(dst []float32, i int) {
+	cpu.LayerNormRow(dst, r.x[i*len(dst):][:len(dst)], r.st.gain, r.st.bias, r.st.epsilon)
 }
 
 // attention attends, for each span, to its own sequence, long ones in parts between which the contexts are looked at. x has a row for
@@ -369,7 +447,14 @@ func (b *batch) logits(x []float32, n int) []float32 {
 		b.w.logits = make([]float32, n*head.out)
 	}
 	y := b.w.logits[:n*head.out]
-	b.m.linear(b.w, y, x[:n*head.in], n, head, epilogue{}, false)
+	f := head.now()
+	if f.quant == nil {
+		b.m.linear(y, x[:n*head.in], n, head, f, epilogue{})
+		return y
+	}
+	b.w.rows.Set(b.m.pool, x[:n*head.in], n, head.in)
+	b.forget()
+	quant.Mul(b.m.pool, y, &b.w.rows, f.quant, quant.Epilogue{})
 	return y
 }
 
@@ -377,7 +462,6 @@ func (b *batch) logits(x []float32, n int) []float32 {
 const (
 	lookFloat32   = 2e9
 	lookBFloat16  = 4e9
-	lookQuant     = 6e9
 	lookAttention = 1e9
 )
 
@@ -388,8 +472,6 @@ func (m *Model) rowsPerLook(operations int, f *form) int {
 	switch {
 	case f == nil:
 		budget = lookAttention
-	case f.quant != nil:
-		budget = lookQuant
 	case f.packed != nil && f.packed.BF16() != nil:
 		budget = lookBFloat16
 	}

@@ -29,11 +29,11 @@ func (p *program) tokenBytes() int {
 	return max(1, n+widest)
 }
 
-// operandBytes returns the memory of an activation as a product with f reads it.
+// operandBytes returns the memory of an activation as a product with f reads it, and where the next one will.
 func (f *form) operandBytes() int {
 	switch {
 	case f.quant != nil:
-		return 1
+		return 2
 	case f.packed != nil && f.packed.BF16() != nil:
 		return 2
 	}

@@ -241,7 +241,9 @@ func (m *Model) Info() Info {
 type workspace struct {
 	tokens    int
 	registers [][]float32 // [tokens, program.widths[i]]
-	rows      quant.Rows  // what the last product read, quantised
+	rows      quant.Rows  // what the last product read, or the next one will, quantised
+	next      quant.Rows
+	norm      normRows
 	attention []float32
 	logits    []float32 // [tokens whose logits are wanted, Model.rows]
 	spans     []*span

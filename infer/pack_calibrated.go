@@ -63,10 +63,7 @@ func (w *packWriter) calibrated(ctx context.Context, src model.Source) error {
 				}
 				return registers[r][first*p.widths[r] : (first+len(ids))*p.widths[r]]
 			}
-			// Rows quantised for another document are of no use.
-			alone := *st
-			alone.same = false
-			if err := run.step(&alone, part(st.out), part(st.x), part(st.y), ids, 0); err != nil {
+			if err := run.step(st, part(st.out), part(st.x), part(st.y), ids, 0); err != nil {
 				return err
 			}
 			first += len(ids)

@@ -32,7 +32,7 @@ type step struct {
 	weight     *matrix // embed: the table; linear, head
 	// What follows a linear at once on its rows: act when fused, or the sum with y unless it is −1.
 	fused bool
-	same  bool // x is what the linear before read
+	codes bool // only products with quantised weights read out, the next steps: it may be left in their codes alone
 	layer int  // attention
 	spec  model.AttentionSpec
 	act   compute.Act
@@ -255,18 +255,36 @@ func (t *tracer) fuse() {
 		}
 	}
 	var kept []step
-	read := -1 // what the last product read
 	for i, s := range t.steps {
-		if gone[i] {
-			continue
+		if !gone[i] {
+			kept = append(kept, s)
 		}
-		if s.op == opLinear || s.op == opHead {
-			s.same = s.op == opLinear && s.x == read
-			read = s.x
-		}
-		kept = append(kept, s)
 	}
 	t.steps = kept
+}
+
+// quantised marks the norms and products that are read by products with quantised weights alone, which follow at once.
+func (t *tracer) quantised() {
+	uses := make([]int, len(t.values))
+	for _, s := range t.steps {
+		for _, v := range []int{s.x, s.y} {
+			if v >= 0 {
+				uses[v]++
+			}
+		}
+	}
+	product := func(s *step) bool { return s.op == opLinear && s.weight.quant != nil }
+	for i := range t.steps {
+		s := &t.steps[i]
+		if s.op != opLayerNorm && (!product(s) || s.y >= 0) {
+			continue
+		}
+		n := 0
+		for j := i + 1; j < len(t.steps) && product(&t.steps[j]) && t.steps[j].x == s.out && t.steps[j].y != s.out; j++ {
+			n++
+		}
+		s.codes = n > 0 && n == uses[s.out]
+	}
 }
 
 // program gives every value a register and returns the finished program. Element-wise steps write over an input that ends
@@ -279,6 +297,7 @@ func (t *tracer) program() (*program, error) {
 		return nil, fmt.Errorf("model: its forward pass does not end with a head")
 	}
 	t.fuse()
+	t.quantised()
 	for i, s := range t.steps {
 		for _, v := range []int{s.x, s.y, s.out} {
 			if v >= 0 {

@@ -143,17 +143,8 @@ type epilogue struct {
 	base []float32 // may be y; not together with then
 }
 
-// linear computes the product of x [n, w.in] and w, y [n, w.out], with what follows it. same says that x is what the linear
-// before this one read: its quantised rows are in scratch.
-func (m *Model) linear(scratch *workspace, y, x []float32, n int, w *matrix, e epilogue, same bool) {
-	f := w.now()
-	if f.quant != nil {
-		if !same {
-			scratch.rows.Set(m.pool, x[:n*w.in], n, w.in)
-		}
-		quant.Mul(m.pool, y[:n*w.out], &scratch.rows, f.quant, quant.Epilogue{Bias: e.bias, Then: e.then, Base: e.base})
-		return
-	}
+// linear computes the product of x [n, w.in] and w, which is not quantised, y [n, w.out], with what follows it.
+func (m *Model) linear(y, x []float32, n int, w *matrix, f *form, e epilogue) {
 	o := gemm.Options{Bias: e.bias, Then: e.then}
 	if e.base != nil {
 		o.Base = gemm.Dense(e.base, n, w.out)

@@ -25,10 +25,14 @@ func (k Kernels) LayerNorm(y, x, gain, bias []float32, n, width int, epsilon flo
 // layerNorm is LayerNorm of the rows lo..hi.
 func layerNorm(y, x, gain, bias []float32, lo, hi, width int, epsilon float64) {
 	for i := lo; i < hi; i++ {
-		row := x[i*width : (i+1)*width]
-		mean, rstd := moments(row, epsilon)
-		vec.Norm(y[i*width:(i+1)*width], row, gain, bias, mean, rstd)
+		LayerNormRow(y[i*width:(i+1)*width], x[i*width:(i+1)*width], gain, bias, epsilon)
 	}
+}
+
+// LayerNormRow is compute.LayerNorm for a row x.
+func LayerNormRow(y, x, gain, bias []float32, epsilon float64) {
+	mean, rstd := moments(x, epsilon)
+	vec.Norm(y, x, gain, bias, mean, rstd)
 }
 
 // LayerNormGrad is compute.LayerNormGrad for x [n,width] without base and the parameters' gradients.

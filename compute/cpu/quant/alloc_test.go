@@ -19,12 +19,15 @@ func TestNoAllocations(t *testing.T) {
 		for _, n := range []int{1, 60} {
 			x, y, bias := normal(r, n*(in-7), 1), make([]float32, n*out), normal(r, out, 1)
 			for _, k := range kernels() {
-				var rows Rows
+				var rows, next Rows
+				source := &copied{x, in - 7}
 				perRun := testing.AllocsPerRun(50, func() {
 					rows.set(k, pool, x, n, in-7)
 					Mul(pool, y, &rows, w, Epilogue{Bias: bias})
 					Mul(pool, y, &rows, w, Epilogue{Bias: bias, Then: vec.GELUTanh})
 					Mul(pool, y, &rows, w, Epilogue{Bias: bias, Base: y})
+					Mul(pool, y, &rows, w, Epilogue{Bias: bias, Rows: &next})
+					rows.setFrom(k, pool, source, n, in-7)
 				})
 				// A collection in between may empty what is kept.
 				if perRun > 1 {

@@ -12,14 +12,28 @@ type Epilogue struct {
 	Bias []float32            // [out]
 	Then func(y, x []float32) // element-wise, such as vec.GELUTanh; y and x are the same memory
 	Base []float32            // [n, out]; may be y
+	// Rows, which must not be x, gets y quantised while it is in cache: what Rows.Set would make of it. y itself is scratch then, and
+	// Base must be nil.
+	Rows *Rows
+	// Stop is asked now and then, by any thread. Once it is true the rest of the product is left out.
+	Stop func() bool
 }
 
 // Mul writes x·Wᵀ with its epilogue to y [n, out].
 func Mul(p *par.Pool, y []float32, x *Rows, w *Matrix, e Epilogue) {
+	if r := e.Rows; r != nil {
+		if !fuses(x, w) {
+			e.Rows = nil
+			Mul(p, y, x, w, e)
+			r.set(x.k, p, y, x.n, w.out)
+			return
+		}
+		r.reset(x.k, x.n, w.out, p.Threads())
+	}
 	if x.n == 0 {
 		return
 	}
-	if x.in != w.in || len(y) != x.n*w.out || e.Bias != nil && len(e.Bias) != w.out || e.Base != nil && len(e.Base) != len(y) {
+	if x.in != w.in || len(y) != x.n*w.out || e.Bias != nil && len(e.Bias) != w.out || e.Base != nil && (len(e.Base) != len(y) || e.Rows != nil) {
 		panic(fmt.Sprintf("quant: y of %d, x [%d %d], w [%d %d], bias of %d, base of %d", len(y), x.n, x.in, w.out, w.in, len(e.Bias), len(e.Base)))
 	}
 	j := jobs.Get().(*job)
@@ -41,6 +55,7 @@ type job struct {
 	w       *Matrix
 	e       Epilogue
 	perItem int // panels
+	parts   int // of the tiles, each an item for the same panels
 	workers []worker
 }
 
@@ -52,12 +67,34 @@ type worker struct {
 }
 
 func (j *job) panels() int { return ceilDiv(j.w.out, panelOut) }
-func (j *job) items() int  { return ceilDiv(j.panels(), j.perItem) }
+func (j *job) items() int  { return ceilDiv(j.panels(), j.perItem) * j.parts }
+
+const (
+	// groupPanels is how many panels' outputs are quantised together.
+	groupPanels = ActGroup / panelOut
+	// groupCodes is how much their codes may be for the second-level cache to hold them, with what else a batch needs there.
+	groupCodes = 640 << 10
+)
+
+// fuses reports whether outputs are quantised by the items that compute them.
+func fuses(x *Rows, w *Matrix) bool {
+	codes, _ := w.format.panelBytes(w.in)
+	return x.tiles() <= 1 || groupPanels*codes <= groupCodes
+}
 
 // cut chooses the items. A batch's tiles pass over an item's weights one after the other, so these should stay in the
 // second-level cache; few rows only need items large enough to be one stream from memory. More items than threads, so
 // that a thread that is held up leaves its work to others.
 func (j *job) cut(threads int) {
+	j.parts = 1
+	if j.e.Rows != nil {
+		// A group's outputs are one item's.
+		j.perItem = groupPanels
+		if threads > 1 && j.x.tiles() >= 8 {
+			j.parts = 2
+		}
+		return
+	}
 	codes, _ := j.w.format.panelBytes(j.w.in)
 	size := 256 << 10
 	if j.x.tiles() == 1 {
@@ -72,8 +109,12 @@ func (j *job) cut(threads int) {
 
 // Item computes an item.
 func (j *job) Item(number, item int) {
+	if j.e.Stop != nil && j.e.Stop() {
+		return
+	}
 	w := &j.workers[number]
-	first := item * j.perItem
+	part := item % j.parts
+	first := item / j.parts * j.perItem
 	panels := min(j.perItem, j.panels()-first)
 	// Rows of the tile do not start a power of two apart, which would put them on each other in the first-level cache.
 	ldc := panels*panelOut + panelOut
@@ -81,7 +122,7 @@ func (j *job) Item(number, item int) {
 	f := j.w.format
 	codeStep, scaleStep := f.panelBytes(j.w.in)
 	padded := j.x.padded()
-	for n := range j.x.tiles() {
+	for n := part * j.x.tiles() / j.parts; n < (part+1)*j.x.tiles()/j.parts; n++ {
 		row, rows := j.x.tile(n)
 		t := &w.tile
 		*t = tile{
@@ -96,14 +137,20 @@ func (j *job) Item(number, item int) {
 			t.sums = &j.x.sum8[row*ceilDiv(j.x.in, ActGroup)]
 		}
 		at := row*j.w.out + first*panelOut
-		if !t.stream {
+		if !t.stream && j.e.Rows == nil {
 			t.ldy, t.y = j.w.out, &j.y[at]
 			if j.e.Base != nil && &j.e.Base[at] != t.y {
 				t.base = &j.e.Base[at]
 			}
 		}
 		j.x.k.multiply(t, f, rows)
-		j.finish(w, ldc, row, rows, first*panelOut, min(panels*panelOut, j.w.out-first*panelOut))
+		o, length := first*panelOut, min(panels*panelOut, j.w.out-first*panelOut)
+		j.finish(w, ldc, row, rows, o, length)
+		if to := j.e.Rows; to != nil {
+			for i := range rows {
+				to.setRow(&to.tail[number], row, rows, i, o, w.c[i*ldc:][:length])
+			}
+		}
 	}
 	w.tile, w.out = tile{}, output{}
 }
@@ -130,6 +177,12 @@ func (j *job) finish(w *worker, ldc, row, rows, o, n int) {
 	}
 	if j.e.Base != nil {
 		out.base = &j.e.Base[at]
+	}
+	if j.e.Rows != nil {
+		if out.bias == nil {
+			return
+		}
+		out.y, out.ldy = out.c, ldc // from where it is quantised
 	}
 	j.x.k.finish(out)
 }

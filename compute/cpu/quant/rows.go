@@ -19,8 +19,16 @@ type Rows struct {
 	sum8  []int32   // [in/256][r]: −128·Σ codes of 256
 	sum4  []int32   // [in/64][r]: −8·Σ codes of 64
 
-	x    []float32           // during Set
-	tail [][ActGroup]float32 // by worker: the end of a row, padded
+	x      []float32           // during Set
+	source Source              // during SetFrom
+	row    [][]float32         // by worker: a row of the source
+	tail   [][ActGroup]float32 // by worker: the end of a row, padded
+}
+
+// Source computes rows of activations.
+type Source interface {
+	// Row writes row i to dst. It is called for several rows at the same time.
+	Row(dst []float32, i int)
 }
 
 // N returns the number of rows.
@@ -36,18 +44,60 @@ func (r *Rows) set(k *kernel, p *par.Pool, x []float32, n, in int) {
 	if n < 0 || in < 1 || len(x) != n*in {
 		panic(fmt.Sprintf("quant: %d activations for [%d %d]", len(x), n, in))
 	}
+	p = poolFor(p, n*in)
+	r.reset(k, n, in, p.Threads())
+	r.x = x
+	p.Do(r.tiles()*r.blocks(), (*setTask)(r))
+	r.x = nil
+}
+
+// SetFrom quantises n rows of in elements that s computes: Set without memory for all of them.
+func (r *Rows) SetFrom(p *par.Pool, s Source, n, in int) { r.setFrom(best(), p, s, n, in) }
+
+func (r *Rows) setFrom(k *kernel, p *par.Pool, s Source, n, in int) {
+	if n < 0 || in < 1 {
+		panic(fmt.Sprintf("quant: activations of [%d %d]", n, in))
+	}
+	p = poolFor(p, n*in)
+	r.reset(k, n, in, p.Threads())
+	r.row = grow(r.row, p.Threads())
+	for i := range r.row {
+		r.row[i] = grow(r.row[i], in)
+	}
+	r.source = s
+	p.Do(r.tiles(), (*sourceTask)(r))
+	r.source = nil
+}
+
+// poolFor returns p, or nil for work that is over sooner than another thread awakes.
+func poolFor(p *par.Pool, elements int) *par.Pool {
+	if elements < 1<<14 {
+		return nil
+	}
+	return p
+}
+
+// reset makes room for n rows that the given number of workers set.
+func (r *Rows) reset(k *kernel, n, in, workers int) {
 	r.n, r.in, r.k = n, in, k
 	r.codes = grow(r.codes, n*r.padded())
 	r.scale = grow(r.scale, n*ceilDiv(in, ActGroup))
 	r.sum8 = grow(r.sum8, n*ceilDiv(in, ActGroup))
 	r.sum4 = grow(r.sum4, n*r.padded()/64)
-	r.x = x
-	if n*in < 1<<14 {
-		p = nil // over sooner than another thread awakes
+	r.tail = grow(r.tail, workers)
+}
+
+// sourceTask is SetFrom as a par.Task. Its items are tiles.
+type sourceTask Rows
+
+func (t *sourceTask) Item(worker, i int) {
+	r := (*Rows)(t)
+	first, rows := r.tile(i)
+	for i := range rows {
+		row := r.row[worker][:r.in]
+		r.source.Row(row, first+i)
+		r.setRow(&r.tail[worker], first, rows, i, 0, row)
 	}
-	r.tail = grow(r.tail, p.Threads())
-	p.Do(r.tiles()*r.blocks(), (*setTask)(r))
-	r.x = nil
 }
 
 // setTask is Set as a par.Task. Its items are blocks of tiles.
@@ -87,21 +137,26 @@ func (r *Rows) setTile(tail *[ActGroup]float32, t, block int) {
 	first, rows := r.tile(t)
 	start := block * setBlock
 	end := min(start+setBlock, r.in)
-	whole := end
-	if end%align != 0 {
-		whole = end / ActGroup * ActGroup
-	}
 	for i := range rows {
-		row := r.x[(first+i)*r.in:][:end]
-		if whole > start {
-			r.k.set(r.from(first, rows, i, start), row[start:whole], rows)
-		}
-		if whole < end {
-			n := copy(tail[:], row[whole:])
-			padded := tail[:roundUp(n, align)]
-			clear(padded[n:])
-			r.k.set(r.from(first, rows, i, whole), padded, rows)
-		}
+		r.setRow(tail, first, rows, i, start, r.x[(first+i)*r.in:][start:end])
+	}
+}
+
+// setRow quantises x, the elements of row i of the tile of the given rows from first on that begin with start, a multiple of 256,
+// and end at another or with the row.
+func (r *Rows) setRow(tail *[ActGroup]float32, first, rows, i, start int, x []float32) {
+	whole := len(x)
+	if whole%align != 0 {
+		whole = whole / ActGroup * ActGroup
+	}
+	if whole > 0 {
+		r.k.set(r.from(first, rows, i, start), x[:whole], rows)
+	}
+	if whole < len(x) {
+		n := copy(tail[:], x[whole:])
+		padded := tail[:roundUp(n, align)]
+		clear(padded[n:])
+		r.k.set(r.from(first, rows, i, start+whole), padded, rows)
 	}
 }
 
