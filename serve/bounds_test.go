@@ -1,6 +1,7 @@
 package serve_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"autodev/infer"
 	"autodev/serve"
 	"autodev/serve/guard"
 	"autodev/serve/registry"
@@ -71,6 +73,60 @@ func TestBodyThatNobodyReads(t *testing.T) {
 			body += string(b[:n])
 		}
 		time.Sleep(400 * time.Millisecond)
+	}
+}
+
+// TestOptionsOfTheServer: no request is answered beside the handler, with bounds of its own.
+func TestOptionsOfTheServer(t *testing.T) {
+	url, _, _ := serving(t, &servetest.Fake{}, serve.Options{Limits: wire.Limits{BodyTimeout: 200 * time.Millisecond}})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+		t.Errorf("%q, %v, expected 400 and a closed connection", answer, err)
+	}
+}
+
+// TestRoomForBodies: long bodies at the same time have a bound together; short ones always pass, and what was taken is given back.
+func TestRoomForBodies(t *testing.T) {
+	const mib = 1 << 20
+	release, begun := make(chan struct{}), make(chan struct{}, 10)
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, reqs []infer.Request, _ func(int, infer.Chunk) error) ([]infer.Result, error) {
+		if len(reqs[0].Prompt.Prefix) > 100 {
+			begun <- struct{}{}
+			<-release
+		}
+		return make([]infer.Result, len(reqs)), nil
+	}}, serve.Options{Limits: wire.Limits{MaxBody: 2 * mib, Room: wire.NewRoom(3 * mib)}}, nil)
+	body := func(n int) string { return `{"prompt":"` + strings.Repeat("x", n) + `"}` }
+	done := make(chan int, 2)
+	for range 2 {
+		go func() {
+			status, _, _ := servetest.Post(t, url+"/v1/completions", body(mib*5/4))
+			done <- status
+		}()
+		<-begun
+	}
+	for n, want := range map[int]int{10: 200, mib * 5 / 4: 503} {
+		status, got, header := servetest.Post(t, url+"/v1/completions", body(n))
+		if status != want || want == 503 && (header.Get("Retry-After") != "1" || !strings.Contains(got, "too many long ones")) {
+			t.Errorf("a body of %d bytes beside two long ones: %d %s, expected %d", n, status, got, want)
+		}
+	}
+	close(release)
+	for range 2 {
+		if status := <-done; status != 200 {
+			t.Errorf("a long body: %d", status)
+		}
+	}
+	for range 5 {
+		if status, got, _ := servetest.Post(t, url+"/v1/completions", body(mib*5/4)); status != 200 {
+			t.Fatalf("afterwards: %d %s", status, got)
+		}
 	}
 }
 

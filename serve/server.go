@@ -52,6 +52,9 @@ func New(service wire.Service, o Options) *Server {
 	if o.MaxBody <= 0 {
 		o.MaxBody = 8 << 20
 	}
+	if o.Room == nil {
+		o.Room = wire.NewRoom(longBodies * o.MaxBody)
+	}
 	for _, d := range []struct {
 		field   *time.Duration
 		seconds time.Duration
@@ -68,6 +71,9 @@ func New(service wire.Service, o Options) *Server {
 	return s
 }
 
+// longBodies is how many bodies of the greatest length there may be at a time.
+const longBodies = 64
+
 // refusedBody is what may be read of a body that will not be answered.
 const refusedBody = 16 << 10
 
@@ -75,6 +81,7 @@ const refusedBody = 16 << 10
 // The guard comes before choose, which may read the body: of somebody who may not come in no more is read than tells the form of the refusal.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, path string, first handler, choose func(*wire.Call) (handler, error)) {
 	c := wire.NewCall(w, r, s.service, s.o.Limits)
+	defer c.End()
 	l := logged(r)
 	l.call = c
 	c.Record.Route, c.Record.Method = path, r.Method
@@ -138,7 +145,9 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelWarn),
+		// net/http would answer OPTIONS * by itself, and wait for a body as long as its client likes.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelWarn),
 	}
 	done := make(chan error, len(listeners))
 	for _, l := range listeners {

@@ -33,6 +33,7 @@ type Call struct {
 	body    []byte
 	bodyErr error
 	read    bool
+	room    *roomReader // nil: nothing was taken
 	fields  *Fields
 	stream  *Stream
 	id      string // of what is completed
@@ -72,7 +73,12 @@ func (c *Call) readBody() ([]byte, error) {
 	control := http.NewResponseController(c.W)
 	// Not every ResponseWriter has deadlines; the one of a real connection does.
 	_ = control.SetReadDeadline(time.Now().Add(c.limits.BodyTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(c.W, c.R.Body, c.limits.MaxBody))
+	var r io.Reader = http.MaxBytesReader(c.W, c.R.Body, c.limits.MaxBody)
+	if c.limits.Room != nil {
+		c.room = &roomReader{Reader: r, room: c.limits.Room}
+		r = c.room
+	}
+	body, err := io.ReadAll(r)
 	if err == nil {
 		// A later deadline would end the request's context in the middle of a long completion.
 		_ = control.SetReadDeadline(time.Time{})
@@ -81,6 +87,11 @@ func (c *Call) readBody() ([]byte, error) {
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
 		return nil, tooLarge(over.Limit)
+	}
+	if errors.Is(err, errNoRoom) {
+		e := Errorf(http.StatusServiceUnavailable, Overload, "", "busy", "body: too many long ones at the same time")
+		e.RetryAfter = time.Second
+		return nil, e
 	}
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
@@ -118,6 +129,13 @@ func (c *Call) Has(names ...string) bool {
 		}
 	}
 	return false
+}
+
+// End gives back what the call has taken, when it has been answered.
+func (c *Call) End() {
+	if c.room != nil {
+		c.room.give()
+	}
 }
 
 // Context ends when the client goes away or the server stops.

@@ -3,6 +3,7 @@
 //
 //	service.go  the models that protocols translate to; routes and protocols
 //	call.go     one request on its way to an answer
+//	room.go     the memory of bodies, of all calls together
 //	fields.go   JSON objects read member by member, strictly by type and leniently by field
 //	messages.go conversations
 //	reply.go    answers whole or as a stream, for protocols whose streams are events

@@ -84,9 +84,10 @@ type Protocol struct {
 	Refusal func(*Call, *Error) (contentType, body string)
 }
 
-// Limits bound a call. All are positive.
+// Limits bound a call. Numbers are positive.
 type Limits struct {
 	MaxBody      int64         // bytes of a request
+	Room         *Room         // for the bodies of all calls; nil: as much as they want
 	BodyTimeout  time.Duration // for a request's body to arrive
 	StallTimeout time.Duration // for a client to take an answer, or a part of a stream
 }
