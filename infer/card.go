@@ -27,7 +27,7 @@ const (
 
 // card runs a model's program on a CUDA device. All memory is one allocation, whose parts are known before it is made: weights, registers,
 // and pages of PageTokens tokens' keys and values, which sessions take and give back. Matrices, activations, keys and values are
-// in one type (bf16 or float32); sums and logits are float32. Matrices may be of codes instead, as they are on the processor: passes of few tokens
+// in one type (bf16, float16 or float32); sums and logits are float32. Matrices may be of codes instead, as they are on the processor: passes of few tokens
 // multiply with them as they are, longer ones widen them first, a part at a time. Unlike the processor's, activations are not rounded to codes.
 //
 // A pass is one hand-over to the goroutine that owns the device. What is launched for a number of tokens is prepared once; for the few
@@ -40,7 +40,7 @@ type card struct {
 	layout
 	config    model.Config
 	specs     map[string]model.ParamSpec
-	short     bool // it multiplies in bfloat16
+	short     Weights // BFloat16, or Float16 where it does not multiply in that
 	device    *devices.Device
 	d         *cuda.Device
 	program   *program
@@ -95,11 +95,14 @@ func (a *arena) take(bytes int64) cuda.Ptr {
 
 // newCard brings a traced model to the card that spec says. data returns a matrix's elements.
 func newCard(ctx context.Context, spec devices.Spec, m *Model, data func(w *matrix) ([]float32, error)) (_ *card, err error) {
-	c := &card{config: m.config, specs: map[string]model.ParamSpec{}, short: devices.Short(spec) == compute.BF16, program: m.program, rows: m.rows, vocab: m.vocab, context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}}
+	c := &card{config: m.config, specs: map[string]model.ParamSpec{}, short: BFloat16, program: m.program, rows: m.rows, vocab: m.vocab, context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}}
 	for _, s := range m.config.Params() {
 		c.specs[s.Name] = s
 	}
-	c.layout = layout{m.weights, storeOf(Cache(m.cache.String()))}
+	if devices.Short(spec) != compute.BF16 {
+		c.short = Float16
+	}
+	c.layout = layout{m.weights, storeOf(m.kept)}
 	if err := c.check(c.layout); err != nil {
 		return nil, err
 	}
@@ -588,6 +591,11 @@ func (s *cardSequence) forward(ctx context.Context, ids []int32, at, from int) (
 	if err != nil {
 		return nil, err
 	}
+	for i := range n {
+		if err := c.overflow(logits[i*c.rows]); err != nil {
+			return nil, err
+		}
+	}
 	return logits, nil
 }
 
@@ -640,10 +648,16 @@ func (s *cardSequence) score(ctx context.Context, ids []int32, at, from int, tar
 		}
 		return errors.Join(cuda.Read(q, got, c.at.nll), q.Sync())
 	})
+	if err != nil {
+		return err
+	}
 	for i, v := range got {
+		if err := c.overflow(v); err != nil {
+			return err
+		}
 		nll[i] = float64(v)
 	}
-	return err
+	return nil
 }
 
 // copyTokens copies the whole page; what is behind n in it is not used.

@@ -244,7 +244,7 @@ func f8or4(bits int) quant.Format {
 	return quant.Int8
 }
 
-// TestCardCodesShort: a card that does not multiply in bfloat16 has activations in float32.
+// TestCardCodesShort: a card that does not multiply in bfloat16 has activations in float16, or in float32.
 func TestCardCodesShort(t *testing.T) {
 	if cudatest.GPU() {
 		t.Skip("SKIPPED: this test sets up the stand-in")
@@ -253,17 +253,21 @@ func TestCardCodesShort(t *testing.T) {
 	if err := cudatest.Library(t, "").Set("capability", 70); err != nil {
 		t.Fatal(err)
 	}
-	card, reference := codedModel(t, func(c *model.Config) { c.Layers = 1 }, Int4, CacheAuto)
-	if c := card.Info().Cache; c != CacheFloat32 {
-		t.Errorf("keys and values in %s", c)
-	}
-	ids := randomIDs(rand.New(rand.NewPCG(1, 2)), card.vocab, 30)
-	if d := furthest(allLogits(t, card, ids, 20, 5), allLogits(t, reference, ids, len(ids))); !(d < 2e-4) {
-		t.Errorf("%v from what the codes stand for", d)
+	for cache, tolerance := range map[Cache]float64{CacheAuto: 0.02, CacheFloat32: 2e-4} {
+		for _, w := range []Weights{Int8, Int4} {
+			card, reference := codedModel(t, func(c *model.Config) { c.Layers = 1 }, w, cache)
+			if c := card.Info().Cache; c != cache && c != CacheFloat16 {
+				t.Errorf("keys and values in %s", c)
+			}
+			ids := randomIDs(rand.New(rand.NewPCG(1, 2)), card.vocab, 30)
+			if d := furthest(allLogits(t, card, ids, 20, 5), allLogits(t, reference, ids, len(ids))); !(d < tolerance) || d == 0 {
+				t.Errorf("%s: %v from what the codes stand for", beside(w, cache), d)
+			}
+		}
 	}
 	for text, o := range map[string]Options{
-		"weights: found bf16, expected float32, int8 or int4: the card does not multiply in bfloat16": {Weights: BFloat16},
-		"kv_cache: found bf16, expected auto or float32: the card does not multiply in bfloat16":      {Weights: Int8, Cache: CacheBFloat16},
+		"weights: found bf16, expected float32, float16, int8 or int4: the card does not multiply in bfloat16": {Weights: BFloat16},
+		"kv_cache: found bf16, expected auto, float32 or float16: the card does not multiply in bfloat16":      {Weights: Int8, Cache: CacheBFloat16},
 	} {
 		o.Device = onCUDA
 		if _, err := o.Settle(); err == nil || err.Error() != text {

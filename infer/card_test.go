@@ -367,9 +367,9 @@ func TestCardRefuses(t *testing.T) {
 	ckpt := cardCheckpoint(nil)
 	cuda0 := devices.Spec{Kind: devices.CUDA}
 	for text, o := range map[string]Options{
-		"weights: found \"int3\", expected float32, bf16, int8 or int4":         {Device: cuda0, Weights: "int3"},
-		"kv_cache: found int8, expected auto or bf16":                           {Device: cuda0, Cache: CacheInt8},
-		"kv_cache: found int8, expected auto, float32 or bf16 on a CUDA device": {Device: cuda0, Weights: Int4, Cache: CacheInt8},
+		"weights: found \"int3\", expected float32, bf16, float16, int8 or int4": {Device: cuda0, Weights: "int3"},
+		"kv_cache: found int8, expected auto or bf16":                            {Device: cuda0, Cache: CacheInt8},
+		"kv_cache: found int8, expected auto, float32 or bf16 on a CUDA device":  {Device: cuda0, Weights: Int4, Cache: CacheInt8},
 		"there is no device 7": {Device: devices.Spec{Kind: devices.CUDA, Index: 7}, Weights: Float32},
 	} {
 		if _, err := New(ckpt, nil, o); err == nil || !strings.Contains(err.Error(), text) {

@@ -19,38 +19,44 @@ import (
 // Settle fills in what o leaves open because it depends on the device, and reports what the device, which must be there, cannot do. Load
 // and LoadPacked call it.
 //
-// A card keeps keys and values in the type of its activations, which is that of the weights. Beside weights of codes it is the cache's: bf16, or
-// float32 where the card does not multiply in bfloat16.
+// A card keeps keys and values in the type of its activations, which is that of the weights. Beside weights of codes it is the cache's: float32, or
+// the card's short type, which is bf16, or float16 where the card does not multiply in bfloat16.
 func (o Options) Settle() (Options, error) {
 	if o.Device.Kind != devices.CUDA {
+		switch {
+		case o.Weights == Float16:
+			return o, &OptionError{"weights", "found float16, expected float32, bf16, int8 or int4 on the processor"}
+		case o.Cache == CacheFloat16:
+			return o, &OptionError{"kv_cache", "found float16, expected auto, float32, bf16 or int8 on the processor"}
+		}
 		return o, nil
 	}
-	short := devices.Short(o.Device) == compute.BF16
-	switch {
-	case o.Weights != "":
-	case short:
-		o.Weights = BFloat16
-	default:
-		o.Weights = Float32
+	bf16 := devices.Short(o.Device) == compute.BF16
+	short, half := Float16, CacheFloat16
+	if bf16 {
+		short, half = BFloat16, CacheBFloat16
+	}
+	if o.Weights == "" {
+		o.Weights = short
 	}
 	var err error
 	if o.Weights, err = ParseWeights(string(o.Weights)); err != nil {
 		return o, err
 	}
 	codes := o.Weights == Int8 || o.Weights == Int4
-	if o.Weights == BFloat16 && !short {
-		return o, &OptionError{"weights", "found bf16, expected float32, int8 or int4: the card does not multiply in bfloat16"}
+	if o.Weights == BFloat16 && !bf16 {
+		return o, &OptionError{"weights", "found bf16, expected float32, float16, int8 or int4: the card does not multiply in bfloat16"}
 	}
-	if codes && !short && (o.Cache == CacheAuto || o.Cache == "") {
-		o.Cache = CacheFloat32
+	if codes && (o.Cache == CacheAuto || o.Cache == "") {
+		o.Cache = half
 	}
 	switch c := o.Cache.For(o.Weights); {
 	case !codes && c != CacheAuto.For(o.Weights):
 		return o, &OptionError{"kv_cache", fmt.Sprintf("found %s, expected auto or %s: on a CUDA device keys and values are kept like the weights", c, CacheAuto.For(o.Weights))}
-	case codes && c != CacheFloat32 && c != CacheBFloat16:
-		return o, &OptionError{"kv_cache", fmt.Sprintf("found %s, expected auto, float32 or bf16 on a CUDA device", c)}
-	case c == CacheBFloat16 && !short:
-		return o, &OptionError{"kv_cache", "found bf16, expected auto or float32: the card does not multiply in bfloat16"}
+	case codes && c == CacheInt8:
+		return o, &OptionError{"kv_cache", fmt.Sprintf("found %s, expected auto, float32 or %s on a CUDA device", c, half)}
+	case c == CacheBFloat16 && !bf16:
+		return o, &OptionError{"kv_cache", "found bf16, expected auto, float32 or float16: the card does not multiply in bfloat16"}
 	}
 	return o, nil
 }
@@ -63,10 +69,24 @@ type layout struct {
 
 // storeOf returns the type that activations, keys and values are in.
 func storeOf(c Cache) cuda.Store {
-	if c == CacheFloat32 {
+	switch c {
+	case CacheFloat32:
 		return cuda.F32
+	case CacheFloat16:
+		return cuda.F16
 	}
 	return cuda.BF16
+}
+
+// errOverflow says that float16 is too short for a model.
+var errOverflow = errors.New("the model's activations exceed float16's 65504: weights float32 hold them, or with int8 and int4 weights kv_cache float32")
+
+// overflow reports that v, a logit or what follows from one, is a NaN, as all logits are of a token whose activations were beyond float16.
+func (c *card) overflow(v float32) error {
+	if c.store == cuda.F16 && v != v {
+		return errOverflow
+	}
+	return nil
 }
 
 // codes returns the format of w's codes in a layout, false if it has none.
@@ -121,13 +141,13 @@ func (c *card) fits(free int64) string {
 	if c.least(c.layout) <= free {
 		return "" // what is free is in pieces
 	}
-	known := WeightFormats()
+	known := cardWeights(c.short)
 	for _, w := range known[slices.Index(known, c.weights)+1:] {
 		l := layout{w, c.store}
-		if c.short && c.weights == Float32 {
-			l.store = cuda.BF16
+		if c.weights == Float32 {
+			l.store = storeOf(CacheAuto.For(c.short))
 		}
-		if (w != BFloat16 || c.short) && c.check(l) == nil && c.least(l) <= free {
+		if c.check(l) == nil && c.least(l) <= free {
 			return fmt.Sprintf("the model fits with %s weights", w)
 		}
 	}
@@ -173,14 +193,23 @@ func (c *card) upload(ctx context.Context, pool *par.Pool, data func(w *matrix) 
 		})
 	}
 	put := func(to cuda.Ptr, x []float32) error {
+		if c.store == cuda.F16 {
+			if err := compute.CheckF16(x); err != nil {
+				return err
+			}
+		}
 		return send(to, len(x), c.store.Size(), func(piece []byte, first, n int) {
 			if c.store == cuda.F32 {
 				copy(floats(piece), x[first:][:n])
 				return
 			}
 			short := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(piece))), n)
+			round := dtype.ToBF16
+			if c.store == cuda.F16 {
+				round = dtype.ToF16
+			}
 			for i, v := range x[first:][:n] {
-				short[i] = dtype.ToBF16(v)
+				short[i] = round(v)
 			}
 		})
 	}
@@ -199,7 +228,10 @@ func (c *card) upload(ctx context.Context, pool *par.Pool, data func(w *matrix) 
 			}
 			if at.Bits == 0 {
 				c.bytes += int64(c.store.Size()) * int64(len(x))
-				return put(at.At, x)
+				if err := put(at.At, x); err != nil {
+					return fmt.Errorf("tensor %s: %w", w.name, err)
+				}
+				return nil
 			}
 			f, _ := c.codes(c.layout, w)
 			codes = quant.Quantize(pool, f, x, w.out, w.in)

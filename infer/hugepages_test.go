@@ -208,7 +208,7 @@ func TestCacheAuto(t *testing.T) {
 		}
 		m.Close()
 	}
-	if _, err := New(ckpt, nil, Options{Cache: "int2"}); err == nil || err.Error() != `kv_cache: found "int2", expected auto, float32, bf16 or int8` {
+	if _, err := New(ckpt, nil, Options{Cache: "int2"}); err == nil || err.Error() != `kv_cache: found "int2", expected auto, float32, bf16, float16 or int8` {
 		t.Error(err)
 	}
 }

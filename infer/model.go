@@ -24,7 +24,7 @@ type Options struct {
 	// Device is what the model runs on: the CPU when empty. It must not be devices.Auto.
 	Device  devices.Spec
 	Threads int     // 0 is all processors; changes no result
-	Weights Weights // how matrices are kept: when empty Float32, on CUDA BFloat16 where the card multiplies in it
+	Weights Weights // how matrices are kept: when empty Float32, on CUDA BFloat16, or Float16 where the card does not multiply in that
 	Cache   Cache   // how keys and values are kept: CacheAuto when empty; Settle says what cards know
 	// HugePages says whether the weights of a packed folder are used where their file is mapped: HugePagesAuto when empty.
 	// Changes no result.
@@ -53,6 +53,7 @@ type Model struct {
 	kernels cpu.Kernels
 	weights Weights
 	cache   cpu.CacheFormat
+	kept    Cache   // keys and values: cache, or on a card its own
 	rows    int     // of the head's weight
 	chunk   int     // longest part of a prompt that is evaluated at once, in tokens
 	pass    int     // most tokens of a speculative pass
@@ -123,9 +124,11 @@ func build(ctx context.Context, name string, c model.Config, w Weights, tok *tok
 	if err != nil {
 		return nil, err
 	}
-	format, err := cpu.ParseCacheFormat(string(cache.For(w)))
-	if err != nil {
-		return nil, err
+	kept, format := cache.For(w), cpu.CacheF32
+	if kept != CacheFloat16 { // which the processor has not
+		if format, err = cpu.ParseCacheFormat(string(kept)); err != nil {
+			return nil, err
+		}
 	}
 	if tok != nil {
 		if c, err = c.WithVocab(tok.VocabSize()); err != nil {
@@ -133,7 +136,7 @@ func build(ctx context.Context, name string, c model.Config, w Weights, tok *tok
 		}
 	}
 	m := &Model{config: c, tok: tok, pool: par.New(o.Threads), rows: c.VocabSize, vocab: c.Vocab}
-	m.kernels, m.weights, m.cache = cpu.NewKernels(m.pool), w, format
+	m.kernels, m.weights, m.cache, m.kept = cpu.NewKernels(m.pool), w, format, kept
 	t := &tracer{source: source(m.pool), block: -1}
 	model.Forward[int](c, t)
 	if m.program, err = t.program(); err != nil {
@@ -227,7 +230,7 @@ func (m *Model) Context() int { return m.config.Positions }
 
 // Info describes the model.
 func (m *Model) Info() Info {
-	i := Info{Context: m.config.Positions, Vocab: m.vocab, Parameters: m.config.NumParams(), Weights: m.weights, Bytes: m.program.bytes(), Cache: Cache(m.cache.String()), Device: "cpu"}
+	i := Info{Context: m.config.Positions, Vocab: m.vocab, Parameters: m.config.NumParams(), Weights: m.weights, Bytes: m.program.bytes(), Cache: m.kept, Device: "cpu"}
 	if m.card != nil {
 		i.Bytes, i.Device = m.card.bytes, m.card.d.Name()
 	}

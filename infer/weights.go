@@ -20,6 +20,8 @@ const (
 	Float32 Weights = "float32"
 	// BFloat16 keeps bfloat16; activations are rounded to it where a product reads them.
 	BFloat16 Weights = "bf16"
+	// Float16 keeps float16, as do activations then. Only CUDA devices have it; it is for those without bfloat16.
+	Float16 Weights = "float16"
 	// Int8 keeps 8-bit codes with a scale per group of inputs. The processor quantises the activations that a product reads likewise,
 	// a CUDA device does not.
 	Int8 Weights = "int8"
@@ -28,12 +30,15 @@ const (
 	Int4 Weights = "int4"
 )
 
-// WeightFormats lists the known ones.
+// WeightFormats lists those of the processor.
 func WeightFormats() []Weights { return []Weights{Float32, BFloat16, Int8, Int4} }
+
+// cardWeights are those of a CUDA device whose short type is short.
+func cardWeights(short Weights) []Weights { return []Weights{Float32, short, Int8, Int4} }
 
 // ParseWeights reads the name of a format; "" is Float32.
 func ParseWeights(s string) (Weights, error) {
-	return parseName("weights", Weights(s), Float32, WeightFormats())
+	return parseName("weights", Weights(s), Float32, []Weights{Float32, BFloat16, Float16, Int8, Int4})
 }
 
 // formatOf returns how a parameter is kept.
@@ -51,20 +56,21 @@ func (w Weights) formatOf(c model.Config, p model.ParamSpec) Weights {
 type Cache string
 
 const (
-	// CacheAuto, the default, is CacheFloat32 beside float32 weights and CacheBFloat16 beside all others, whose rounding is
-	// coarser by far.
+	// CacheAuto, the default, is CacheFloat32 beside float32 weights, CacheFloat16 beside float16 ones and on cards without bfloat16, and
+	// CacheBFloat16 beside all others, whose rounding is coarser by far.
 	CacheAuto     Cache = "auto"
 	CacheFloat32  Cache = "float32"
 	CacheBFloat16 Cache = "bf16"
+	CacheFloat16  Cache = "float16" // of CUDA devices alone
 	CacheInt8     Cache = "int8"
 )
 
-// CacheFormats lists the known ones.
+// CacheFormats lists those of the processor.
 func CacheFormats() []Cache { return []Cache{CacheAuto, CacheFloat32, CacheBFloat16, CacheInt8} }
 
 // ParseCache reads the name of a format; "" is CacheAuto.
 func ParseCache(s string) (Cache, error) {
-	return parseName("kv_cache", Cache(s), CacheAuto, CacheFormats())
+	return parseName("kv_cache", Cache(s), CacheAuto, []Cache{CacheAuto, CacheFloat32, CacheBFloat16, CacheFloat16, CacheInt8})
 }
 
 // For returns what c means beside weights: any but CacheAuto.
@@ -74,6 +80,8 @@ func (c Cache) For(w Weights) Cache {
 		return c
 	case w == Float32 || w == "":
 		return CacheFloat32
+	case w == Float16:
+		return CacheFloat16
 	}
 	return CacheBFloat16
 }

@@ -106,7 +106,7 @@ func (f *benchRuntimeFlags) check() error {
 		}
 	}
 	for i, name := range f.kv {
-		if _, err := infer.ParseCache(name); err != nil || name == "" || slices.Contains(f.kv[:i], name) {
+		if !slices.Contains(infer.CacheFormats(), infer.Cache(name)) || slices.Contains(f.kv[:i], name) {
 			return usageError("--kv-cache %s: expected different formats among auto, float32, bf16 and int8", name)
 		}
 	}
@@ -196,9 +196,8 @@ func benchWeights(name string, weights []string) (formats []string, folders map[
 		if !own {
 			folder = name
 		}
-		known, err := infer.ParseWeights(format)
 		switch {
-		case err != nil || string(known) != format:
+		case !slices.Contains(infer.WeightFormats(), infer.Weights(format)):
 			return nil, nil, usageError("--weights %s: expected formats among %s, each alone or with = and a folder", w, weightsText())
 		case own && folder == "":
 			return nil, nil, usageError("--weights %s: expected a folder after the =", w)

@@ -121,8 +121,8 @@ func inferenceFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "model", Usage: "model `FOLDER`, packed or not, or " + models.Tiny, Value: models.Tiny},
 		&cli.StringFlag{Name: "adapter", Usage: "`FOLDER` of a PEFT LoRA adapter of the model"},
-		&cli.StringFlag{Name: "weights", Usage: "`FORMAT` to keep weights in: " + weightsText() + " (default: what the folder is packed in, or float32)"},
-		&cli.StringFlag{Name: "kv-cache", Usage: "`FORMAT` to keep keys and values in: float32, bf16, int8, or auto (float32 beside float32 weights, else bf16)", Value: "auto"},
+		&cli.StringFlag{Name: "weights", Usage: "`FORMAT` to keep weights in: " + weightsText() + ", or float16 on CUDA devices (default: what the folder is packed in, else float32, on CUDA bf16, or float16 where the card has no bfloat16)"},
+		&cli.StringFlag{Name: "kv-cache", Usage: "`FORMAT` to keep keys and values in: float32, bf16, int8, float16 on CUDA devices, or auto (float32 beside float32 weights, else bf16, or float16 on cards without it)", Value: "auto"},
 		&cli.StringFlag{Name: "huge-pages", Usage: "copy packed weights into huge pages of the process's own, which processes do not share but read faster than the mapped file: on (before anything else), off, or auto (in the background, if memory allows)", Value: "auto"},
 		&cli.IntFlag{Name: "threads", Usage: "0 takes all processors"},
 		deviceFlag(),
@@ -145,7 +145,7 @@ func parseWeights(s string) (infer.Weights, error) {
 	}
 	w, err := infer.ParseWeights(s)
 	if err != nil {
-		return "", usageError("--weights %s: expected one of %s", s, weightsText())
+		return "", usageError("--weights %s: expected one of %s, or float16 on CUDA devices", s, weightsText())
 	}
 	return w, nil
 }
@@ -157,7 +157,7 @@ func inferenceOf(c *cli.Context) (f inference, err error) {
 		return f, usageError("--threads %d: expected 0 or more", f.threads)
 	}
 	if f.cache, err = infer.ParseCache(c.String("kv-cache")); err != nil {
-		return f, usageError("--kv-cache %s: expected auto, float32, bf16 or int8", c.String("kv-cache"))
+		return f, usageError("--kv-cache %s: expected auto, float32, bf16 or int8, or float16 on CUDA devices", c.String("kv-cache"))
 	}
 	if f.hugePages, err = infer.ParseHugePages(c.String("huge-pages")); err != nil {
 		return f, usageError("--huge-pages %s: expected auto, on or off", c.String("huge-pages"))

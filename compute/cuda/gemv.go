@@ -18,7 +18,7 @@ func gemv(q *Queue, y, x, w, bias, base Ptr, n, in, out int, gelu bool, s, to St
 	if in > math.MaxInt32/gemvRows {
 		return nil, fmt.Errorf("cuda: product of few rows of %d elements", in)
 	}
-	if s == F16 || to != s && to != F32 {
+	if to != s && to != F32 {
 		return nil, fmt.Errorf("cuda: product of few rows of %v to %v", s, to)
 	}
 	rows, kind := 1, ""

@@ -24,13 +24,13 @@ const (
 	quantLine  = 512
 )
 
-// gemvQuant prepares y [n,out] = act(x·wᵀ + bias) + base for n of at most gemvRows rows as gemv does, with x and bias as s, F32 or BF16, y and
+// gemvQuant prepares y [n,out] = act(x·wᵀ + bias) + base for n of at most gemvRows rows as gemv does, with x and bias as s, y and
 // base as `to`, which is s or, with 8 bits, F32.
 func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool, s, to Store) (*Launch, error) {
 	if err := w.check(); err != nil {
 		return nil, err
 	}
-	if s == F16 || to != s && to != F32 {
+	if to != s && (to != F32 || w.bits != 8) {
 		return nil, fmt.Errorf("cuda: product of few rows of %v to %v", s, to)
 	}
 	if err := positive("product of few rows", n, gemvRows-n+1); err != nil {
@@ -40,11 +40,11 @@ func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool
 	for rows < n {
 		rows *= 2
 	}
-	switch {
-	case s == F32:
-		kind = "f32_"
-	case to == F32:
-		kind = "logits_"
+	if s != BF16 {
+		kind = s.String() + "_"
+	}
+	if to != s {
+		kind += "logits_"
 	}
 	if gelu {
 		act = 1
@@ -52,7 +52,7 @@ func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool
 	return q.Prepare(fmt.Sprintf("gemv%d_%sint%d", rows, kind, w.bits), Grid{Blocks: Dim{ceilDiv(w.out, quantPanel)}, Threads: Dim{256}}, y, x, w.codes, w.scales, bias, base, n, w.in, w.out, act)
 }
 
-// widenQuant prepares y [out,in] as s, F32 or BF16, = the weights.
+// widenQuant prepares y [out,in] as s = the weights.
 func widenQuant(q *Queue, y Ptr, w quantised, s Store) (*Launch, error) {
 	if err := w.check(); err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func widenQuant(q *Queue, y Ptr, w quantised, s Store) (*Launch, error) {
 	return q.Prepare(fmt.Sprintf("widen_int%d_%v", w.bits, s), Grid{Blocks: Dim{ceilDiv(lines, warps), ceilDiv(w.out, quantPanel)}, Threads: Dim{32 * warps}}, y, w.codes, w.scales, w.in, w.out)
 }
 
-// embedQuant prepares y [n,in] = w[ids] + places[positions] as embed does, of a table in 8 bits; places and y as s, F32 or BF16.
+// embedQuant prepares y [n,in] = w[ids] + places[positions] as embed does, of a table in 8 bits; places and y as s.
 func embedQuant(q *Queue, y Ptr, w quantised, places, ids, positions Ptr, n, placeRows int, s Store) (*Launch, error) {
 	if err := w.check(); err != nil {
 		return nil, err

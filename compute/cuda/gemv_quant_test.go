@@ -49,6 +49,9 @@ var quantProblems = []gemvProblem{
 	{n: 8, in: 300, out: 5, bias: true, base: true, store: BF16, to: BF16},
 	{n: 2, in: 512, out: 33, store: BF16, to: F32},
 	{n: 1, in: 4, out: 1, base: true, store: BF16, to: BF16},
+	{n: 3, in: 2116, out: 18, bias: true, gelu: true, store: F16, to: F16},
+	{n: 8, in: 300, out: 5, bias: true, base: true, store: F16, to: F16},
+	{n: 2, in: 512, out: 33, store: F16, to: F32},
 	{n: 1, in: 2116, out: 18, bias: true, gelu: true, store: F32, to: F32},
 	{n: 4, in: 300, out: 33, bias: true, base: true, store: F32, to: F32},
 }
@@ -64,10 +67,7 @@ func TestQuantisedGEMV(t *testing.T) {
 				x, _, bias, base := p.operands()
 				m, w := p.quantised(b.t, bits)
 				got := p.runQuant(b, bits, m, x, bias, base)
-				absolute, relative := 2e-4, 0x1p-8
-				if p.to == F32 {
-					relative = 1e-5
-				}
+				absolute, relative := 2e-4, map[Store]float64{F32: 1e-5, BF16: 0x1p-8, F16: 0x1p-11}[p.to]
 				cudatest.Close(b.t.(*testing.T), fmt.Sprintf("%d bits, %+v", bits, p), got, p.want(x, w, bias, base), absolute, relative)
 				// Every row alone has the same bits.
 				for r := range p.n {
@@ -158,14 +158,12 @@ func TestEmbedQuantised(t *testing.T) {
 		for _, e := range []embedding{
 			{width: 4, rows: 1, placeRows: 1, ids: []int32{0}, positions: []int32{0}, store: BF16},
 			{width: 300, rows: 37, placeRows: 5, ids: []int32{36, 0, 15, 16, 31, 36, 37, -1, 3}, positions: []int32{4, 0, 1, 2, 3, 4, 1, 0, 5}, store: BF16},
+			{width: 300, rows: 37, placeRows: 5, ids: []int32{36, 0, 15, 16, 37}, positions: []int32{4, 0, 1, 2, 1}, store: F16},
 			{width: 520, rows: 33, placeRows: 3, ids: []int32{32, 17, 9, 33}, positions: []int32{2, 1, 0, 2}, store: F32},
 		} {
 			m, w := e.problem().quantised(b.t, 8)
 			places := random(5, e.placeRows*e.width, e.store)
-			unit := 0x1p-22
-			if e.store == BF16 {
-				unit = 0x1p-8
-			}
+			unit := map[Store]float64{F32: 0x1p-22, BF16: 0x1p-8, F16: 0x1p-11}[e.store]
 			cudatest.Close(b.t, fmt.Sprintf("%+v", e), e.run(b, m, places), e.want(w, places), 1e-6, unit)
 		}
 	})

@@ -65,8 +65,11 @@ func (p gemvProblem) want(x, w, bias, base []float32) []float32 {
 }
 
 func (p gemvProblem) tolerance() (absolute, relative float64) {
-	if p.to == BF16 {
+	switch p.to {
+	case BF16:
 		return 1e-5, 0x1p-8
+	case F16:
+		return 1e-5, 0x1p-11
 	}
 	return 2e-5, 1e-6
 }
@@ -81,6 +84,11 @@ var gemvProblems = []gemvProblem{
 	{n: 2, in: 30, out: 3, bias: true, base: true, store: F32, to: F32},
 	{n: 5, in: 131, out: 7, bias: true, store: BF16, to: BF16},
 	{n: 1, in: 3, out: 2, store: BF16, to: F32},
+	{n: 3, in: 2056, out: 6, bias: true, gelu: true, store: F16, to: F16},
+	{n: 8, in: 1032, out: 9, bias: true, base: true, store: F16, to: F16},
+	{n: 2, in: 40, out: 5, store: F16, to: F32},
+	{n: 5, in: 131, out: 7, bias: true, store: F16, to: F16},
+	{n: 1, in: 3, out: 2, store: F16, to: F32},
 }
 
 func TestGEMV(t *testing.T) {
@@ -97,7 +105,7 @@ func TestGEMV(t *testing.T) {
 func TestGEMVRows(t *testing.T) {
 	onBench(t, func(b workbench) {
 		for _, p := range []gemvProblem{
-			{in: 136, out: 6, bias: true, base: true, gelu: true, store: BF16, to: BF16}, {in: 72, out: 5, store: BF16, to: F32}, {in: 52, out: 5, store: F32, to: F32}, {in: 21, out: 5, store: F32, to: F32},
+			{in: 136, out: 6, bias: true, base: true, gelu: true, store: BF16, to: BF16}, {in: 72, out: 5, store: BF16, to: F32}, {in: 136, out: 6, bias: true, store: F16, to: F16}, {in: 52, out: 5, store: F32, to: F32}, {in: 21, out: 5, store: F32, to: F32},
 		} {
 			p.n = gemvRows
 			x, w, bias, base := p.operands()
@@ -124,7 +132,7 @@ func TestGEMVPlantedBug(t *testing.T) {
 
 func TestGEMVRefuses(t *testing.T) {
 	d := openAny(t, 1)
-	for _, p := range []gemvProblem{{n: 0, in: 8, out: 8, store: F32, to: F32}, {n: 9, in: 8, out: 8, store: F32, to: F32}, {n: 1, in: 8, out: 8, store: F16, to: F16}, {n: 1, in: 8, out: 8, store: F32, to: BF16}} {
+	for _, p := range []gemvProblem{{n: 0, in: 8, out: 8, store: F32, to: F32}, {n: 9, in: 8, out: 8, store: F32, to: F32}, {n: 1, in: 8, out: 8, store: F16, to: BF16}, {n: 1, in: 8, out: 8, store: F32, to: BF16}} {
 		err := d.Do(func(q *Queue) error {
 			_, err := gemv(q, 256, 256, 256, 0, 0, p.n, p.in, p.out, false, p.store, p.to)
 			return err

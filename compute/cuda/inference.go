@@ -6,7 +6,7 @@ import (
 	"autodev/compute/cudaplan"
 )
 
-// Inference prepares the operations that models are run with, on activations and vectors in one Store (F32 or BF16). Matrices are
+// Inference prepares the operations that models are run with, on activations and vectors in one Store. Matrices are
 // row-major, weights [out,in]. What is prepared reads its operands when it is enqueued.
 //
 // The bits of a row depend on the row, what it attends to and the kernels alone; which kernels those are depends on the number of

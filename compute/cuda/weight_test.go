@@ -24,6 +24,7 @@ func TestLinearOfCodes(t *testing.T) {
 			for _, p := range []gemvProblem{
 				{n: 9, in: 68, out: 50, bias: true, gelu: true, store: BF16, to: BF16},
 				{n: 20, in: 300, out: 96, bias: true, base: true, store: BF16, to: BF16},
+				{n: 20, in: 300, out: 96, bias: true, base: true, store: F16, to: F16},
 				{n: 17, in: 300, out: 40, bias: true, base: true, store: F32, to: F32},
 			} {
 				x, _, bias, base := p.operands()
@@ -44,10 +45,7 @@ func TestLinearOfCodes(t *testing.T) {
 						return q.Inference(p.store).Widening(at, int64(wide)).Linear(product)
 					})
 					got := b.read(y, p.n*p.out, p.store)
-					unit := 1e-5
-					if p.store == BF16 {
-						unit = 0x1p-7
-					}
+					unit := map[Store]float64{F32: 1e-5, BF16: 0x1p-7, F16: 0x1p-10}[p.store]
 					what := fmt.Sprintf("%d bits in %d panels at a time, %+v", bits, panels, p)
 					cudatest.Close(b.t, what, got, p.want(x, w, bias, base), 1e-3, unit)
 					if first == nil {
@@ -63,7 +61,7 @@ func TestLinearOfCodes(t *testing.T) {
 // TestLogitsOfCodes: logits of few and of many rows, and scores.
 func TestLogitsOfCodes(t *testing.T) {
 	onBench(t, func(b workbench) {
-		for _, s := range []Store{BF16, F32} {
+		for _, s := range []Store{BF16, F16, F32} {
 			for _, n := range []int{3, 12} {
 				p := gemvProblem{n: n, in: 68, out: 75, store: s, to: F32}
 				x, _, _, _ := p.operands()

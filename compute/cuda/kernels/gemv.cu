@@ -114,7 +114,9 @@ AD_DEVICE void gemv(O *y, const T *x, const T *w, const T *bias, const O *base, 
 #define EACH(R)                                  \
   KERNEL(R, 4, f32, float, float)                \
   KERNEL(R, 8, bf16, bf16, bf16)                 \
-  KERNEL(R, 8, logits_bf16, float, bf16)
+  KERNEL(R, 8, logits_bf16, float, bf16)         \
+  KERNEL(R, 8, f16, f16, f16)                    \
+  KERNEL(R, 8, logits_f16, float, f16)
 EACH(1)
 EACH(2)
 EACH(4)
@@ -122,3 +124,5 @@ EACH(8)
 KERNEL(8, 1, any_f32, float, float)
 KERNEL(8, 1, any_bf16, bf16, bf16)
 KERNEL(8, 1, any_logits_bf16, float, bf16)
+KERNEL(8, 1, any_f16, f16, f16)
+KERNEL(8, 1, any_logits_f16, float, f16)

@@ -1,7 +1,7 @@
 // targets: sm_70
 #include "gemv_quant.h"
 
-// Activations in float32, for cards that do not multiply in bfloat16.
+// Activations in float32.
 #define EACH(R)                        \
   GEMV_QUANT(8, R, f32_, float, float) \
   GEMV_QUANT(4, R, f32_, float, float)

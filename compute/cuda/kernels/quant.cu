@@ -72,3 +72,4 @@ AD_DEVICE void embed(T *y, const uint8_t *codes, const uint16_t *scales, const T
   }
 STORE(f32, float)
 STORE(bf16, bf16)
+STORE(f16, f16)

@@ -35,13 +35,14 @@ struct Quad {
   AD_DEVICE float operator[](int i) const { return four[i]; }
   AD_DEVICE void set(int i, float v) { four.e[i] = v; }
 };
-template <>
-struct Quad<bf16> {
+template <class T>
+  requires(sizeof(T) == 2)
+struct Quad<T> {
   uint64_t four = 0;
-  AD_DEVICE static Quad load(const bf16 *p) { return {*(const uint64_t *)p}; }
-  AD_DEVICE void store(bf16 *p) const { *(uint64_t *)p = four; }
-  AD_DEVICE float operator[](int i) const { return ad_float(bf16{(uint16_t)(four >> 16 * i)}); }
-  AD_DEVICE void set(int i, float v) { four |= (uint64_t)ad_cast<bf16>(v).bits << 16 * i; }  // once each
+  AD_DEVICE static Quad load(const T *p) { return {*(const uint64_t *)p}; }
+  AD_DEVICE void store(T *p) const { *(uint64_t *)p = four; }
+  AD_DEVICE float operator[](int i) const { return ad_float(T{(uint16_t)(four >> 16 * i)}); }
+  AD_DEVICE void set(int i, float v) { four |= (uint64_t)ad_cast<T>(v).bits << 16 * i; }  // once each
 };
 
 }  // namespace quant
