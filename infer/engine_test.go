@@ -70,19 +70,31 @@ func TestEngineAdmission(t *testing.T) {
 	if err := <-second; !errors.Is(err, context.Canceled) {
 		t.Errorf("call that left the queue: %v", err)
 	}
-	e.o.MaxWait = time.Millisecond
-	if _, err := e.Complete(t.Context(), req, nil); !errors.As(err, &busy) || !strings.Contains(err.Error(), "waited 1ms") {
-		t.Errorf("call that waited too long: %v", err)
-	}
 	stop()
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("first call: %v", err)
 	}
-	e.o.MaxWait = time.Hour
+	impatient := NewEngine(m, EngineOptions{Concurrency: 1, Queue: 1, MaxWait: 100 * time.Millisecond})
+	running, stop = context.WithCancel(t.Context())
+	go func() {
+		_, err := impatient.Complete(running, []Request{endless(m)}, nil)
+		first <- err
+	}()
+	waitFor(t, impatient, "one runs", func(s Stats) bool { return s.Running[Interactive] == 1 })
+	if _, err := impatient.Complete(t.Context(), req, nil); !errors.As(err, &busy) || !strings.Contains(err.Error(), "waited 100ms") {
+		t.Errorf("call that waited too long: %v", err)
+	}
+	stop()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the call that it waited for: %v", err)
+	}
 	if _, err := e.Complete(t.Context(), req, nil); err != nil {
 		t.Errorf("call to the idle engine: %v", err)
 	}
-	if s := e.Stats(); s.Completed != 1 || s.Cancelled != 2 || s.Rejected != 2 || s.Failed != 0 || s.Started != 2 {
+	if s := e.Stats(); s.Completed != 1 || s.Cancelled != 2 || s.Rejected != 1 || s.Failed != 0 || s.Started != 2 {
+		t.Errorf("%+v", s)
+	}
+	if s := impatient.Stats(); s.Cancelled != 1 || s.Rejected != 1 {
 		t.Errorf("%+v", s)
 	}
 }
