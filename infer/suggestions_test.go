@@ -49,6 +49,11 @@ func TestSuggestions(t *testing.T) {
 	if s := e.Stats(); s.Passes != passes || s.Reused != int64(typed) || s.Completed != int64(typed)+1 {
 		t.Errorf("%d passes for %d answers: %+v", s.Passes-passes, typed, s)
 	}
+	// The answers to what follows are suggestions too, which may go on where this one ends.
+	r.Prompt.Prefix = before + first.Text
+	if res := completed(t, e, r); res.Reused {
+		t.Errorf("all of it typed: answered from what was shown: %q", res.Text)
+	}
 	for name, change := range map[string]func(*Request){
 		"another text":            func(r *Request) { r.Prompt.Prefix = before + "Z" + first.Text[1:] },
 		"another text before":     func(r *Request) { r.Prompt.Prefix = "\n" + before + first.Text[:2] },
@@ -62,7 +67,6 @@ func TestSuggestions(t *testing.T) {
 		"drawn":                   func(r *Request) { r.Sampling.Temperature = 1 },
 		"log-probabilities":       func(r *Request) { r.Logprobs = true },
 		"not allowed":             func(r *Request) { r.Reuse = false },
-		"all of it typed":         func(r *Request) { r.Prompt.Prefix = before + first.Text },
 		"more than there is left": func(r *Request) { r.MaxTokens = 40 },
 	} {
 		r := reuseRequest(before+first.Text[:2], 12)
