@@ -295,7 +295,7 @@ func TestEngineTimes(t *testing.T) {
 		t.Errorf("no time for the prompt: %q of %d tokens, %s", res.Text, len(res.IDs), res.FinishReason)
 	}
 	r.PromptTime = time.Hour
-	if res := completed(t, e, r); len(res.IDs) != 5 || res.Cached < 50 {
+	if res := completed(t, e, r); len(res.IDs) != 5 || res.Cached < leastPart {
 		t.Errorf("time for the prompt: %d tokens, %d cached", len(res.IDs), res.Cached)
 	}
 	line := m.tok.Encode("x = 1\ny = 2\n")
@@ -465,7 +465,7 @@ func TestEngineLongPrompt(t *testing.T) {
 	longest := 0                             // tokens of a pass
 	passes := map[*call]map[int64]struct{}{} // while calls of the second client were under way
 	e.looking = func() {
-		longest = max(longest, e.main.batch.n)
+		longest = max(longest, e.main.batch.n, e.patient.batch.n)
 		for _, t := range e.held {
 			if t.c.client == "b" {
 				if passes[t.c] == nil {
@@ -506,14 +506,16 @@ func TestEngineLongPrompt(t *testing.T) {
 	if longest > 100+e.o.Concurrency*headTokens {
 		t.Errorf("a pass of %d tokens", longest)
 	}
-	// A prompt alone is evaluated in parts as long as can be, unless others have been there lately.
+	// A prompt alone is evaluated in parts as long as can be, unless others have been there lately, or who types may leave it.
 	for _, wants := range []struct {
+		class  Class
 		others time.Time
+		token  float64
 		n      int
-	}{{time.Now(), 50}, {time.Time{}, 100}} {
-		e.others = wants.others
-		e.speed.token, longest = patientStall.Seconds()/50, 0
-		completed(t, e, Request{Prompt: Prompt{IDs: randomIDs(rand.New(rand.NewPCG(3, uint64(wants.n))), m.vocab-10, 100)}, MaxTokens: 1, Client: "b"})
+	}{{Chat, time.Now(), patientStall.Seconds() / 50, 50}, {Chat, time.Time{}, patientStall.Seconds() / 50, 100}, {Interactive, time.Time{}, loss.Seconds() / 25, 25}} {
+		e.others, e.latest = wants.others, turn{wants.class, "b"}
+		e.speed.token, longest = wants.token, 0
+		completed(t, e, Request{Prompt: Prompt{IDs: randomIDs(rand.New(rand.NewPCG(3, uint64(wants.n))), m.vocab-10, 100)}, MaxTokens: 1, Client: "b", Class: wants.class})
 		waitFor(t, e, "the engine rests", func(s Stats) bool { return !e.busy() })
 		if longest != wants.n {
 			t.Errorf("a part of %d tokens, expected %d", longest, wants.n)

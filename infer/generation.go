@@ -19,9 +19,10 @@ type generation struct {
 	guess *drafter // nil: nothing is guessed
 	span  span     // what plan asked for
 
-	// A pass evaluates the last token and a draft. Its logits are used row by row as long as the draft is what is chosen.
+	// A pass evaluates the last token, or the end of the prompt, and a draft. Its logits are used row by row as long as the draft is what is
+	// chosen.
 	pass  [headTokens]int32
-	draft []int32 // the part of pass after the first token
+	draft []int32 // the end of pass
 	next  int     // index of the token to be chosen next
 
 	prompted bool // the session holds the prompt
@@ -68,8 +69,8 @@ func (j *job) room(n, context int) int {
 	return min(n+growth, len(j.prompt.ids)+j.prompt.maxNew, context)
 }
 
-// plan returns what to evaluate: at most chunk tokens of the prompt, in parts as even as can be, or at most rows tokens, of which all
-// but the first are guesses. others is how many tokens the pass evaluates beside them. After the pass take must be called.
+// plan returns what to evaluate: at most chunk tokens of the prompt, in parts as even as can be, or the last token; and guesses behind what is last,
+// as long as all are at most rows. others is how many tokens the pass evaluates beside them. After the pass take must be called.
 func (g *generation) plan(ctx context.Context, chunk, rows, others int) (*span, error) {
 	g.span = span{ctx: ctx, kv: g.s.kv, at: g.s.Len(), adapter: g.s.with.inPass()}
 	g.choosePart(chunk, rows, others)
@@ -90,16 +91,25 @@ func (g *generation) choosePart(chunk, rows, others int) {
 			g.span.from, g.span.visit = 0, g.score
 		case len(g.span.ids) == n && g.j.prompt.maxNew > 0:
 			g.span.from--
+			if n < rows {
+				copy(g.pass[:], g.span.ids)
+				g.span.ids = g.drafted(n, rows, others)
+			}
 		}
 		return
 	}
+	g.span.ids = g.drafted(1, rows, others)
+}
+
+// drafted returns the first n tokens of pass and guesses behind them, at most rows in all.
+func (g *generation) drafted(n, rows, others int) []int32 {
 	g.draft = nil
 	if g.guess != nil {
 		// The pass gives one choice more than it has guesses.
-		g.draft = g.guess.draft(min(g.j.prompt.maxNew-g.next-1, rows-1), others)
-		copy(g.pass[1:], g.draft)
+		g.draft = g.guess.draft(min(g.j.prompt.maxNew-g.next-1, rows-n), others+n-1)
+		copy(g.pass[n:], g.draft)
 	}
-	g.span.ids = g.pass[:1+len(g.draft)]
+	return g.pass[:n+len(g.draft)]
 }
 
 // take uses the logits of the span that plan returned, of a pass of that duration and, if alone, of no others. It reports whether the
@@ -124,11 +134,10 @@ func (g *generation) take(d time.Duration, alone bool) (over bool, err error) {
 		if g.j.prompt.maxNew == 0 {
 			return true, g.w.end()
 		}
-	} else {
-		g.res.Drafted += len(g.draft)
-		if g.guess != nil && alone {
-			g.m.drafts.timed(len(g.span.ids), d)
-		}
+	}
+	g.res.Drafted += len(g.draft)
+	if g.guess != nil && alone && len(g.span.ids) == 1+len(g.draft) {
+		g.m.drafts.timed(len(g.span.ids), d)
 	}
 	return g.choose(logits)
 }

@@ -8,6 +8,8 @@ import (
 const (
 	// stall is how long a part of a prompt may make those wait that generate, and patientStall if all of these are of lower classes.
 	stall, patientStall = 100 * time.Millisecond, 400 * time.Millisecond
+	// loss is how long a part of an Interactive prompt takes: who types on leaves it, and the next request begins behind the last whole part.
+	loss = 150 * time.Millisecond
 	// leastPart is the shortest part of a prompt, but for its end, and firstPart the length beside others before one was timed.
 	leastPart, firstPart = 16, 32
 	// togetherRows is up to how many tokens the rest of a prompt is short.
@@ -26,6 +28,8 @@ func (e *Engine) parts(p *jointPass, prompts, generating []*task, most int) (par
 	switch {
 	case len(generating) > 0 && mostUrgent(generating) <= first.c.class:
 		chunk = e.speed.part(stall, chunk)
+	case first.c.class == Interactive && e.m.card == nil:
+		chunk = e.speed.part(loss, chunk)
 	case len(generating) > 0 || e.company():
 		chunk = e.speed.part(patientStall, chunk)
 	}

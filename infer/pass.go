@@ -91,8 +91,8 @@ func (e *Engine) hurry() bool {
 	return e.changed && slices.ContainsFunc(e.calls, func(c *call) bool { return c.class == Interactive && c.rest > 0 && c.ctx.Err() == nil })
 }
 
-// plan fills a pass: the last tokens of those of tasks that generate, with guesses, and the next part of the most urgent prompt, of at most
-// most tokens, with other short ones. Those for which there is no memory are ended.
+// plan fills a pass: the last tokens of those of tasks that generate and the next part of the most urgent prompt, of at most most tokens, with
+// other short ones; and guesses behind tokens that are the last. Those for which there is no memory are ended.
 func (e *Engine) plan(p *jointPass, tasks []*task, most int) {
 	var generating, prompts []*task
 	for _, t := range tasks {
@@ -120,11 +120,14 @@ func (e *Engine) plan(p *jointPass, tasks []*task, most int) {
 	}
 	rows := 0 // of prompts
 	parts, chunk := e.parts(p, prompts, generating, most)
+	guesses := max(0, e.m.pass-len(generating)-len(parts))
+	others := len(generating)
 	for _, t := range parts {
-		rows += add(t, chunk, 0, 0)
+		n := add(t, chunk, min(t.g.left()+guesses, e.m.pass), others)
+		guesses, others, rows = guesses-len(t.g.draft), others+n, rows+n-len(t.g.draft)
 	}
 	p.prompts = rows > 0
-	guesses, others := max(0, e.m.pass-len(generating)), rows+len(generating)-1
+	others--
 	for _, t := range generating {
 		more := add(t, 0, 1+guesses, others) - 1
 		guesses, others = guesses-more, others+more
@@ -226,8 +229,11 @@ func (e *Engine) learn(p *jointPass) {
 			return // a part of it was left out
 		}
 		rows += len(sp.ids)
-		if p.results[i].prompt {
+		switch {
+		case p.results[i].prompt && sp.visit != nil:
 			prompts += len(sp.ids)
+		case p.results[i].prompt:
+			prompts += min(sp.from+1, len(sp.ids)) // guesses may be behind
 		}
 	}
 	e.speed.pass(p.spent, rows-prompts, prompts)

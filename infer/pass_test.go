@@ -131,3 +131,19 @@ func TestEngineMadeWayEnds(t *testing.T) {
 		t.Errorf("%d bytes in use", n)
 	}
 }
+
+// TestEngineGuessesBehindPrompt: what was suggested just now is guessed in the pass that evaluates the end of the prompt.
+func TestEngineGuessesBehindPrompt(t *testing.T) {
+	m := longModel(t)
+	e := NewEngine(m, EngineOptions{})
+	defer e.Close()
+	r := Request{Prompt: Prompt{Prefix: "def add(a, b):\n    return a"}, MaxTokens: 12, Speculate: SpeculateAlways, Sampling: Sampling{Bias: noEnd(m)}}
+	first := completed(t, e, r)
+	before := e.Stats()
+	again := completed(t, e, r)
+	after := e.Stats()
+	if !sameCompletion(first, again) || again.Accepted != 11 || after.Passes-before.Passes != 1 || after.PromptTokens-before.PromptTokens != 1 || after.Rows-before.Rows != 12 {
+		t.Errorf("%d guesses right of %d, %d passes with %d rows, %d of them of the prompt: expected one pass of a token and 11 right guesses\n%v\n%v",
+			again.Accepted, again.Drafted, after.Passes-before.Passes, after.Rows-before.Rows, after.PromptTokens-before.PromptTokens, first.IDs, again.IDs)
+	}
+}

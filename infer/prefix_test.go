@@ -139,7 +139,7 @@ func TestPrefixCancelled(t *testing.T) {
 	m := randomModel(t, func(c *model.Config) { c.Positions = 2*leastChunk + 100 }, 2)
 	ids := randomIDs(rand.New(rand.NewPCG(9, 9)), m.vocab, leastChunk+200)
 	chunk := firstChunk(len(ids), leastChunk)
-	req := Request{Prompt: Prompt{IDs: ids}, MaxTokens: 20, Logprobs: true}
+	req := Request{Prompt: Prompt{IDs: ids}, MaxTokens: 20, Logprobs: true, Class: Chat}
 	want, err := m.Generate(t.Context(), req, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -69,8 +69,11 @@ func TestSuggestions(t *testing.T) {
 		"not allowed":             func(r *Request) { r.Reuse = false },
 		"more than there is left": func(r *Request) { r.MaxTokens = 40 },
 	} {
-		r := reuseRequest(before+first.Text[:2], 12)
+		e.shown = newSuggestions(suggestionBytes) // what another case was answered is no suggestion here
+		r := reuseRequest(before, 12)
 		r.Sampling.Bias = noEnd(m)
+		completed(t, e, r)
+		r.Prompt.Prefix += first.Text[:2]
 		change(&r)
 		if res := completed(t, e, r); res.Reused {
 			t.Errorf("%s: answered from what was shown: %q", name, res.Text)
