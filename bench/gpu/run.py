@@ -297,6 +297,14 @@ class Bench:
         r = self.ours("lora_small", "-sequences", 1, "-steps", 5, "-rank", self.size["small_rank"], "-checkpointing", limit=40)
         self.row(f"LoRA r={self.size['small_rank']}, checkpointing, batch 1", f"{memory(r)}, planned {r['planned_bytes'] / 1e9:.2f} GB; {r['tokens_per_second']:.0f} tokens/s", "8 GB", r["device_used_bytes"] <= 8e9)
 
+    def float16(self):
+        """What cards without bfloat16 train in."""
+        r = self.ours("float16", "-sequences", self.size["sequences"], "-steps", self.size["few"], "-precision", "float16", limit=100)
+        self.speed("full fine-tuning in float16, AutoDev", r)
+        if "full" in self.results:
+            apart = max(abs(a - b) for a, b in zip(r["losses"], self.results["full"]["losses"]))
+            self.row(f"  losses of {len(r['losses'])} steps apart from bf16's", f"at most {apart:.4f}", "0.02", apart <= 0.02)
+
     def tuned(self):
         r = self.ours("full_tuned", "-sequences", self.size["sequences"], "-steps", self.size["few"], "-algorithms", 8, limit=60)
         self.speed("full fine-tuning, products by the fastest of 8 algorithms", r)
@@ -338,7 +346,7 @@ class Bench:
             self.row(f"compute-sanitizer {check}", "; ".join(found) or "no summary: look into log.txt", "0", bool(found) and all(f.startswith("0 ") for f in found))
 
     PARTS = [("environment", environment), ("tests", tests), ("products", products), ("full", full), ("adapters", adapters), ("full_peer", full_peer), ("full_compiled", full_compiled),
-             ("adapters_peer", adapters_peer), ("decode", decode), ("small", small), ("adapters_compiled", adapters_compiled), ("tuned", tuned), ("command", command), ("sanitizer", sanitizer)]
+             ("adapters_peer", adapters_peer), ("decode", decode), ("small", small), ("float16", float16), ("adapters_compiled", adapters_compiled), ("tuned", tuned), ("command", command), ("sanitizer", sanitizer)]
 
     def all(self):
         wanted = self.a.only.split(",") if self.a.only else [n for n, _ in self.PARTS]

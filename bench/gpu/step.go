@@ -58,7 +58,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.model, "model", "", "model folder")
 	f.StringVar(&o.tokens, "tokens-file", "", "token ids, 16-bit little-endian: windows are cut from it in order, again from its beginning at its end")
 	f.StringVar(&o.device, "device", "cuda", devices.Expected)
-	f.StringVar(&o.precision, "precision", "bf16", "float32 or bf16")
+	f.StringVar(&o.precision, "precision", "bf16", "float32, bf16 or float16, whose loss is scaled by 65536")
 	f.IntVar(&o.sequences, "sequences", 16, "a step")
 	f.IntVar(&o.micro, "micro-batch", 0, "sequences at a time; 0: as many as fit into the card's memory")
 	f.IntVar(&o.length, "length", 2048, "tokens of a sequence")
@@ -281,7 +281,10 @@ func (w *windows) batch(first, n int) graph.Batch {
 // train takes the steps: gradients of all micro-batches, clipped to norm 1, AdamW.
 func (o *options) train(ctx context.Context, t *graph.Training, w *windows, r *result) error {
 	micro := t.Config().Batch
-	scale := float32(1 / float64(o.sequences*o.length))
+	scale, up := 1/float64(o.sequences*o.length), 1.0
+	if t.Config().Precision == graph.Float16 {
+		up = 1 << 16
+	}
 	hyper := slices.Repeat([]graph.Hyper{{LearningRate: o.rate, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.1}}, len(t.Buffers().Hyper))
 	for n := range o.steps {
 		start := time.Now()
@@ -290,15 +293,19 @@ func (o *options) train(ctx context.Context, t *graph.Training, w *windows, r *r
 		}
 		loss := 0.0
 		for m := 0; m < o.sequences; m += micro {
-			l, err := t.MicroStep(ctx, w.batch(n*o.sequences+m, micro), scale, [2]int32{})
+			l, err := t.MicroStep(ctx, w.batch(n*o.sequences+m, micro), float32(scale*up), [2]int32{})
 			if err != nil {
 				return fmt.Errorf("step %d: %w", n+1, err)
 			}
-			loss += l
+			loss += l / up
 		}
 		norm, err := t.GradNorm(ctx)
+		norm /= up
+		if err == nil && (math.IsNaN(norm) || math.IsInf(norm, 0)) {
+			err = fmt.Errorf("the gradient's norm is %v", norm)
+		}
 		if err == nil {
-			err = t.Update(ctx, n+1, min(1, 1/(norm+1e-6)), hyper...)
+			err = t.Update(ctx, n+1, min(1, 1/(norm+1e-6))/up, hyper...)
 		}
 		if err != nil {
 			return fmt.Errorf("step %d: %w", n+1, err)

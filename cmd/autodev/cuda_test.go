@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -190,13 +192,44 @@ func TestBadCards(t *testing.T) {
 		}
 		t.Log(lastLine(o.err))
 	}
-	// What auto finds wanting it says, once, and computes on the processor; a card without bfloat16 trains in float16.
+	// What auto finds wanting it says, once, and computes on the processor.
 	o := onCard(t, map[string]string{"AUTODEV_LIBCUDA": w.dir}, cardRecipe(w, "", "--set", "train.steps=1", "--out", filepath.Join(t.TempDir(), "out"))...)
 	if o.code != 0 || strings.Count(o.err, "computing on the CPU") != 1 || !strings.Contains(o.err, "libcuda.so.1 was not found") {
 		t.Errorf("auto without a driver: exit code %d: %s", o.code, o.err)
 	}
-	o = onCard(t, map[string]string{"AUTODEV_STANDIN_CAPABILITY": "70"}, cardRecipe(w, "", "--set", "train.steps=1", "--out", filepath.Join(t.TempDir(), "out"))...)
-	if o.code != 0 || strings.Count(o.err, "training in float16") != 1 {
-		t.Errorf("auto on a card without bfloat16: exit code %d: %s", o.code, o.err)
+}
+
+// TestCardWithoutBFloat16: a V100 trains, scores and completes in float16 where nothing else is asked for, and says so.
+func TestCardWithoutBFloat16(t *testing.T) {
+	w := newWorkshop(t)
+	v100 := map[string]string{"AUTODEV_STANDIN_CAPABILITY": "70"}
+	out := filepath.Join(t.TempDir(), "out")
+	o := onCard(t, v100, cardRecipe(w, "", "--out", out)...)
+	if o.code != 0 || strings.Count(o.err, "training in float16 with loss scaling") != 1 {
+		t.Fatalf("train: exit code %d: %s", o.code, o.err)
+	}
+	_, want := figures(t, o.out)
+	row := []string{"--model", filepath.Join(out, "final"), "--device", "cuda"}
+	perplexity := func(settings map[string]string, more ...string) outcome {
+		return onCard(t, settings, slices.Concat([]string{"eval", "perplexity", "--data", w.held, "--max-docs", "2", "--format", "json"}, row, more)...)
+	}
+	short, full, refused := perplexity(v100), perplexity(v100, "--weights", "float32"), perplexity(v100, "--weights", "bf16")
+	if short.code != 0 || full.code != 0 || short.out == full.out {
+		t.Errorf("eval: exit codes %d and %d: %s%s%s%s", short.code, full.code, short.out, full.out, short.err, full.err)
+	}
+	if refused.code != 2 || !strings.Contains(refused.err, "--weights: found bf16, expected float32, float16, int8 or int4: the card does not multiply in bfloat16") {
+		t.Errorf("eval with bf16: exit code %d: %s", refused.code, refused.err)
+	}
+	t.Logf("training said %v; %s%s", want, short.out, full.out)
+	prefix := filepath.Join(w.dir, "prefix.py")
+	if err := os.WriteFile(prefix, []byte("def a("), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o = onCard(t, v100, append([]string{"complete", "--prefix-file", prefix, "--max-tokens", "4"}, row...)...)
+	if o.code != 0 {
+		t.Errorf("complete: exit code %d: %s", o.code, o.err)
+	}
+	if o = onCard(t, nil, slices.Concat([]string{"complete", "--prefix-file", prefix, "--weights", "float16"}, row[:3], []string{"cpu"})...); o.code == 0 || !strings.Contains(o.err, "weights: found float16, expected float32, bf16, int8 or int4 on the processor") {
+		t.Errorf("float16 on the processor: exit code %d: %s", o.code, o.err)
 	}
 }

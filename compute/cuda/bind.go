@@ -130,7 +130,7 @@ func (b *bound) prepare(q *Queue) (Sequence, error) {
 	case compute.SumSquares:
 		return sumSquares(q, out[0], in[0], work, int64(b.In[0].Len()))
 	case compute.AdamW:
-		return sequence(adamW(q, out[0], out[1], out[2], out[3], in[0], in[1], 0, length, s))
+		return sequence(adamW(q, out[0], out[1], out[2], out[3], in[0], in[1], length, s))
 	case compute.Zero:
 		return sequence(zero(q, out[0], length))
 	}

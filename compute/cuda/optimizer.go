@@ -19,14 +19,8 @@ func sumSquares(q *Queue, sum, x, work Ptr, n int64) (Sequence, error) {
 	return Sequence{parts, last}, nil
 }
 
-// clip prepares, from the sum [1] float64 of the squares of gradients that are 1/unscale times too large: norm [1] float32, their norm;
-// hyper[7], the multiplier that clips to limit (0: does not) and unscales; skip [1] int32, whether a gradient was infinite or NaN.
-func clip(q *Queue, hyper, norm, skip, sum Ptr, limit, unscale float32) (*Launch, error) {
-	return q.Prepare("clip_f32", Grid{Blocks: Dim{1}, Threads: Dim{32}}, hyper, norm, skip, sum, limit, unscale)
-}
-
 // adamW prepares a step of param, m, v [n] float32 from grad [n] float32 and hyper [8] float32, and copy [n] = param as s unless copy
-// is 0. Where skip [1] int32 is given and not 0 on the device, the step is left out.
-func adamW(q *Queue, param, m, v, copied, grad, hyper, skip Ptr, n int64, s Store) (*Launch, error) {
-	return q.overArray("adamw_"+s.String(), n, 4, param, m, v, copied, grad, hyper, skip, n)
+// is 0.
+func adamW(q *Queue, param, m, v, copied, grad, hyper Ptr, n int64, s Store) (*Launch, error) {
+	return q.overArray("adamw_"+s.String(), n, 4, param, m, v, copied, grad, hyper, n)
 }

@@ -127,11 +127,6 @@ AD_DEVICE float ad_sqrt(float x) {
   asm("sqrt.rn.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
-AD_DEVICE double ad_sqrt(double x) {
-  double r;
-  asm("sqrt.rn.f64 %0, %1;" : "=d"(r) : "d"(x));
-  return r;
-}
 // x·y + z with one rounding.
 AD_DEVICE float ad_fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 AD_DEVICE float ad_max(float x, float y) {

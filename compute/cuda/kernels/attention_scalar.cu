@@ -28,24 +28,35 @@ struct Scalar {
     for (int i = 0; i < R; i++)
       AD_UNROLL
       for (int j = 0; j < R; j++) s[i][j] = 0;
-    for (int c = 0; c < wide; c++) {
+    for (int c = 0; c < wide; c += 4) {
+      ad_vector<float> p[R], q[R];
       AD_UNROLL
-      for (int i = 0; i < R; i++)
+      for (int i = 0; i < R; i++) p[i] = ad_load(a + (R * y + i) * stride + c), q[i] = ad_load(b + (x + 16 * i) * stride + c);
+      AD_UNROLL
+      for (int e = 0; e < 4; e++)
         AD_UNROLL
-        for (int j = 0; j < R; j++) s[i][j] = ad_fma(a[(R * y + i) * stride + c], b[(x + 16 * j) * stride + c], s[i][j]);
+        for (int i = 0; i < R; i++)
+          AD_UNROLL
+          for (int j = 0; j < R; j++) s[i][j] = ad_fma(p[i].e[e], q[j].e[e], s[i][j]);
     }
   }
   // c[i][k] += Σ over u of score(R·y + i, u)·b[u], columns 64(k/4) + 4x + k%4.
   template <class F>
   AD_DEVICE void accumulate(float (&c)[R][4 * groups], const float *b, F score) const {
-    for (int u = 0; u < rows; u++)
+    for (int u = 0; u < rows; u++) {
+      float p[R];
       AD_UNROLL
-      for (int k = 0; k < 4 * groups; k++) {
-        const int column = k / 4 * 64 + 4 * x + k % 4;
-        if (column >= wide) continue;
+      for (int i = 0; i < R; i++) p[i] = score(R * y + i, u);
+      AD_UNROLL
+      for (int g = 0; g < groups; g++) {
+        if (64 * g + 4 * x >= wide) continue;
+        const ad_vector<float> v = ad_load(b + u * stride + 64 * g + 4 * x);
         AD_UNROLL
-        for (int i = 0; i < R; i++) c[i][k] = ad_fma(score(R * y + i, u), b[u * stride + column], c[i][k]);
+        for (int i = 0; i < R; i++)
+          AD_UNROLL
+          for (int k = 0; k < 4; k++) c[i][4 * g + k] = ad_fma(p[i], v.e[k], c[i][4 * g + k]);
       }
+    }
   }
   // row(i)[column] = c[i]·factor[i] for the thread's rows and columns; row is null for rows that are not stored.
   template <class T, class F>

@@ -28,23 +28,9 @@ AD_KERNEL(sum_squares_add_f32, (double *sum, const double *parts, int32_t n), 25
   if (threadIdx.x == 0) *sum = own;
 }
 
-// From the sum of the squares of gradients that are 1/unscale times too large (loss scaling): their norm; the multiplier that AdamW
-// reads as hyper[7], unscale·min(1, limit/(norm + 1e-6)) or unscale if limit is 0; and skip, 1 if some gradient was infinite or a NaN
-// (then the multiplier is 0), else 0. One thread.
-AD_KERNEL(clip_f32, (float *hyper, float *norm, int32_t *skip, const double *sum, float limit, float unscale), 32) {
-  if (threadIdx.x) return;
-  const double n = ad_sqrt(*sum) * unscale, most = 1.7e308;
-  const bool finite = n <= most;  // neither infinite nor a NaN
-  double m = 1;
-  if (limit > 0 && limit < n + 1e-6) m = limit / (n + 1e-6);
-  hyper[7] = finite ? (float)(m * unscale) : 0.0f;
-  *norm = (float)n;
-  *skip = !finite;
-}
-
 // AdamW (Loshchilov, Hutter 2019): param, m, v [n] are updated in place from grad [n]; copy [n], which may be null, gets param as T.
-// hyper [8]: learning rate, β1, β2, ε, weight decay, 1−β1^t, 1−β2^t, gradient multiplier. Where skip is not null and not 0 there, nothing
-// is done. Bytes moved an element: 28 (grad read; param, m and v read and written), and the copy.
+// hyper [8]: learning rate, β1, β2, ε, weight decay, 1−β1^t, 1−β2^t, gradient multiplier. Bytes moved an element: 28 (grad read;
+// param, m and v read and written), and the copy.
 struct AdamW {
   float rate, beta1, beta2, epsilon, decay, correction1, correction2, multiplier, rest1, rest2;
   AD_DEVICE explicit AdamW(const float *h)
@@ -58,8 +44,7 @@ struct AdamW {
 };
 
 template <class T>
-AD_DEVICE void adamw(float *param, float *m, float *v, T *copy, const float *grad, const float *hyper, const int32_t *skip, int64_t n) {
-  if (skip && *skip) return;
+AD_DEVICE void adamw(float *param, float *m, float *v, T *copy, const float *grad, const float *hyper, int64_t n) {
   const AdamW step(hyper);
   const int64_t first = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, stride = (int64_t)gridDim.x * blockDim.x;
   struct alignas(4 * sizeof(T)) Four {
@@ -85,8 +70,8 @@ AD_DEVICE void adamw(float *param, float *m, float *v, T *copy, const float *gra
   if (copy) copy[rest] = ad_cast<T>(param[rest]);
 }
 
-#define KERNEL(S, T)                                                                                                                          \
-  AD_KERNEL(adamw_##S, (float *param, float *m, float *v, T *copy, const float *grad, const float *hyper, const int32_t *skip, int64_t n), 256) { \
-    adamw(param, m, v, copy, grad, hyper, skip, n);                                                                                           \
+#define KERNEL(S, T)                                                                                                         \
+  AD_KERNEL(adamw_##S, (float *param, float *m, float *v, T *copy, const float *grad, const float *hyper, int64_t n), 256) { \
+    adamw(param, m, v, copy, grad, hyper, n);                                                                                \
   }
 AD_STORES(KERNEL)

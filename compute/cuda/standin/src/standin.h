@@ -148,7 +148,6 @@ inline float ad_log2(float x) { return std::log2(ad_flush(x)); }
 inline float ad_rsqrt(float x) { return 1.0f / std::sqrt(ad_flush(x)); }
 inline float ad_rcp(float x) { return ad_flush(1.0f / ad_flush(x)); }
 inline float ad_sqrt(float x) { return std::sqrt(x); }
-inline double ad_sqrt(double x) { return std::sqrt(x); }
 inline float ad_fma(float x, float y, float z) { return std::fma(x, y, z); }
 inline float ad_max(float x, float y) { return std::fmax(x, y); }
 inline float ad_min(float x, float y) { return std::fmin(x, y); }
