@@ -14,8 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"autodev/configs"
 	"autodev/infer"
 	"autodev/serve"
+	"autodev/serve/admin"
+	"autodev/serve/assist"
 	"autodev/serve/events"
 	"autodev/serve/guard"
 	"autodev/serve/registry"
@@ -116,6 +119,47 @@ func TestKeysByProtocol(t *testing.T) {
 		if strings.Contains(metrics, s) {
 			t.Errorf("%.12s… is in the metrics", s)
 		}
+	}
+}
+
+// TestEveryRouteAsksForAKey: all but the page's frame and what tells that the server is well.
+func TestEveryRouteAsksForAKey(t *testing.T) {
+	keys, secrets := newKeys(t, guard.Key{Name: "ann"})
+	functions, err := assist.Open(configs.Assist{Default: assist.LocalBackend}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	protocols := append(serve.Protocols(), functions.Protocol(), admin.New(nil, ""))
+	url, _ := operate(t, serve.Operations{Keys: keys}, protocols)
+	routes := []wire.Route{{Method: "GET", Path: "/metrics"}, {Method: "GET", Path: "/v1/status"}, {Method: "GET", Path: "/{$}"}, {Method: "GET", Path: "/healthz"}, {Method: "GET", Path: "/readyz"}}
+	for _, p := range protocols {
+		routes = append(routes, p.Routes...)
+	}
+	public := map[string]bool{"GET /": true, "GET /healthz": true, "GET /readyz": true, "GET /health": true}
+	admins := 0
+	for _, r := range routes {
+		path := strings.NewReplacer("{$}", "", "{id...}", "x", "{id}", "0", "{name}", "explain").Replace(r.Path)
+		if strings.Contains(path, "{") {
+			t.Fatalf("%s: what stands for its parts?", r.Path)
+		}
+		for _, key := range []string{"", secrets[0] + "x"} {
+			resp, got := send(t, r.Method, url+path, "{}", "Authorization", "Bearer "+key)
+			if free := key == "" && public[r.Method+" "+path]; (resp.StatusCode == 401) == free || free && resp.StatusCode != 200 {
+				t.Errorf("%s %s with the key %q: %d %.100s", r.Method, path, key, resp.StatusCode, got)
+			}
+		}
+		if r.Admin {
+			admins++
+			if resp, got := send(t, r.Method, url+path, "{}", "X-Api-Key", secrets[0]); resp.StatusCode != 403 {
+				t.Errorf("%s %s with a key of a user: %d %.100s", r.Method, path, resp.StatusCode, got)
+			}
+		}
+		if resp, _ := send(t, "HEAD", url+path, ""); !public["GET "+path] && resp.StatusCode != 401 {
+			t.Errorf("HEAD %s: %d", path, resp.StatusCode)
+		}
+	}
+	if len(routes) < 60 || admins != 5 {
+		t.Errorf("%d routes, %d of them for administrators", len(routes), admins)
 	}
 }
 
