@@ -21,11 +21,18 @@ type span struct {
 	// ids[first:first+n], [n, Model.rows], which may be changed and are valid until it returns.
 	visit func(first, n int, logits []float32) error
 
+	// choices, unless it is nil, has room for len(ids)−from tokens. A card may set it to those with the largest logits, the lowest of equal ones, among
+	// those that are generated at all, and leaves no logits then.
+	choices []int32
+
 	rows int // of it in the registers: a row for every token, and behind the program's narrow step for those from from on
 
 	logits []float32 // [len(ids)−from, Model.rows] after the pass; may be changed, and are valid until the next
 	err    error     // why nothing came of it: ctx's or visit's error; others of the pass are not touched by it
 }
+
+// wanted is the number of tokens whose logits are.
+func (s *span) wanted() int { return len(s.ids) - s.from }
 
 // spanAdapter is a LoRA adapter as a pass sees it: what it adds to the products of some matrices.
 type spanAdapter interface {

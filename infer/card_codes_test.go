@@ -141,6 +141,58 @@ func TestCardCodesNLL(t *testing.T) {
 	}
 }
 
+// TestCardCodesHead: for scoring the head's weights are widened once, where there is memory for it, and else for every few tokens anew, which gives the same.
+func TestCardCodesHead(t *testing.T) {
+	if cudatest.GPU() {
+		t.Skip("SKIPPED: this test sets up the stand-in")
+	}
+	onCard(t, 3)
+	l := cudatest.Library(t, "")
+	ids := randomIDs(rand.New(rand.NewPCG(3, 4)), 97, 60)
+	var want []float64
+	for _, tight := range []bool{false, true} {
+		m, err := New(cardCheckpoint(nil), nil, Options{Device: onCUDA, Weights: Int8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tight {
+			m.card.wide.refused = true
+		}
+		for range 2 {
+			got, err := m.NLL(t.Context(), ids, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want == nil {
+				want = got
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("short of memory %v: other scores", tight)
+			}
+		}
+		if kept := m.card.wide.at != 0; kept == tight {
+			t.Errorf("short of memory %v: weights stay widened %v", tight, kept)
+		}
+		m.Close()
+	}
+	// More than nine tenths of what is free are not taken.
+	m, err := New(cardCheckpoint(func(c *model.Config) { c.VocabSize, c.Embed = 5000, 64 }), nil, Options{Device: onCUDA, Weights: Int8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var free, total int64
+	if err := m.card.d.Do(func(q *cuda.Queue) (err error) { free, total, err = q.MemInfo(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Set("memory", total-free+5000*64*2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.NLL(t.Context(), ids, 0); err != nil || !m.card.wide.refused {
+		t.Errorf("the last of the memory was taken: %v", err)
+	}
+}
+
 // TestCardCodesPacked: a packed folder's model has the bits of one that is rounded while it is loaded.
 func TestCardCodesPacked(t *testing.T) {
 	onCard(t, 4)

@@ -61,6 +61,9 @@ func (o Options) Settle() (Options, error) {
 	return o, nil
 }
 
+// uploadBytes is the pinned memory that weights go through, in two halves: one is copied while the host fills the other.
+const uploadBytes = 16 << 20
+
 // layout says how a card keeps a model: matrices in a format, what is not of codes in a store.
 type layout struct {
 	weights Weights

@@ -8,8 +8,14 @@
 //	program.go   the traced program: model.Builder recorded as steps over scratch registers
 //	batch.go     a pass: the program run over the new tokens of any number of sequences
 //	processor.go a session's part on the processor: keys and values, passes over it alone
-//	card.go      the same on a CUDA device: weights, pages of keys and values, passes as captured graphs
+//	card.go      the same on a CUDA device: what a card has, how it is opened and given back
+//	card_memory.go what lies where in its memory, and how much that is
 //	card_weights.go how a card keeps weights: which formats, where, how they get there, what fits
+//	card_sequence.go a sequence on a card: its pages of keys and values, passes over it alone
+//	card_run.go  passes over any number of sequences on a card, and what comes of them
+//	card_pass.go what is launched for a number of tokens, as a graph where they are few
+//	card_inputs.go what the kernels of a pass are told of its rows
+//	card_score.go scoring on a card
 //	session.go   one sequence and its key/value cache: Append, Truncate
 //	chunk.go     how long the parts are that a prompt is evaluated in
 //	score.go     log-probabilities of given tokens, without generating
@@ -53,5 +59,6 @@
 //
 // Everything is a function of (weights, prompt, options, seed): the number of threads, the chunks a prompt was read in, what else was in
 // the same passes, whether keys and values came from the cache or an earlier request, and how many tokens were guessed rightly or wrongly change
-// no bit of any logit.
+// no bit of any logit. On a card that holds for the tokens of decoding; longer parts of prompts differ by rounding with the chunks and with what is
+// in the same passes (card.go).
 package infer

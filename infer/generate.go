@@ -216,7 +216,7 @@ func (m *Model) run(ctx context.Context, j *job, s *Session, emit func(Chunk) er
 			break
 		}
 		before := time.Now()
-		if err = s.run(sp); err == nil {
+		if err = s.kv.run(sp); err == nil {
 			over, err = g.take(time.Since(before), true)
 		}
 	}

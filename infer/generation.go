@@ -21,9 +21,10 @@ type generation struct {
 
 	// A pass evaluates the last token, or the end of the prompt, and a draft. Its logits are used row by row as long as the draft is what is
 	// chosen.
-	pass  [headTokens]int32
-	draft []int32 // the end of pass
-	next  int     // index of the token to be chosen next
+	pass   [headTokens]int32
+	chosen [headTokens]int32 // what follows each, where the device says so
+	draft  []int32           // the end of pass
+	next   int               // index of the token to be chosen next
 
 	prompted bool // the session holds the prompt
 	begun    time.Time
@@ -74,6 +75,9 @@ func (j *job) room(n, context int) int {
 func (g *generation) plan(ctx context.Context, chunk, rows, others int) (*span, error) {
 	g.span = span{ctx: ctx, kv: g.s.kv, at: g.s.Len(), adapter: g.s.with.inPass()}
 	g.choosePart(chunk, rows, others)
+	if g.span.visit == nil && !g.j.Logprobs && !g.w.early() && g.pick.largest() {
+		g.span.choices = g.chosen[:g.span.wanted()]
+	}
 	if n := g.span.at + len(g.span.ids); n > g.s.kv.capacity() {
 		if err := g.s.reserve(g.j.room(n, g.m.Context())); err != nil {
 			return nil, err
@@ -148,7 +152,7 @@ func (g *generation) settle() {
 	g.res.Timings.Prompt = g.decoding.Sub(g.begun)
 }
 
-// choose chooses tokens from the logits of the last pass, as far as they go.
+// choose chooses tokens from the logits of the last pass, as far as they go, or takes the device's choices where there are none.
 func (g *generation) choose(rows []float32) (over bool, err error) {
 	j, row := g.j, 0
 	// What follows the last right guess is forgotten.
@@ -157,7 +161,7 @@ func (g *generation) choose(rows []float32) (over bool, err error) {
 		g.draft = nil
 	}()
 	for {
-		logits := rows[row*g.m.rows:][:g.m.vocab]
+		logits := g.row(rows, row)
 		t := Token{scored: j.Logprobs}
 		var z float64
 		if j.Logprobs {
@@ -166,7 +170,11 @@ func (g *generation) choose(rows []float32) (over bool, err error) {
 			g.w.keep(logits)
 		}
 		early := g.w.early()
-		t.ID = g.pick.next(logits, g.next, early)
+		if logits != nil {
+			t.ID = g.pick.next(logits, g.next, early)
+		} else {
+			t.ID = g.span.choices[row]
+		}
 		if j.Replay != nil {
 			t.ID = j.Replay[g.next]
 		} else if !early && slices.Contains(j.stops, t.ID) {
@@ -211,6 +219,14 @@ func (g *generation) add(t Token) (over bool, err error) {
 func (g *generation) stop() (over bool, err error) {
 	g.res.FinishReason, g.res.stopped = FinishStop, true
 	return true, g.w.end()
+}
+
+// row returns a row of a pass's logits, nil where there are none.
+func (g *generation) row(rows []float32, i int) []float32 {
+	if rows == nil {
+		return nil
+	}
+	return rows[i*g.m.rows:][:g.m.vocab]
 }
 
 // late says that the time for generating is over and id ends a line.

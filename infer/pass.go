@@ -167,11 +167,8 @@ func (e *Engine) run(p *jointPass, leave func() bool) {
 // evaluate runs what plan has made, and reports whether it is over.
 func (e *Engine) evaluate(p *jointPass, leave func() bool) (over bool, err error) {
 	if e.m.card != nil {
-		for i, t := range p.tasks {
-			sp := p.spans[i]
-			sp.err = t.g.s.run(sp)
-		}
-		return true, nil
+		e.logits.m = e.m
+		return true, e.m.card.run(p.spans, &e.logits)
 	}
 	if p.batch.m == nil {
 		w := &e.large

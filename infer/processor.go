@@ -19,13 +19,11 @@ type processor struct {
 
 	// What a pass over this sequence alone takes.
 	batch batch
-	span  span
-	alone [1]*span // &span
+	alone [1]*span
 }
 
 func newProcessor(m *Model) *processor {
 	s := &processor{m: m, kv: make([]*cpu.Cache, m.program.layers)}
-	s.alone[0] = &s.span
 	for i := range m.program.steps {
 		if st := &m.program.steps[i]; st.op == opAttention {
 			s.kv[st.layer] = cpu.NewCache(m.cache, st.spec.KVHeads, st.spec.HeadDim)
@@ -87,7 +85,7 @@ func (s *processor) copyTokens(i int, from *block, n int) error {
 func (s *processor) park() {
 	if s.work != nil {
 		s.m.release(s.work)
-		s.work, s.batch, s.span = nil, batch{}, span{}
+		s.work, s.batch, s.alone[0] = nil, batch{}, nil
 	}
 }
 
@@ -107,47 +105,39 @@ func (s *processor) scratch() (err error) {
 	return err
 }
 
-// forward looks at ctx before every kernel.
-func (s *processor) forward(ctx context.Context, ids []int32, at, from int) ([]float32, error) {
-	s.span = span{ctx: ctx, kv: s, ids: ids, at: at, from: from, adapter: s.adapter}
-	if err := s.evaluate(); err != nil {
-		return nil, err
-	}
-	return s.span.logits, nil
-}
-
-func (s *processor) extend(ctx context.Context, ids []int32, at, from int, visit func(first, n int, logits []float32) error) error {
-	s.span = span{ctx: ctx, kv: s, ids: ids, at: at, from: from, adapter: s.adapter, visit: visit}
-	return s.evaluate()
-}
-
-// evaluate runs s.span alone.
-func (s *processor) evaluate() error {
+// run looks at the span's context before every kernel.
+func (s *processor) run(sp *span) error {
+	sp.kv, sp.adapter = s, s.adapter
 	if err := s.scratch(); err != nil {
 		return err
 	}
-	s.batch.begin(s.m, s.work, s.alone[:])
+	s.begin(sp)
 	if _, err := s.batch.run(); err != nil {
 		return err
 	}
-	return s.span.err
+	return sp.err
+}
+
+// begin makes a pass over sp alone ready.
+func (s *processor) begin(sp *span) {
+	s.alone[0] = sp
+	s.batch.begin(s.m, s.work, s.alone[:])
 }
 
 // step runs one kernel for ids at positions from at on.
 func (s *processor) step(st *step, out, x, y []float32, ids []int32, at int) error {
-	s.span = span{ctx: context.Background(), kv: s, ids: ids, at: at}
-	s.batch.begin(s.m, s.work, s.alone[:])
+	s.begin(&span{ctx: context.Background(), kv: s, ids: ids, at: at})
 	return s.batch.step(st, out, x, y)
 }
 
 func (s *processor) score(ctx context.Context, ids []int32, at, from int, targets []int32, nll []float64) error {
-	return s.extend(ctx, ids, at, from, func(first, n int, logits []float32) error {
+	return s.run(&span{ctx: ctx, ids: ids, at: at, from: from, visit: func(first, n int, logits []float32) error {
 		s.m.pool.Run(n, func(i int) {
 			row := logits[i*s.m.rows:][:s.m.vocab]
 			nll[first-from+i] = logSumExp(row) - float64(row[targets[first-from+i]])
 		})
 		return nil
-	})
+	}})
 }
 
 // activation returns the function of rows.

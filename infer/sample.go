@@ -67,6 +67,7 @@ type sampler struct {
 	Sampling
 	masked []int32     // never chosen
 	stops  []int32     // not chosen early
+	usual  bool        // masked is the model's
 	past   []int32     // prompt and completion, for RepetitionPenalty
 	begin  *constraint // what the completion has to begin with; nil: anything
 	counts map[int32]int
@@ -93,6 +94,7 @@ func (m *Model) sampler(j *job) *sampler {
 	}
 	s := newSampler(j.Sampling, masked)
 	s.stops = j.stops
+	s.usual = len(masked) == len(m.masked)
 	if s.repeats() {
 		s.past = slices.Clone(j.prompt.ids)
 	}
@@ -144,6 +146,11 @@ func (s *sampler) next(logits []float32, index int, early bool) int32 {
 		s.past = append(s.past, id)
 	}
 	return id
+}
+
+// largest says whether the next token is just the one with the largest logit among those that the model may generate.
+func (s *sampler) largest() bool {
+	return (s.Temperature == 0 || s.TopK == 1) && s.usual && len(s.Bias) == 0 && !s.repeats() && s.PresencePenalty == 0 && s.FrequencyPenalty == 0 && s.begin == nil
 }
 
 // repeats says whether there is a penalty for repetition.

@@ -18,6 +18,7 @@ type scheduler struct {
 	patient jointPass  // which makes way for Interactive completions
 	large   *workspace // nil: none was needed yet
 	small   *workspace // for passes beside one that has made way
+	logits  cardLogits // of passes on a card
 	speed   speed
 	looking func() // a batch's; nil but in tests
 }
@@ -48,6 +49,7 @@ func (e *Engine) rest() bool {
 			e.m.release(w)
 		}
 	}
+	e.logits.free()
 	e.cache.trim()
 	e.scheduler = scheduler{speed: e.speed, looking: e.looking}
 	e.running = false

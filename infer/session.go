@@ -23,6 +23,7 @@ type Session struct {
 	kv   sequence
 	ids  []int32  // its tokens
 	with *adapter // nil: none
+	span span     // of its own
 }
 
 // sequence is the device's part of a Session: the keys and values of its tokens, and what evaluates more of them. The processor
@@ -32,14 +33,10 @@ type sequence interface {
 	reserve(n int) error
 	// capacity returns the tokens there is room for.
 	capacity() int
-	// forward evaluates ids, which are at least one and at most Model.chunk, as the tokens at positions at, at+1, … and puts their keys
-	// and values behind those of the at tokens before. It returns the logits [len(ids)−from, Model.rows] after ids[from:], none when from
-	// is len(ids). They are valid, and may be changed, until the next call.
-	forward(ctx context.Context, ids []int32, at, from int) ([]float32, error)
-	// extend is forward, and calls visit, in order, with the logits after ids[first:first+n], at most headTokens of them at a time, from
-	// ids[from] on.
-	extend(ctx context.Context, ids []int32, at, from int, visit func(first, n int, logits []float32) error) error
-	// score is forward, and sets nll[i] to −ln p(targets[i]) after ids[from+i], to the end of ids.
+	// run evaluates a span of the sequence, of at most Model.chunk tokens, alone: it puts their keys and values behind those of the tokens before, and
+	// leaves what is wanted in the span or shows it to its visit.
+	run(sp *span) error
+	// score is run for ids at positions at, at+1, …, and sets nll[i] to −ln p(targets[i]) after ids[from+i], to the end of ids.
 	score(ctx context.Context, ids []int32, at, from int, targets []int32, nll []float64) error
 	// blocks returns what holds the keys and values: block i those of the tokens from i·Model.blockTokens on.
 	blocks() []*block
@@ -103,13 +100,13 @@ func (s *Session) appendRows(ctx context.Context, ids []int32, from int) ([]floa
 	}
 	for len(ids) > s.m.chunk {
 		n := firstChunk(len(ids), s.m.chunk)
-		if _, err := s.kv.forward(ctx, ids[:n], s.Len(), n); err != nil {
+		if _, err := s.forward(ctx, ids[:n], n); err != nil {
 			return nil, err
 		}
 		s.commit(ids[:n])
 		ids, from = ids[n:], from-n
 	}
-	logits, err := s.kv.forward(ctx, ids, s.Len(), from)
+	logits, err := s.forward(ctx, ids, from)
 	if err != nil {
 		return nil, err
 	}
@@ -117,17 +114,14 @@ func (s *Session) appendRows(ctx context.Context, ids []int32, from int) ([]floa
 	return logits, nil
 }
 
-// run evaluates a span of the session alone; the session does not hold its tokens before commit.
-func (s *Session) run(sp *span) error {
-	if sp.visit != nil {
-		return s.kv.extend(sp.ctx, sp.ids, sp.at, sp.from, sp.visit)
-	}
-	var err error
-	sp.logits, err = s.kv.forward(sp.ctx, sp.ids, sp.at, sp.from)
-	return err
+// forward evaluates ids and returns the logits [len(ids)−from, Model.rows] after ids[from:]; the session does not hold them before commit.
+func (s *Session) forward(ctx context.Context, ids []int32, from int) ([]float32, error) {
+	s.span = span{ctx: ctx, kv: s.kv, ids: ids, at: s.Len(), from: from}
+	err := s.kv.run(&s.span)
+	return s.span.logits, err
 }
 
-// commit makes ids, which forward has evaluated, part of the sequence.
+// commit makes ids, which were evaluated, part of the sequence.
 func (s *Session) commit(ids []int32) {
 	s.ids = append(s.ids, ids...)
 }
@@ -150,9 +144,10 @@ func (s *Session) AppendAll(ctx context.Context, ids []int32, from int, visit fu
 // [n, Model.rows], padding rows of the vocabulary included.
 func (s *Session) extend(ctx context.Context, ids []int32, from int, visit func(first, n int, logits []float32) error) error {
 	return s.chunks(ids, func(begin, end int) error {
-		return s.kv.extend(ctx, ids[begin:end], s.Len(), min(max(from-begin, 0), end-begin), func(first, n int, logits []float32) error {
+		s.span = span{ctx: ctx, kv: s.kv, ids: ids[begin:end], at: s.Len(), from: min(max(from-begin, 0), end-begin), visit: func(first, n int, logits []float32) error {
 			return visit(begin+first, n, logits)
-		})
+		}}
+		return s.kv.run(&s.span)
 	})
 }
 

@@ -16,15 +16,15 @@ import (
 // returns attention's output of each sequence.
 func feed(t testing.TB, d *Device, c cachedCall, qkv [][]float32, steps []int) (ys [][]float32, err error) {
 	t.Helper()
-	width, out := (c.Heads+2*c.KVHeads)*c.HeadDim, c.Heads*c.HeadDim
-	c.sequences, c.most = len(qkv), slices.Max(steps)
-	ys = make([][]float32, len(qkv))
+	width, out, sequences := (c.Heads+2*c.KVHeads)*c.HeadDim, c.Heads*c.HeadDim, len(qkv)
+	c.rows = sequences*slices.Max(steps) + 3
+	c.tiles = c.rows
+	ys = make([][]float32, sequences)
 	err = d.Do(func(q *Queue) error {
 		words := func(n int) int { return n * c.store.Size() / 2 }
-		rows := c.sequences * c.most
-		x, y := alloc[uint16](t, q, words(rows*width)), alloc[uint16](t, q, words(rows*out))
-		// Pages lie in no order; the last belongs to nobody.
-		table := make([]int32, c.sequences*c.pages)
+		x, y := alloc[uint16](t, q, words(c.rows*width)), alloc[uint16](t, q, words(c.rows*out))
+		// Pages lie in no order.
+		table := make([]int32, sequences*c.pages)
 		for i := range table {
 			table[i] = int32((i*7 + 3) % len(table))
 		}
@@ -32,8 +32,8 @@ func feed(t testing.TB, d *Device, c cachedCall, qkv [][]float32, steps []int) (
 			t.Fatal("a table whose length 7 divides")
 		}
 		o := cachedOperands{
-			pages: alloc[uint8](t, q, len(table)*int(c.pageBytes())), table: upload(t, q, table), first: alloc[int32](t, q, c.sequences+1),
-			length: alloc[int32](t, q, c.sequences), work: alloc[uint8](t, q, int(c.workBytes())),
+			pages: alloc[uint8](t, q, len(table)*int(c.pageBytes())), table: upload(t, q, table), sequence: alloc[int32](t, q, c.rows),
+			position: alloc[int32](t, q, c.rows), tiles: alloc[int32](t, q, 2*c.tiles), work: alloc[uint8](t, q, int(c.workBytes())),
 		}
 		put, err := appendCache(q, x, c, o)
 		if err != nil {
@@ -43,21 +43,33 @@ func feed(t testing.TB, d *Device, c cachedCall, qkv [][]float32, steps []int) (
 		if err != nil {
 			return err
 		}
-		done := make([]int, c.sequences)
+		done := make([]int, sequences)
 		for step := 0; ; step++ {
-			var batch []float32
-			first, length := []int32{0}, make([]int32, c.sequences)
-			for b := range qkv {
+			// A row before the first and those behind the last are none.
+			batch, sequence, position, tiles := make([]float32, width), []int32{-1}, []int32{0}, make([]int32, 0, 2*c.tiles)
+			first := make([]int, sequences)
+			for i := range qkv {
+				b := (i + step) % sequences
+				first[b] = len(sequence)
 				n := min(steps[(step+b)%len(steps)], len(qkv[b])/width-done[b])
 				batch = append(batch, qkv[b][done[b]*width:(done[b]+n)*width]...)
+				for j := range n {
+					if j%c.tileRows() == 0 {
+						tiles = append(tiles, int32(len(sequence)), int32(min(c.tileRows(), n-j)))
+					}
+					sequence, position = append(sequence, int32(b)), append(position, int32(done[b]+j))
+				}
 				done[b] += n
-				first = append(first, first[b]+int32(n))
-				length[b] = int32(done[b])
 			}
-			if len(batch) == 0 {
+			n := len(sequence)
+			if n == 1 {
 				return nil
 			}
-			if err := errors.Join(Write(q, x, encode(batch, c.store)), Write(q, o.first, first), Write(q, o.length, length)); err != nil {
+			for len(sequence) < c.rows {
+				sequence, position = append(sequence, -1), append(position, 0)
+			}
+			tiles = tiles[:cap(tiles)]
+			if err := errors.Join(Write(q, x, encode(batch, c.store)), Write(q, o.sequence, sequence), Write(q, o.position, position), Write(q, o.tiles, tiles)); err != nil {
 				return err
 			}
 			for _, l := range append(Sequence{put}, launches...) {
@@ -68,9 +80,15 @@ func feed(t testing.TB, d *Device, c cachedCall, qkv [][]float32, steps []int) (
 			if err := q.Sync(); err != nil {
 				return err
 			}
-			got := decode(download[uint16](t, q, y, words(int(first[c.sequences])*out)), c.store)
+			got := decode(download[uint16](t, q, y, words(c.rows*out)), c.store)
+			for i := range got {
+				if row := i / out; sequence[row] < 0 && got[i] != 0 {
+					t.Fatalf("row %d, which is no token, is %v", row, got[i])
+				}
+			}
 			for b := range qkv {
-				ys[b] = append(ys[b], got[int(first[b])*out:int(first[b+1])*out]...)
+				n := done[b]*out - len(ys[b])
+				ys[b] = append(ys[b], got[first[b]*out:][:n]...)
 			}
 		}
 	})
@@ -146,4 +164,23 @@ func TestCachedAttentionShapes(t *testing.T) {
 		}
 		c.checkFed(t, ys, qkv)
 	}
+}
+
+// A row that reads another sequence's pages is seen.
+func TestCachedAttentionPlantedBug(t *testing.T) {
+	c, qkv := cachedProblem(4, 1, 16, F32, 40, 30)
+	want := make([]float32, 30*c.Heads*c.HeadDim)
+	a := c.Attr
+	a.Seq = 30
+	if err := ref.Attention(want, qkv[1], make([]int32, a.Seq), [2]int32{}, a); err != nil {
+		t.Fatal(err)
+	}
+	planted(t, "attention_cached.cu:cache_table_row", 5, func(b workbench) bool {
+		ys, err := feed(b.t, b.d, c, qkv, []int{20})
+		if err != nil {
+			return true
+		}
+		_, differs := cudatest.Differs(ys[1], want, 1e-4, 0)
+		return differs
+	})
 }

@@ -24,7 +24,7 @@ const (
 	quantLine  = 512
 )
 
-// gemvQuant prepares y [n,out] = act(x·wᵀ + bias) + base for n of at most gemvRows rows as gemv does, with x and bias as s, y and
+// gemvQuant prepares y [n,out] = act(x·wᵀ + bias) + base for n of at most mostGEMV rows as gemv does, with x and bias as s, y and
 // base as `to`, which is s or, with 8 bits, F32.
 func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool, s, to Store) (*Launch, error) {
 	if err := w.check(); err != nil {
@@ -33,13 +33,11 @@ func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool
 	if to != s && (to != F32 || w.bits != 8) {
 		return nil, fmt.Errorf("cuda: product of few rows of %v to %v", s, to)
 	}
-	if err := positive("product of few rows", n, gemvRows-n+1); err != nil {
+	if err := positive("product of few rows", n, mostGEMV-n+1); err != nil {
 		return nil, err
 	}
-	rows, kind, act := 1, "", 0
-	for rows < n {
-		rows *= 2
-	}
+	rows, blocks := gemvBlocks(n)
+	kind, act := "", 0
 	if s != BF16 {
 		kind = s.String() + "_"
 	}
@@ -49,7 +47,7 @@ func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool
 	if gelu {
 		act = 1
 	}
-	return q.Prepare(fmt.Sprintf("gemv%d_%sint%d", rows, kind, w.bits), Grid{Blocks: Dim{ceilDiv(w.out, quantPanel)}, Threads: Dim{256}}, y, x, w.codes, w.scales, bias, base, n, w.in, w.out, act)
+	return q.Prepare(fmt.Sprintf("gemv%d_%sint%d", rows, kind, w.bits), Grid{Blocks: Dim{ceilDiv(w.out, quantPanel) * blocks}, Threads: Dim{256}}, y, x, w.codes, w.scales, bias, base, n, w.in, w.out, act)
 }
 
 // widenQuant prepares y [out,in] as s = the weights.

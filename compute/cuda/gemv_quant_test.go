@@ -54,6 +54,7 @@ var quantProblems = []gemvProblem{
 	{n: 2, in: 512, out: 33, store: F16, to: F32},
 	{n: 1, in: 2116, out: 18, bias: true, gelu: true, store: F32, to: F32},
 	{n: 4, in: 300, out: 33, bias: true, base: true, store: F32, to: F32},
+	{n: 18, in: 68, out: 20, bias: true, base: true, store: BF16, to: BF16}, // blocks of 8, 8 and 2 rows
 }
 
 // TestQuantisedGEMV: products are those of the weights that the processor's codes and scales stand for.

@@ -89,6 +89,8 @@ var gemvProblems = []gemvProblem{
 	{n: 2, in: 40, out: 5, store: F16, to: F32},
 	{n: 5, in: 131, out: 7, bias: true, store: F16, to: F16},
 	{n: 1, in: 3, out: 2, store: F16, to: F32},
+	{n: 17, in: 72, out: 6, bias: true, base: true, store: BF16, to: BF16}, // a third block with one row
+	{n: mostGEMV, in: 12, out: 5, gelu: true, store: F32, to: F32},
 }
 
 func TestGEMV(t *testing.T) {
@@ -107,12 +109,12 @@ func TestGEMVRows(t *testing.T) {
 		for _, p := range []gemvProblem{
 			{in: 136, out: 6, bias: true, base: true, gelu: true, store: BF16, to: BF16}, {in: 72, out: 5, store: BF16, to: F32}, {in: 136, out: 6, bias: true, store: F16, to: F16}, {in: 52, out: 5, store: F32, to: F32}, {in: 21, out: 5, store: F32, to: F32},
 		} {
-			p.n = gemvRows
+			p.n = mostGEMV
 			x, w, bias, base := p.operands()
 			all := p.run(b, x, w, bias, base)
-			for n := 1; n < gemvRows; n++ {
+			for _, n := range []int{1, 2, 3, 5, 7, 8, 9, 23} {
 				p.n = n
-				from := gemvRows - n
+				from := mostGEMV - n
 				got := p.run(b, x[from*p.in:], w, bias, base[from*p.out:])
 				sameBits(b.t, fmt.Sprintf("%+v", p), got, all[from*p.out:])
 			}
@@ -132,7 +134,7 @@ func TestGEMVPlantedBug(t *testing.T) {
 
 func TestGEMVRefuses(t *testing.T) {
 	d := openAny(t, 1)
-	for _, p := range []gemvProblem{{n: 0, in: 8, out: 8, store: F32, to: F32}, {n: 9, in: 8, out: 8, store: F32, to: F32}, {n: 1, in: 8, out: 8, store: F16, to: BF16}, {n: 1, in: 8, out: 8, store: F32, to: BF16}} {
+	for _, p := range []gemvProblem{{n: 0, in: 8, out: 8, store: F32, to: F32}, {n: mostGEMV + 1, in: 8, out: 8, store: F32, to: F32}, {n: 1, in: 8, out: 8, store: F16, to: BF16}, {n: 1, in: 8, out: 8, store: F32, to: BF16}} {
 		err := d.Do(func(q *Queue) error {
 			_, err := gemv(q, 256, 256, 256, 0, 0, p.n, p.in, p.out, false, p.store, p.to)
 			return err

@@ -9,8 +9,8 @@ import (
 // Inference prepares the operations that models are run with, on activations and vectors in one Store. Matrices are
 // row-major, weights [out,in]. What is prepared reads its operands when it is enqueued.
 //
-// The bits of a row depend on the row, what it attends to and the kernels alone; which kernels those are depends on the number of
-// rows: up to FewRows of them (decoding, with or without guessed tokens) get the same.
+// The bits of a row depend on the row, what it attends to and the kernels alone. Which kernels those are, and so how it is rounded, depends on the
+// number of rows of an operation: up to FewRows of them (decoding, with or without guessed tokens) get the same.
 type Inference struct {
 	q *Queue
 	s Store
@@ -20,7 +20,7 @@ type Inference struct {
 }
 
 // FewRows is up to how many rows an operation's bits do not depend on their number.
-const FewRows = gemvRows
+const FewRows = mostGEMV
 
 // Inference returns the operations on a Store.
 func (q *Queue) Inference(s Store) Inference { return Inference{q: q, s: s} }
@@ -67,7 +67,7 @@ func (k Inference) Linear(p Product) (Sequence, error) {
 	gelu := p.Activate && p.Act == compute.GELUTanh
 	var seq Sequence
 	var err error
-	if p.N <= gemvRows {
+	if p.N <= FewRows {
 		seq, err = sequence(k.few(p, gelu, k.s))
 	} else {
 		c := cublaslt.Product{M: p.N, K: p.In, TransB: true, In: k.s.blas(), Out: k.s.blas(), StrideD: p.Out}
@@ -94,7 +94,7 @@ func (k Inference) Linear(p Product) (Sequence, error) {
 	return seq, nil
 }
 
-// few prepares p for at most gemvRows rows; Y and Base are as `to`.
+// few prepares p for at most FewRows rows; Y and Base are as `to`.
 func (k Inference) few(p Product, gelu bool, to Store) (*Launch, error) {
 	if p.W.Bits != 0 {
 		return gemvQuant(k.q, p.Y, p.X, p.W.quantised(p.In, p.Out), p.Bias, p.Base, p.N, gelu, k.s, to)
@@ -138,7 +138,7 @@ func (k Inference) many(c cublaslt.Product, p Product, to Store) (seq Sequence, 
 
 // Logits prepares y [n,rows] float32 = x·wᵀ: x [n,width], w [rows,width], of 8 bits if of codes.
 func (k Inference) Logits(y, x Ptr, w Weight, n, width, rows int) (Sequence, error) {
-	if n <= gemvRows {
+	if n <= FewRows {
 		return sequence(k.few(Product{Y: y, X: x, W: w, N: n, In: width, Out: rows}, false, F32))
 	}
 	return k.logits(y, x, w, n, width, rows, rows)
@@ -171,37 +171,50 @@ func (k Inference) NLL(nll, x Ptr, w Weight, targets, work Ptr, n, width, vocab 
 	return append(seq, score), nil
 }
 
-// Attention prepares causal attention of n tokens that are a whole sequence: y [n,H·D] of qkv [n,(H+2·KV)·D]. zeros are n int32.
-func (k Inference) Attention(y, qkv, zeros Ptr, n int, a compute.Attr) (Sequence, error) {
+// Attention prepares causal attention of n tokens, whole sequences one after the other: y [n,H·D] of qkv [n,(H+2·KV)·D]. starts [n] int32 are the first
+// rows of the rows' sequences.
+func (k Inference) Attention(y, qkv, starts Ptr, n int, a compute.Attr) (Sequence, error) {
 	a.Seq = n
-	return sequence(attention(k.q, y, 0, qkv, zeros, 0, n, a, k.s))
+	return sequence(attention(k.q, y, 0, qkv, starts, 0, n, a, k.s))
 }
 
 // PageTokens is how many tokens' keys and values a page has.
 const PageTokens = cachePage
 
-// Paged is attention of at most New tokens over keys and values in at most Pages pages, which those of the new tokens are put into. Heads,
-// KVHeads, HeadDim and Scale of Attr are read.
+// Paged is attention of Rows new tokens of any number of sequences over keys and values in at most Pages pages each, which those of the new tokens are
+// put into. Heads, KVHeads, HeadDim and Scale of Attr are read.
 type Paged struct {
 	compute.Attr
-	New, Pages int
+	Rows, Tiles, Pages int
 }
 
-// PagedOperands say where a layer's pages are and, in Table [Pages] int32, which of them a sequence has. First [2] int32 is 0 and the number of new
-// tokens, Length [1] int32 the tokens of the sequence with them. Work has WorkBytes.
-type PagedOperands struct{ Cache, Table, First, Length, Work Ptr }
+// PagedOperands say where a layer's pages are, [sequences,Pages] int32 in Table which of them each sequence has, [Rows] int32 in Sequences which row
+// of it a new token's is, negative for a row that is none, and in Positions the token's place in its sequence. Tiles [Tiles,2] int32 are
+// runs of rows of one sequence, first row and number, at most TileRows; the number may be 0. Work has WorkBytes.
+type PagedOperands struct{ Cache, Table, Sequences, Positions, Tiles, Work Ptr }
 
 func (k Inference) paged(p Paged, o PagedOperands) (cachedCall, cachedOperands) {
-	return cachedCall{Attr: p.Attr, store: k.s, sequences: 1, most: p.New, pages: p.Pages}, cachedOperands{pages: o.Cache, table: o.Table, first: o.First, length: o.Length, work: o.Work}
+	c := p.call()
+	c.store = k.s
+	return c, cachedOperands{pages: o.Cache, table: o.Table, sequence: o.Sequences, position: o.Positions, tiles: o.Tiles, work: o.Work}
+}
+
+func (p Paged) call() cachedCall {
+	return cachedCall{Attr: p.Attr, rows: p.Rows, tiles: p.Tiles, pages: p.Pages}
 }
 
 // PageBytes returns the size of a page of one layer.
-func (p Paged) PageBytes(s Store) int64 { return (&cachedCall{Attr: p.Attr, store: s}).pageBytes() }
+func (p Paged) PageBytes(s Store) int64 {
+	c := p.call()
+	c.store = s
+	return c.pageBytes()
+}
+
+// TileRows returns how many rows a tile has at most.
+func (p Paged) TileRows() int { c := p.call(); return c.tileRows() }
 
 // WorkBytes returns the scratch of Attend.
-func (p Paged) WorkBytes() int64 {
-	return (&cachedCall{Attr: p.Attr, sequences: 1, most: p.New, pages: p.Pages}).workBytes()
-}
+func (p Paged) WorkBytes() int64 { c := p.call(); return c.workBytes() }
 
 // Append prepares putting the keys and values of the new tokens' qkv into their pages.
 func (k Inference) Append(qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
@@ -209,7 +222,7 @@ func (k Inference) Append(qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
 	return sequence(appendCache(k.q, qkv, c, operands))
 }
 
-// Attend prepares y [New,H·D], the attention of the new tokens, which have been put into their pages.
+// Attend prepares y [Rows,H·D], the attention of the new tokens, which have been put into their pages.
 func (k Inference) Attend(y, qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
 	c, operands := k.paged(p, o)
 	return attendCached(k.q, y, qkv, c, operands)

@@ -39,3 +39,8 @@ func (k Inference) part(in, out int) (int, error) {
 	parts := (panels + most - 1) / most
 	return int((panels+parts-1)/parts) * quantPanel, nil
 }
+
+// Widen prepares y [out,in] in the Store = the weights w [out,in] of codes.
+func (k Inference) Widen(y Ptr, w Weight, in, out int) (Sequence, error) {
+	return sequence(widenQuant(k.q, y, w.quantised(in, out), k.s))
+}

@@ -22,10 +22,10 @@ func TestLinearOfCodes(t *testing.T) {
 	onBench(t, func(b workbench) {
 		for _, bits := range []int{8, 4} {
 			for _, p := range []gemvProblem{
-				{n: 9, in: 68, out: 50, bias: true, gelu: true, store: BF16, to: BF16},
-				{n: 20, in: 300, out: 96, bias: true, base: true, store: BF16, to: BF16},
-				{n: 20, in: 300, out: 96, bias: true, base: true, store: F16, to: F16},
-				{n: 17, in: 300, out: 40, bias: true, base: true, store: F32, to: F32},
+				{n: FewRows + 1, in: 68, out: 50, bias: true, gelu: true, store: BF16, to: BF16},
+				{n: 40, in: 300, out: 96, bias: true, base: true, store: BF16, to: BF16},
+				{n: 40, in: 300, out: 96, bias: true, base: true, store: F16, to: F16},
+				{n: 37, in: 300, out: 40, bias: true, base: true, store: F32, to: F32},
 			} {
 				x, _, bias, base := p.operands()
 				m, w := p.quantised(b.t, bits)
@@ -62,11 +62,11 @@ func TestLinearOfCodes(t *testing.T) {
 func TestLogitsOfCodes(t *testing.T) {
 	onBench(t, func(b workbench) {
 		for _, s := range []Store{BF16, F16, F32} {
-			for _, n := range []int{3, 12} {
+			for _, n := range []int{3, mostGEMV + 4} {
 				p := gemvProblem{n: n, in: 68, out: 75, store: s, to: F32}
 				x, _, _, _ := p.operands()
 				m, w := p.quantised(b.t, 8)
-				if n > gemvRows {
+				if n > FewRows {
 					for i := range w {
 						w[i] = round(w[i], s)
 					}
@@ -89,7 +89,7 @@ func TestLogitsOfCodes(t *testing.T) {
 					return q.Inference(s).Widening(at, int64(wide)).Logits(y, atX, on, n, p.in, p.out)
 				})
 				cudatest.Close(b.t, fmt.Sprintf("logits of %d rows in %v", n, s), b.read(y, n*p.out, F32), want, 1e-4, 1e-5)
-				if n <= gemvRows {
+				if n <= FewRows {
 					continue
 				}
 				b.run(func(q *Queue) (Op, error) {

@@ -2,26 +2,26 @@
 
 namespace cache {
 
-// Puts the new tokens' keys and values into the cache. Grid: new tokens of a sequence, at most; sequences.
+// Puts the rows' keys and values into the cache. Grid: rows.
 template <class T>
 AD_DEVICE void append(const Cache<T> &c, const T *qkv) {
-  const int b = blockIdx.y, j = blockIdx.x;
-  if (j >= c.count(b)) return;
-  const T *row = qkv + (int64_t)(c.first[b] + j) * c.width() + c.heads * c.dim;
-  const int u = c.position(b, j), all = c.kvHeads * c.dim;
+  const int b = c.sequence[blockIdx.x];
+  if (b < 0) return;
+  const T *row = qkv + (int64_t)blockIdx.x * c.width() + c.heads * c.dim;
+  const int u = c.position[blockIdx.x], all = c.kvHeads * c.dim;
   for (int i = threadIdx.x; i < 2 * all; i += blockDim.x) c.at(b, u, i % all / c.dim, i / all)[i % c.dim] = row[i];
 }
 
-// A chunk's share without tensor cores, in float32. 128 threads, a key each. Grid: chunks; heads times new tokens; sequences.
+// A chunk's share without tensor cores, in float32. 128 threads, a key each. Grid: chunks; heads; rows.
 template <class T>
 AD_DEVICE void chunk(float *parts, const T *qkv, const Cache<T> &c, float scale) {
   AD_SHARED(float, query, 256);
   AD_SHARED(float, weights, kChunk);
   AD_SHARED(float, partial, 32);
   AD_SHARED(float, tops, 4);
-  const int b = blockIdx.z, head = blockIdx.y % c.heads, j = blockIdx.y / c.heads, u0 = blockIdx.x * kChunk, u = u0 + threadIdx.x;
-  if (j >= c.count(b)) return;
-  const int t = c.position(b, j), row = c.first[b] + j, g = head / (c.heads / c.kvHeads);
+  const int row = blockIdx.z, head = blockIdx.y, b = c.sequence[row], u0 = blockIdx.x * kChunk, u = u0 + threadIdx.x;
+  if (b < 0) return;
+  const int t = c.position[row], g = head / (c.heads / c.kvHeads);
   if (u0 > t) return;
   for (int i = threadIdx.x; i < c.dim; i += kChunk) query[i] = ad_float(qkv[(int64_t)row * c.width() + head * c.dim + i]);
   __syncthreads();
@@ -48,12 +48,10 @@ AD_DEVICE void chunk(float *parts, const T *qkv, const Cache<T> &c, float scale)
   if (threadIdx.x == 0) to[c.dim] = top, to[c.dim + 1] = sum;
 }
 
-// y [rows,heads·dim] of the chunks' shares. Grid: heads; new tokens; sequences.
+// y [rows,heads·dim] of the chunks' shares; rows that are none become 0. Grid: heads; rows.
 template <class T>
 AD_DEVICE void merge(T *y, float *parts, const Cache<T> &c, int chunks) {
-  const int b = blockIdx.z, j = blockIdx.y, head = blockIdx.x;
-  if (j >= c.count(b)) return;
-  const int row = c.first[b] + j, n = c.position(b, j) / kChunk + 1;
+  const int row = blockIdx.y, head = blockIdx.x, n = c.sequence[row] < 0 ? 0 : c.position[row] / kChunk + 1;
   float top = -kInfinity;
   for (int k = 0; k < n; k++) top = ad_max(top, c.part(parts, row, head, chunks, k)[c.dim]);
   for (int i = threadIdx.x; i < c.dim; i += blockDim.x) {
@@ -63,7 +61,7 @@ AD_DEVICE void merge(T *y, float *parts, const Cache<T> &c, int chunks) {
       sum = ad_fma(weight, part[c.dim + 1], sum);
       v = ad_fma(weight, part[i], v);
     }
-    y[((int64_t)row * c.heads + head) * c.dim + i] = ad_cast<T>(v / sum);
+    y[((int64_t)row * c.heads + head) * c.dim + i] = ad_cast<T>(n > 0 ? v / sum : 0.0f);
   }
 }
 

@@ -4,11 +4,12 @@
 
 namespace attention {
 
-// A chunk's share on tensor cores. A block is four warps; rows are 16 queries, row r being head r % group of a group and new token r / group.
+// A chunk's share on tensor cores. Tile i is tiles[2·i+1] rows of qkv from row tiles[2·i] on, all of one sequence and in its order, at most 16 queries with
+// a key head's group, or one row. A block is four warps for 16 queries, query r being head r % group of the group and row r / group of the tile.
 // Each warp has a quarter of the chunk's keys for itself, which it copies itself; their shares are added in order at the end.
-// Grid: chunks; tiles of rows times key heads; sequences.
+// Grid: chunks; key heads times blocks of 16 queries; tiles.
 template <class T, int W>
-AD_DEVICE void chunk(float *parts, const T *qkv, const cache::Cache<T> &c, float scale) {
+AD_DEVICE void chunk(float *parts, const T *qkv, const int32_t *tiles, const cache::Cache<T> &c, float scale) {
   constexpr int keys = cache::kChunk / 4;
   AD_DYNAMIC_SHARED(T, memory);
   AD_SHARED(float, tops, 64);  // of each warp and row
@@ -17,9 +18,11 @@ AD_DEVICE void chunk(float *parts, const T *qkv, const cache::Cache<T> &c, float
   const ad_shared tileQ = ad_shared_address(memory), tileK = tileQ + (16 + warp * 2 * keys) * 2 * W, tileV = tileK + keys * 2 * W;
   float *const shares = (float *)(memory + 16 * W);  // [4][2·16·W], the half of each warp's own keys
   const int group = c.heads / c.kvHeads, g = blockIdx.y % c.kvHeads, row0 = blockIdx.y / c.kvHeads * 16;
-  const int b = blockIdx.z, u0 = blockIdx.x * cache::kChunk, count = c.count(b), length = c.length[b];
-  const int rows = count * group - row0 < 16 ? count * group - row0 : 16;
-  if (rows <= 0 || u0 > c.position(b, (row0 + rows - 1) / group)) return;
+  const int first = tiles[2 * blockIdx.z], queries = tiles[2 * blockIdx.z + 1] * group - row0, u0 = blockIdx.x * cache::kChunk;
+  const int rows = queries < 16 ? queries : 16;
+  if (rows <= 0) return;
+  const int b = c.sequence[first], length = c.position[first + (row0 + rows - 1) / group] + 1;
+  if (u0 >= length) return;
 
   const Copier<W, 32> mine = {lane / (W / 8), lane % (W / 8)};
   const int from = u0 + warp * keys, page = from / cache::kPage * cache::kPage;
@@ -33,7 +36,7 @@ AD_DEVICE void chunk(float *parts, const T *qkv, const cache::Cache<T> &c, float
   for (int i = 0; i < (16 + copier.step - 1) / copier.step; i++) {
     const int r = copier.row + i * copier.step, R = row0 + r;
     if (r >= 16) continue;
-    const T *at = qkv + (int64_t)(c.first[b] + R / group) * c.width() + (g * group + R % group) * c.dim + copier.piece * 8;
+    const T *at = qkv + (int64_t)(first + R / group) * c.width() + (g * group + R % group) * c.dim + copier.piece * 8;
     ad_cp_async16(tileQ + 2 * tile_at<W>(r, copier.piece), at, r < rows && copier.piece * 8 < c.dim);
   }
   ad_cp_commit();
@@ -47,7 +50,7 @@ AD_DEVICE void chunk(float *parts, const T *qkv, const cache::Cache<T> &c, float
   multiply_rows<T>(s, tileQ, 0, tileK, at);
   AD_UNROLL
   for (int i = 0; i < 2; i++) {
-    const int r = lane / 4 + 8 * i, t = c.position(b, (row0 + (r < rows ? r : rows - 1)) / group);
+    const int r = lane / 4 + 8 * i, t = c.position[first + (row0 + (r < rows ? r : rows - 1)) / group];
     float top = -kInfinity, total = 0;
     AD_UNROLL
     for (int j = 0; j < keys / 8; j++)
@@ -86,7 +89,7 @@ AD_DEVICE void chunk(float *parts, const T *qkv, const cache::Cache<T> &c, float
       weights[w] = ad_exp2(tops[w * 16 + r] - base);
       sum = ad_fma(weights[w], sums[w * 16 + r], sum);
     }
-    float *to = c.part(parts, c.first[b] + R / group, g * group + R % group, gridDim.x, blockIdx.x);
+    float *to = c.part(parts, first + R / group, g * group + R % group, gridDim.x, blockIdx.x);
     for (int i = lane; i < c.dim; i += 32) {
       float v = 0;
       AD_UNROLL
@@ -100,8 +103,8 @@ AD_DEVICE void chunk(float *parts, const T *qkv, const cache::Cache<T> &c, float
 }  // namespace attention
 
 #define KERNEL(W, S, T)                                                                                                                                     \
-  AD_KERNEL(attention_cached##W##_##S, (float *parts, const T *qkv, const T *pages, CACHE_WHERE, CACHE_SIZES, float scale), 128) { \
-    attention::chunk<T, W>(parts, qkv, CACHE_GIVEN(T), scale);                                                                                              \
+  AD_KERNEL(attention_cached##W##_##S, (float *parts, const T *qkv, const T *pages, const int32_t *tiles, CACHE_WHERE, CACHE_SIZES, float scale), 128) { \
+    attention::chunk<T, W>(parts, qkv, tiles, CACHE_GIVEN(T), scale);                                                                                     \
   }
 KERNEL(64, bf16, bf16)
 KERNEL(128, bf16, bf16)

@@ -1,10 +1,11 @@
 #include "ad_cuda.h"
 
-// Products of a few rows, as decoding has them: y [n,out] = act(x·wᵀ + bias) + base, x [n,in], w [out,in], n at most R. They are bound by
-// reading w, which is done once, 16 bytes a lane: all of a block's rows of w are under way at once while in is at most some thousands.
+// Products of a few rows, as decoding has them: y [n,out] = act(x·wᵀ + bias) + base, x [n,in], w [out,in]. They are bound by
+// reading w, 16 bytes a lane: all of a block's rows of w are under way at once while in is at most some thousands.
 //
-// A block owns kOutputs rows of w. Its threads take vectors of `in` in turn, so a thread's sum, the order in which lanes' and then warps'
-// sums are added, and so the bits of a row of y, are a function of in and the row alone: not of n, nor of R.
+// A block owns kOutputs rows of w and R rows of x. Blocks with the same rows of w lie side by side, so that one of them reads w from memory and the
+// others find it in cache. Its threads take vectors of `in` in turn, so a thread's sum, the order in which lanes' and then warps'
+// sums are added, and so the bits of a row of y, are a function of in and the row alone: not of n, nor of R, nor of the row's place.
 namespace gemv {
 
 constexpr int kThreads = 128, kOutputs = 4;
@@ -48,7 +49,10 @@ struct Piece {
 template <int R, int V, class O, class T>
 AD_DEVICE void gemv(O *y, const T *x, const T *w, const T *bias, const O *base, int32_t n, int32_t in, int32_t out, int32_t gelu) {
   AD_SHARED(float, partial, 4 * kOutputs * R);
-  const int pieces = in / V, first = blockIdx.x * kOutputs;
+  const int groups = (n + R - 1) / R, group = blockIdx.x % groups * R;
+  const int pieces = in / V, first = blockIdx.x / groups * kOutputs;
+  n = n - group < R ? n - group : R;
+  x += (int64_t)group * in;
   float sum[kOutputs * R];
   AD_UNROLL
   for (int i = 0; i < kOutputs * R; i++) sum[i] = 0;
@@ -99,7 +103,7 @@ AD_DEVICE void gemv(O *y, const T *x, const T *w, const T *bias, const O *base, 
   for (int k = 0; k < kThreads / 32; k++) v += partial[k * M + threadIdx.x];
   if (bias) v += ad_float(bias[o]);
   if (gelu) v = gelu_tanh(v);
-  const int64_t to = (int64_t)r * out + o;
+  const int64_t to = (int64_t)(group + r) * out + o;
   if (base) v += ad_float(base[to]);
   y[to] = ad_cast<O>(v);
 }

@@ -1,7 +1,7 @@
 // Products of a few rows with weights in 8 or 4 bits (quant.h). y [n,out] = act(x·wᵀ + bias) + base, where w is the codes times their scales, x [n,in].
 // Unlike the processor's, activations keep their bits.
 //
-// A block owns a panel, which its warps read group by group in turn: 512 bytes at a time, a lane 4 outputs by 4 (or 8) inputs of them. So the
+// A block owns a panel and R rows of x. Its warps read the panel group by group in turn: 512 bytes at a time, a lane 4 outputs by 4 (or 8) inputs of them. So the
 // bits of a row of y are a function of in and the row alone, as in gemv.cu.
 #pragma once
 #include "quant.h"
@@ -20,7 +20,10 @@ template <int Bits, int R, class O, class T>
 AD_DEVICE void gemv(O *y, const T *x, const uint8_t *codes, const uint16_t *scales, const T *bias, const O *base, int32_t n, int32_t in, int32_t out, int32_t gelu) {
   using F = quant::Form<Bits>;
   AD_SHARED(float, partial, kWarps * kPanel * R);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, panel = blockIdx.x;
+  const int turns = (n + R - 1) / R, turn = blockIdx.x % turns * R;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, panel = blockIdx.x / turns;
+  n = n - turn < R ? n - turn : R;
+  x += (int64_t)turn * in;
   const int steps = (in + 63) / 64 * 64 / F::step, perGroup = F::group / F::step, groups = (steps + perGroup - 1) / perGroup;
   codes += ((int64_t)panel * steps * 32 + lane) * 16;
   scales += (int64_t)panel * groups * kPanel + lane % 4 * 4;
@@ -89,7 +92,7 @@ AD_DEVICE void gemv(O *y, const T *x, const uint8_t *codes, const uint16_t *scal
   for (int w = 0; w < kWarps; w++) v += partial[w * kPanel * R + threadIdx.x];
   if (bias) v += ad_float(bias[o]);
   if (gelu) v = gelu_tanh(v);
-  const int64_t to = (int64_t)r * out + o;
+  const int64_t to = (int64_t)(turn + r) * out + o;
   if (base) v += ad_float(base[to]);
   y[to] = ad_cast<O>(v);
 }
