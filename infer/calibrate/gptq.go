@@ -6,10 +6,6 @@ import (
 	"math"
 	"slices"
 
-	"gonum.org/v1/gonum/blas"
-	"gonum.org/v1/gonum/blas/blas64"
-	"gonum.org/v1/gonum/lapack/lapack64"
-
 	"autodev/compute/cpu/gemm"
 	"autodev/compute/cpu/par"
 	"autodev/compute/cpu/quant"
@@ -42,7 +38,7 @@ func Quantize(p *par.Pool, f quant.Format, w []float32, out int, x *Inputs, o Op
 		return nil, fmt.Errorf("calibrate: %d weights, expected %d outputs of %d inputs", len(w), out, in)
 	}
 	order := columnOrder(x, group)
-	u, err := factor(x, order, cmp.Or(o.Damping, 0.01))
+	u, err := factor(p, x, order, cmp.Or(o.Damping, 0.01))
 	if err != nil {
 		return nil, err
 	}
@@ -111,39 +107,6 @@ func columnOrder(x *Inputs, group int) []int {
 	return order
 }
 
-// factor returns U, upper triangular, of Uᵀ·U = the covariance, in the given order of columns, with damping.
-func factor(x *Inputs, order []int, damping float64) ([]float32, error) {
-	n := x.In
-	h := make([]float64, n*n)
-	var trace float64
-	for i := range n {
-		trace += float64(x.Covariance[i*n+i])
-	}
-	damp := damping * trace / float64(n)
-	if !(damp > 0) || math.IsInf(damp, 0) {
-		if damp != 0 {
-			return nil, fmt.Errorf("calibrate: the mean variance of the inputs is %v, expected a finite number", trace/float64(n))
-		}
-		damp = 1 // constant inputs: nothing to weigh
-	}
-	for i, a := range order {
-		for j := i; j < n; j++ {
-			h[i*n+j] = float64(x.Covariance[a*n+order[j]])
-		}
-		h[i*n+i] += damp
-	}
-	if _, ok := lapack64.Potrf(blas64.Symmetric{Uplo: blas.Upper, N: n, Stride: n, Data: h}); !ok {
-		return nil, fmt.Errorf("calibrate: the covariance of %d inputs over %d rows is not positive definite with damping %v", n, x.Rows, damping)
-	}
-	u := make([]float32, n*n)
-	for i := range n {
-		for j := i; j < n; j++ {
-			u[i*n+j] = float32(h[i*n+j])
-		}
-	}
-	return u, nil
-}
-
 // block is the part of U on the diagonal that belongs to a group of n columns.
 type block struct {
 	f       quant.Format
@@ -193,42 +156,82 @@ func (r *rounding) best() float32 {
 	guess := r.f.Scale(target, r.weight)
 	var scale float32
 	least := math.Inf(1)
-	for _, k := range scaleFactors {
-		s := quant.RoundScale(k * guess)
-		if s == scale {
-			continue
+	for lo := 0; lo < len(scaleFactors); lo += lanes {
+		var scales [lanes]float32
+		for l := range scales {
+			scales[l] = quant.RoundScale(scaleFactors[min(lo+l, len(scaleFactors)-1)] * guess)
 		}
-		if loss := r.round(s); loss < least {
-			least, scale = loss, s
+		for l, loss := range r.losses(scales) {
+			if loss < least {
+				least, scale = loss, scales[l]
+			}
 		}
 	}
 	r.round(scale)
 	return scale
 }
 
-// round fills codes and e for a scale and returns the squared error of the group's rows of U·eᵀ.
-func (r *rounding) round(scale float32) float64 {
-	lo, hi := r.f.Range()
-	inverse := float32(0)
-	if scale != 0 {
-		inverse = 1 / scale
+// lanes is how many scales are tried at a time: every sum is a chain of additions, of which a processor has several under way.
+const lanes = 4
+
+// losses returns the squared errors of the group's rows of U·eᵀ that round would leave with each of the scales.
+func (r *rounding) losses(scales [lanes]float32) (loss [lanes]float64) {
+	e := make([][lanes]float32, r.n)
+	var code, inverse [lanes]float32
+	for l, s := range scales {
+		inverse[l] = reciprocal(s)
 	}
-	var loss float64
+	for i := r.n - 1; i >= 0; i-- {
+		s0, s1, s2, s3 := r.caused[i], r.caused[i], r.caused[i], r.caused[i]
+		row := r.u[i*r.n : (i+1)*r.n]
+		later := e[i+1:]
+		for j, u := range row[i+1:][:len(later)] {
+			v := &later[j]
+			s0 += u * v[0]
+			s1 += u * v[1]
+			s2 += u * v[2]
+			s3 += u * v[3]
+		}
+		for l, s := range [lanes]float32{s0, s1, s2, s3} {
+			code[l] = r.code(i, s, inverse[l])
+			e[i][l] = r.w[i] - code[l]*scales[l]
+			d := float64(s + row[i]*e[i][l])
+			loss[l] += d * d
+		}
+	}
+	return loss
+}
+
+// round fills codes and e for a scale.
+func (r *rounding) round(scale float32) {
+	inverse := reciprocal(scale)
 	for i := r.n - 1; i >= 0; i-- {
 		s := r.caused[i]
 		row := r.u[i*r.n : (i+1)*r.n]
 		for j := i + 1; j < r.n; j++ {
 			s += row[j] * r.e[j]
 		}
-		c := math.RoundToEven(float64((r.w[i] + s*r.inverse[i]) * inverse))
-		c = max(float64(lo), min(float64(hi), c))
-		if c != c {
-			c = 0
-		}
+		c := r.code(i, s, inverse)
 		r.codes[i] = int8(c)
-		r.e[i] = r.w[i] - float32(c)*scale
-		d := float64(s + row[i]*r.e[i])
-		loss += d * d
+		r.e[i] = r.w[i] - c*scale
 	}
-	return loss
+}
+
+// code returns the code of column i that best cancels s, what the columns after it caused in row i of U·eᵀ.
+func (r *rounding) code(i int, s, inverse float32) float32 {
+	lo, hi := r.f.Range()
+	c := math.RoundToEven(float64((r.w[i] + s*r.inverse[i]) * inverse))
+	c = max(float64(lo), min(float64(hi), c))
+	if c != c {
+		return 0
+	}
+	return float32(c)
+}
+
+// reciprocal returns 1/scale, and 0 for 0.
+func reciprocal(scale float32) float32 {
+	if scale == 0 {
+		return 0
+	}
+	return 1 / scale
 }

@@ -20,8 +20,19 @@ func Observe(p *par.Pool, x []float32, n, in int, centred bool) *Inputs {
 	if centred {
 		s.centre(p, x)
 	}
-	m := gemm.Dense(x, n, in)
-	gemm.Mul(p, gemm.Dense(s.Covariance, in, in), 1/float32(n), m.Transposed(), m, gemm.Options{})
+	// The upper triangle, by strips of rows; the lower one has the same bits.
+	const rows = 512
+	for lo := 0; lo < in; lo += rows {
+		part := func(cols int) gemm.Mat { return gemm.Mat{Data: x[lo:], Rows: n, Cols: cols, Stride: in} }
+		hi := min(in, lo+rows)
+		gemm.Mul(p, gemm.Mat{Data: s.Covariance[lo*in+lo:], Rows: hi - lo, Cols: in - lo, Stride: in}, 1/float32(n),
+			part(hi-lo).Transposed(), part(in-lo), gemm.Options{})
+	}
+	p.Run(in, func(i int) {
+		for j := range i {
+			s.Covariance[i*in+j] = s.Covariance[j*in+i]
+		}
+	})
 	return s
 }
 
