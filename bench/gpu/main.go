@@ -5,6 +5,7 @@
 //	gpu products -tokens 32768            cuBLASLt's algorithms at the training step's shapes, and what the card can do at most
 //	gpu step -model M -tokens-file T ...  a training run: losses, tokens/s, memory; with -profile every kernel's time and rate
 //	gpu decode -model M -tokens-file T    prompt, one token after the other, scoring, through package infer
+//	gpu together -model M -tokens-file T  completions of several prompts at a time, through its engine
 //
 // It is a program of its own, and no part of autodev, because it goes past the recipes: the same windows for both sides, plans
 // looked at call by call.
@@ -32,9 +33,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	commands := map[string]func(context.Context, []string) (any, error){"info": info, "products": products, "step": step, "decode": decode}
+	commands := map[string]func(context.Context, []string) (any, error){"info": info, "products": products, "step": step, "decode": decode, "together": together}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("found arguments %q, expected info, products, step or decode", args)
+		return fmt.Errorf("found arguments %q, expected info, products, step, decode or together", args)
 	}
 	result, err := commands[args[0]](ctx, args[1:])
 	if err != nil {

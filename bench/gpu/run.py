@@ -30,14 +30,14 @@ SIZES = {
         "config": dict(vocab_size=49280, n_positions=2048, n_embd=2048, n_layer=24, n_head=16, n_inner=8192),
         "length": 2048, "sequences": 16, "steps": 50, "few": 13, "rank": 64, "small_rank": 16, "evaluations": 6,
         "products": ["-tokens", "32768"], "train": {"micro": 8, "accumulation": 2, "steps": 12},
-        "decode": ["-prompt", "512", "-tokens", "256"],
+        "decode": ["-prompt", "512", "-tokens", "256"], "together": ["-prompt", "32", "-tokens", "256"],
     },
     "tiny": {  # against the stand-in: finds mistakes in these scripts, no speed
         "config": dict(vocab_size=8192, n_positions=256, n_embd=64, n_layer=2, n_head=4, n_inner=128),
         "length": 32, "sequences": 4, "steps": 6, "few": 5, "rank": 8, "small_rank": 4, "evaluations": 1,
         "products": "-tokens 64 -embed 64 -qkv 96 -inner 128 -vocab 256 -rows 32 -rank 8 -square 64 -bytes 65536 -runs 2 -algorithms 2".split(),
         "train": {"micro": 2, "accumulation": 2, "steps": 2},
-        "decode": "-prompt 20 -tokens 5 -windows 1 -length 64".split(),
+        "decode": "-prompt 20 -tokens 5 -windows 1 -length 64".split(), "together": "-prompt 4 -tokens 6".split(),
     },
 }
 TESTS = {  # binary: the tests of it that concern the card
@@ -293,6 +293,14 @@ class Bench:
         self.row(f"decode, batch 1, {r['weights']}", f"{r['decode_tokens_per_second']:.0f} tokens/s, {r['weight_bytes_per_second'] / 1e9:.0f} GB/s of weights: {100 * share:.0f} % of a copy's", "80 %", share >= 0.8)
         self.row("  prompt; scoring through infer", f"{r['prompt_tokens_per_second']:.0f}; {r['score_tokens_per_second']:.0f} tokens/s")
 
+    def together(self):
+        """Tokens/s of several sequences at a time: passes read the weights once for all."""
+        self.need_model()
+        r = self.results["together"] = self.json([self.bin / "gpu", "together", "-model", self.model, "-tokens-file", self.tokens, *self.size["together"]], 80)
+        one = r["rates"][0]["tokens_per_second"]
+        for rate in r["rates"]:
+            self.row(f"decode, sequences at a time: {rate['sequences']}, {r['weights']}", f"{rate['tokens_per_second']:.0f} tokens/s in all, {rate['tokens_per_second'] / one:.1f} × one")
+
     def small(self):
         r = self.ours("lora_small", "-sequences", 1, "-steps", 5, "-rank", self.size["small_rank"], "-checkpointing", limit=40)
         self.row(f"LoRA r={self.size['small_rank']}, checkpointing, batch 1", f"{memory(r)}, planned {r['planned_bytes'] / 1e9:.2f} GB; {r['tokens_per_second']:.0f} tokens/s", "8 GB", r["device_used_bytes"] <= 8e9)
@@ -346,7 +354,7 @@ class Bench:
             self.row(f"compute-sanitizer {check}", "; ".join(found) or "no summary: look into log.txt", "0", bool(found) and all(f.startswith("0 ") for f in found))
 
     PARTS = [("environment", environment), ("tests", tests), ("products", products), ("full", full), ("adapters", adapters), ("full_peer", full_peer), ("full_compiled", full_compiled),
-             ("adapters_peer", adapters_peer), ("decode", decode), ("small", small), ("float16", float16), ("adapters_compiled", adapters_compiled), ("tuned", tuned), ("command", command), ("sanitizer", sanitizer)]
+             ("adapters_peer", adapters_peer), ("decode", decode), ("together", together), ("small", small), ("float16", float16), ("adapters_compiled", adapters_compiled), ("tuned", tuned), ("command", command), ("sanitizer", sanitizer)]
 
     def all(self):
         wanted = self.a.only.split(",") if self.a.only else [n for n, _ in self.PARTS]

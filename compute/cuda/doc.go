@@ -112,7 +112,13 @@
 //
 // Inference (inference.go) prepares what models are run with, outside of plans. Its weights (weight.go) are floats or codes of 8 or 4 bits as package
 // compute/cpu/quant stores them, which stay so in memory: products of few rows read the codes (gemv_quant.go), longer ones widen a part of the
-// weights at a time in memory given for that, and give each part to cuBLASLt.
+// weights at a time in memory given for that, and give each part to cuBLASLt. Rows may be tokens of any number of sequences: which row is which token of
+// which sequence, and where its keys and values are, cached attention (attention_cached.go) reads from device memory, so that a captured graph
+// stays right. The most probable tokens are chosen on the device (choose.go).
+//
+// Up to FewRows rows, products read the weights once for all rows and give a row the bits that it has alone; so do norms, embeddings, activations and
+// cached attention for any number. Sampling is the host's: its choice is a function of the whole row in the host's arithmetic (float64, in order), which
+// the device does not have bit for bit.
 //
 // # Matrix products
 //
