@@ -198,7 +198,7 @@ func TestPackRefuses(t *testing.T) {
 	if _, err := LoadPacked(t.Context(), f, nil, Options{Weights: Int4}); err == nil || !strings.Contains(err.Error(), "found int4, but the folder") {
 		t.Errorf("int4 from an int8 folder: %v", err)
 	}
-	if _, err := New(ckpt, nil, Options{Weights: "int3"}); err == nil || err.Error() != `weights: found "int3", expected float32, bf16, int8 or int4` {
+	if _, err := New(ckpt, nil, Options{Weights: "int3"}); err == nil || err.Error() != `weights: found "int3", expected float32, bf16, float16, int8 or int4` {
 		t.Errorf("int3: %v", err)
 	}
 }
