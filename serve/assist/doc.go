@@ -8,6 +8,7 @@
 //	language.go  what prompts need to know of programming languages
 //	run.go       one application, from request to edit
 //	code.go      an answer's code, found while it arrives
+//	circles.go   code that repeats itself without end
 //	indent.go    code as the selection is: indentation, tabs or spaces, line ends
 //	markdown.go  an answer's Markdown as safe HTML, while it arrives
 //	backend.go   what answers

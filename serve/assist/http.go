@@ -31,7 +31,7 @@ const maxSelection = 256 << 10
 // place of range, whole or not at all; of place "new" file is a name for the file it is for. Without an edit nothing may be changed. Closing the
 // connection cancels.
 //
-// Failures have OpenAI's form. 422 with the code no_code or truncated: the model has answered without (complete) code. 429 with budget_exceeded: what
+// Failures have OpenAI's form. 422 with the code no_code, truncated, repetitive or code_changed: the model has answered without (complete) code, or not with what was asked for. 429 with budget_exceeded: what
 // the configuration allows for today is used up. 502 and 504: the service behind the function has failed.
 func (s *Service) Protocol() *wire.Protocol {
 	return &wire.Protocol{Name: "assist", Fault: wire.OpenAIFault, Routes: []wire.Route{
@@ -208,6 +208,10 @@ func failure(err error) error {
 		return with(http.StatusUnprocessableEntity, wire.Fault, "", "no_code", 0)
 	case errors.Is(err, ErrTruncated):
 		return with(http.StatusUnprocessableEntity, wire.Fault, "", "truncated", 0)
+	case errors.Is(err, ErrCircles):
+		return with(http.StatusUnprocessableEntity, wire.Fault, "", "repetitive", 0)
+	case errors.Is(err, ErrChanged):
+		return with(http.StatusUnprocessableEntity, wire.Fault, "", "code_changed", 0)
 	case errors.Is(err, ErrCancelled):
 		return with(http.StatusConflict, wire.Overload, "", "superseded", 0)
 	case errors.As(err, &spent):

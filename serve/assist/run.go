@@ -47,6 +47,9 @@ var ErrCancelled = errors.New("the answer was cancelled: nothing was changed")
 // ErrTruncated says that an answer has reached its limit before the code was complete.
 var ErrTruncated = errors.New("the model's answer was cut off before the code was complete: nothing was changed")
 
+// ErrCircles says that code began to repeat itself without end.
+var ErrCircles = errors.New("the model's answer goes round in circles: nothing was changed")
+
 // ErrChanged says that code was to be documented and was changed.
 var ErrChanged = errors.New("the model's answer changes the code and not only its documentation: nothing was changed")
 
@@ -167,7 +170,8 @@ type pipe struct {
 	stages  []stage
 	show    func(string) error
 	code    *extractor // nil for prose
-	loops   *loops     // nil for code, which is better known as incomplete
+	circles *circles   // nil for prose
+	loops   *loops     // nil for code, which may repeat itself and is useless when a part is left out
 	prelude string     // shown before the answer
 }
 
@@ -187,6 +191,7 @@ func (f *Function) newPipe(r Request, prompt Prompt, format Format, base bool, s
 		if base {
 			p.code.state, p.code.fence = inside, fence{mark: '`', length: len(prompt.ticks())}
 		}
+		p.circles = newCircles(r.Selection)
 		p.stages = append(p.stages, p.code, newReindenter(r, f.Place))
 	default:
 		p.loops = &loops{text: infer.NewLoops()}
@@ -202,10 +207,16 @@ func (p *pipe) push(piece string) error {
 	if p.prelude != "" && piece != "" {
 		piece, p.prelude = p.prelude+piece, ""
 	}
+	ended := false
+	if p.circles != nil {
+		var n int
+		n, ended = p.circles.push(piece)
+		piece = piece[:n]
+	}
 	if err := p.through(0, piece); err != nil {
 		return err
 	}
-	if p.loops != nil && p.loops.ended {
+	if ended || p.loops != nil && p.loops.ended {
 		return errLoop
 	}
 	return nil
@@ -237,6 +248,8 @@ func (p *pipe) judge(finish Finish) error {
 	switch {
 	case finish == FinishLength && !p.code.closed:
 		return ErrTruncated
+	case finish == FinishLoop && !p.code.closed:
+		return ErrCircles
 	case !p.code.found:
 		return ErrNoCode
 	}
