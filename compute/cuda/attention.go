@@ -62,7 +62,10 @@ func newAttentionCall(q *Queue, n int, a compute.Attr, s Store) (c attentionCall
 			w = 128
 		}
 		c.tiles = attentionTiles{forward: 128, queries: 128, gradRows: 64, keys: 64, columns: 1, threads: 128, fold: 1024 / w}
-		if w == 256 {
+		switch w {
+		case 128:
+			c.tiles.gradRows = 32
+		case 256:
 			c.tiles.forward, c.tiles.queries, c.tiles.gradRows, c.tiles.columns = 64, 64, 32, 2
 		}
 		t := &c.tiles
@@ -131,9 +134,10 @@ func (c *attentionCall) keep() float32 { return float32(1 / (1 - c.Drop)) }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
-// queryBlocks is the grid of kernels whose blocks own tiles of queries.
+// queryBlocks is the grid of kernels whose blocks own tiles of queries. The tiles come last, so that the longest go first, of all heads and
+// sequences.
 func (c *attentionCall) queryBlocks(rows, fold int) Dim {
-	return Dim{ceilDiv(c.Seq, rows>>fold), c.Heads >> fold, c.n / c.Seq}
+	return Dim{c.Heads >> fold, c.n / c.Seq, ceilDiv(c.Seq, rows>>fold)}
 }
 
 // attention prepares compute.Attention on n tokens, its floats kept as s: y [n,H·D] and, unless it is 0, lse [n,H] f32 of qkv [n,(H+2·KV)·D],
@@ -183,7 +187,7 @@ func attentionGrad(q *Queue, dqkv, dy, y, lse, qkv, docStart, key, work Ptr, n i
 	gain := float32(a.Scale)
 	fold := foldOf(group, c.tiles.fold)
 	add(c.launch(q, attentionGradQueries, fold, c.queryBlocks(c.tiles.queries, fold), []Ptr{dqkv, delta, dy, y, qkv, docStart, key, lse}, nil, c.scale(), gain, c.keep()))
-	add(c.launch(q, attentionGradKeys, foldOf(share, c.tiles.fold), Dim{ceilDiv(a.Seq, c.tiles.keys), a.KVHeads * splits * c.tiles.columns, n / a.Seq},
+	add(c.launch(q, attentionGradKeys, foldOf(share, c.tiles.fold), Dim{a.KVHeads * splits * c.tiles.columns, n / a.Seq, ceilDiv(a.Seq, c.tiles.keys)},
 		[]Ptr{dqkv, parts, dy, qkv, docStart, key, lse, delta}, []any{share}, c.scale(), gain, c.keep()))
 	if splits > 1 {
 		elements := int64(n) * int64(2*a.KVHeads*a.HeadDim)

@@ -48,6 +48,7 @@ AD_DEVICE void chunk(float *parts, const T *qkv, const int32_t *tiles, const cac
   clear(s);
   clear(out);
   multiply_rows<T>(s, tileQ, 0, tileK, at);
+  uint32_t probabilities[1][keys / 8][2];
   AD_UNROLL
   for (int i = 0; i < 2; i++) {
     const int r = lane / 4 + 8 * i, t = c.position[first + (row0 + (r < rows ? r : rows - 1)) / group];
@@ -62,16 +63,16 @@ AD_DEVICE void chunk(float *parts, const T *qkv, const int32_t *tiles, const cac
     top = quad_max(top) * scale;
     const float base = top == -kInfinity ? 0.0f : top;
     AD_UNROLL
-    for (int j = 0; j < keys / 8; j++)
-      AD_UNROLL
-      for (int e = 2 * i; e < 2 * i + 2; e++) {
-        s[0][j][e] = ad_exp2(ad_fma(s[0][j][e], scale, -base));
-        total += s[0][j][e];
-      }
+    for (int j = 0; j < keys / 8; j++) {
+      const float x0 = ad_exp2(ad_fma(s[0][j][2 * i], scale, -base)), x1 = ad_exp2(ad_fma(s[0][j][2 * i + 1], scale, -base));
+      total += x0;
+      total += x1;
+      probabilities[0][j][i] = ad_pack<T>(x0, x1);
+    }
     total = quad_sum(total);
     if (lane % 4 == 0) tops[warp * 16 + r] = top, sums[warp * 16 + r] = total;
   }
-  multiply_columns<T>(out, s, tileV, at);
+  multiply_columns<T>(out, probabilities, tileV, at);
   __syncwarp();
   AD_UNROLL
   for (int j = 0; j < W / 8; j++)

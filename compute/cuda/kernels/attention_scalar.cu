@@ -103,8 +103,8 @@ AD_DEVICE void scalar_forward(T *y, float *lse, const T *qkv, const Problem &p, 
   const Scalar<R> s = scalar_of<R>(p.dim);
   constexpr int rows = s.rows;
   float *const tileK = tileQ + rows * s.stride, *const scores = tileK + rows * s.stride;
-  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, g = blockIdx.y / folded;
-  const Queries q = {(int)blockIdx.z, (int)(gridDim.x - 1 - blockIdx.x) * (rows >> p.fold), g * group + ((int)blockIdx.y % folded << p.fold), (g + 1) * group, p.fold, p.seq};
+  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, g = blockIdx.x / folded;
+  const Queries q = {(int)blockIdx.y, (int)(gridDim.z - 1 - blockIdx.z) * (rows >> p.fold), g * group + ((int)blockIdx.x % folded << p.fold), (g + 1) * group, p.fold, p.seq};
   const int width = p.width();
   const T *const keys = qkv + (int64_t)q.b * p.seq * width + (p.heads + g) * p.dim;
   int least, most;
@@ -167,8 +167,8 @@ AD_DEVICE void scalar_grad_queries(T *dqkv, float *delta, const T *dy, const T *
   const Scalar<R> s = scalar_of<R>(p.dim);
   constexpr int rows = s.rows;
   float *const tileG = tileQ + rows * s.stride, *const tileK = tileG + rows * s.stride, *const tileV = tileK + rows * s.stride, *const scores = tileV + rows * s.stride;
-  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, g = blockIdx.y / folded;
-  const Queries q = {(int)blockIdx.z, (int)(gridDim.x - 1 - blockIdx.x) * (rows >> p.fold), g * group + ((int)blockIdx.y % folded << p.fold), (g + 1) * group, p.fold, p.seq};
+  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, g = blockIdx.x / folded;
+  const Queries q = {(int)blockIdx.y, (int)(gridDim.z - 1 - blockIdx.z) * (rows >> p.fold), g * group + ((int)blockIdx.x % folded << p.fold), (g + 1) * group, p.fold, p.seq};
   const int width = p.width();
   const T *const keys = qkv + (int64_t)q.b * p.seq * width + (p.heads + g) * p.dim;
   int least, most;
@@ -225,8 +225,8 @@ AD_DEVICE void scalar_grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv
   constexpr int rows = s.rows;
   float *const tileV = tileK + rows * s.stride, *const tileQ = tileV + rows * s.stride, *const tileG = tileQ + rows * s.stride;
   float *const kept = tileG + rows * s.stride, *const scores = kept + rows * s.scoreStride;  // of keys by queries
-  const int group = p.heads / p.kvHeads, shares = (group + share - 1) / share, split = blockIdx.y % shares, g = blockIdx.y / shares;
-  const int b = blockIdx.z, u0 = blockIdx.x * rows, u1 = u0 + rows < p.seq ? u0 + rows : p.seq;
+  const int group = p.heads / p.kvHeads, shares = (group + share - 1) / share, split = blockIdx.x % shares, g = blockIdx.x / shares;
+  const int b = blockIdx.y, u0 = blockIdx.z * rows, u1 = u0 + rows < p.seq ? u0 + rows : p.seq;
   const int width = p.width();
   const int head0 = g * group + split * share, headEnd = head0 + share < (g + 1) * group ? head0 + share : (g + 1) * group;
   const T *const keys = qkv + (int64_t)b * p.seq * width + (p.heads + g) * p.dim;
@@ -272,7 +272,7 @@ AD_DEVICE void scalar_grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv
   AD_UNROLL
   for (int i = 0; i < R; i++) gains[i] = gain, ones[i] = 1;
   if (parts) {
-    float *const to = parts + (((int64_t)split * gridDim.z + b) * p.seq * 2 * p.kvHeads + g) * p.dim;
+    float *const to = parts + (((int64_t)split * gridDim.y + b) * p.seq * 2 * p.kvHeads + g) * p.dim;
     const int64_t stride = (int64_t)2 * p.kvHeads * p.dim;
     s.template store<float>(dk, gains, [&](int r) { return u0 + r < p.seq ? to + (u0 + r) * stride : nullptr; });
     s.template store<float>(dv, ones, [&](int r) { return u0 + r < p.seq ? to + p.kvHeads * p.dim + (u0 + r) * stride : nullptr; });

@@ -10,6 +10,8 @@
 namespace attention {
 
 constexpr int kThreads = 128;
+// Of the base of forward's powers of two: where it begins, and how far the largest score may be above it before it follows.
+constexpr float kLowest = -0x1p126f, kBehind = 8;
 
 // Tiles in shared memory: rows of W elements, of whose 16-byte pieces each eight are permuted by the row, so that eight rows' pieces of
 // one column lie in different banks.
@@ -94,19 +96,15 @@ AD_DEVICE void multiply_rows(float (&c)[M][N][4], ad_shared a, int first, ad_sha
   }
 }
 
-// c[m][j] += p[m], rounded to T, times columns 8j.. of the tile b, which begins at the first of them.
+// c[m][j] += p[m] times columns 8j.. of the tile b, which begins at the first of them. p is an accumulator in pairs of T: rows g and g+8 of
+// columns 8k..
 template <class T, int W, int M, int K, int N>
-AD_DEVICE void multiply_columns(float (&c)[M][N][4], const float (&p)[M][K][4], ad_shared b, Lane<W> lane) {
+AD_DEVICE void multiply_columns(float (&c)[M][N][4], const uint32_t (&p)[M][K][2], ad_shared b, Lane<W> lane) {
   AD_UNROLL
   for (int k = 0; k < K; k += 2) {
     uint32_t fa[M][4];
     AD_UNROLL
-    for (int m = 0; m < M; m++) {
-      fa[m][0] = ad_pack<T>(p[m][k][0], p[m][k][1]);
-      fa[m][1] = ad_pack<T>(p[m][k][2], p[m][k][3]);
-      fa[m][2] = ad_pack<T>(p[m][k + 1][0], p[m][k + 1][1]);
-      fa[m][3] = ad_pack<T>(p[m][k + 1][2], p[m][k + 1][3]);
-    }
+    for (int m = 0; m < M; m++) fa[m][0] = p[m][k][0], fa[m][1] = p[m][k][1], fa[m][2] = p[m][k + 1][0], fa[m][3] = p[m][k + 1][1];
     AD_UNROLL
     for (int j = 0; j < N; j += 2) {
       uint32_t fb[4];
@@ -222,8 +220,15 @@ AD_DEVICE void fetch_queries(ad_shared tile, const T *x, int stride, const Queri
   c.template copy<ROWS>(tile, from, stride, q.t(c.row), c.step >> q.fold, q.seq, c.piece * 8 < dim && q.h(c.row) < q.headEnd);
 }
 
+// The block's tile of queries. Late tokens see the most keys: they go first, of all heads and sequences.
+template <int ROWS>
+AD_DEVICE Queries queries_of_block(const Problem &p) {
+  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, y = ad_opaque(blockIdx.x), g = y / folded;
+  return Queries{(int)ad_opaque(blockIdx.y), (int)(gridDim.z - 1 - ad_opaque(blockIdx.z)) * (ROWS >> p.fold), g * group + (y % folded << p.fold), (g + 1) * group, p.fold, p.seq};
+}
+
 // y = attention, lse [n,heads] = the logarithm of the sum of e^score, unless it is null. scale is the soft-max's times log2 e and positive.
-// Grid: tiles of tokens; tiles of heads (each group's apart); sequences. A warp has 16·M rows; tiles have 64·M rows and N keys.
+// Grid: tiles of heads (each group's apart); sequences; tiles of tokens. A warp has 16·M rows; tiles have 64·M rows and N keys.
 template <class T, int W, int M, int N, bool DROP>
 AD_DEVICE void forward(T *y, float *lse, const T *qkv, const Problem &p, float scale, float keep) {
   constexpr int rows = 64 * M;
@@ -231,9 +236,8 @@ AD_DEVICE void forward(T *y, float *lse, const T *qkv, const Problem &p, float s
   const ad_shared tileQ = ad_shared_address(memory), tileK = tileQ + rows * 2 * W, tileV = tileK + N * 2 * W;
   const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 * M;
   const Lane<W> lanes = lane_of<W>(lane);
-  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, g = blockIdx.y / folded;
-  // Late tokens see the most keys: they go first.
-  const Queries q = {(int)blockIdx.z, (int)(gridDim.x - 1 - blockIdx.x) * (rows >> p.fold), g * group + ((int)blockIdx.y % folded << p.fold), (g + 1) * group, p.fold, p.seq};
+  const Queries q = queries_of_block<rows>(p);
+  const int g = q.head / (p.heads / p.kvHeads);
   const int width = p.width();
   const Copier<W> copier = copier_of<W>();
   const bool inside = copier.piece * 8 < p.dim;
@@ -248,25 +252,25 @@ AD_DEVICE void forward(T *y, float *lse, const T *qkv, const Problem &p, float s
   fetch_queries<rows>(tileQ, qkv, width, q, p.dim, copier);
   fetch(tileK, 0, begin);
 
-  float out[M][W / 8][4], largest[M][2], sum[M][2];
+  float out[M][W / 8][4], base[M][2], sum[M][2];
   clear(out);
   AD_UNROLL
   for (int m = 0; m < M; m++)
     AD_UNROLL
-    for (int i = 0; i < 2; i++) largest[m][i] = -kInfinity, sum[m][i] = 0;
+    for (int i = 0; i < 2; i++) base[m][i] = kLowest, sum[m][i] = 0;
   for (int u0 = begin; u0 < end; u0 += N) {
     const Lane<W> at = here(lanes);
     const int row = ad_opaque(first + lane / 4);
     ad_cp_wait<0>();
-    __syncthreads();  // the keys are there, and all are done with the values before
+    AD_BUG(attention_barrier, __syncthreads(), );  // the keys are there, and all are done with the values before
     fetch(tileV, p.kvHeads * p.dim, u0);
     float s[M][N / 8][4];
     clear(s);
     multiply_rows<T>(s, tileQ, first, tileK, at);
     ad_cp_wait<0>();
-    AD_BUG(attention_barrier, __syncthreads(), );  // the values are there, and all are done with the keys
-    if (u0 + N < end) fetch(tileK, 0, u0 + N);
+    __syncthreads();  // the values are there, and all are done with the keys
     const bool masked = u0 < most || u0 + N - 1 > q.token;
+    uint32_t probabilities[M][N / 8][2];
     AD_UNROLL
     for (int m = 0; m < M; m++) {
       uint32_t dropped[2] = {};
@@ -281,9 +285,8 @@ AD_DEVICE void forward(T *y, float *lse, const T *qkv, const Problem &p, float s
       }
       AD_UNROLL
       for (int i = 0; i < 2; i++) {
-        const int r = row + 16 * m + 8 * i, t = q.clamped(r);
         if (masked) {
-          const int from = p.start(q.b, t);
+          const int r = row + 16 * m + 8 * i, t = q.clamped(r), from = p.start(q.b, t);
           AD_UNROLL
           for (int j = 0; j < N / 8; j++)
             AD_UNROLL
@@ -292,39 +295,42 @@ AD_DEVICE void forward(T *y, float *lse, const T *qkv, const Problem &p, float s
               if (u < from || u > t) s[m][j][2 * i + e] = -kInfinity;
             }
         }
-        float top = largest[m][i];
+        float top = s[m][0][2 * i];
         AD_UNROLL
         for (int j = 0; j < N / 8; j++) top = ad_max(top, ad_max(s[m][j][2 * i], s[m][j][2 * i + 1]));
         top = quad_max(top);
-        const float base = top == -kInfinity ? 0.0f : top * scale;
-        const float before = ad_exp2(ad_fma(largest[m][i], scale, -base));
-        largest[m][i] = top;
-        float total = 0;
-        AD_UNROLL
-        for (int j = 0; j < N / 8; j++)
+        // The base of the powers follows the largest score only when it is far behind: sums and products then need no correction.
+        const bool behind = ad_fma(top, scale, -base[m][i]) > kBehind;
+        if (__ballot_sync(AD_ALL, behind)) {
+          const float next = behind ? top * scale : base[m][i], factor = behind ? ad_exp2(base[m][i] - next) : 1.0f;
+          base[m][i] = next;
+          sum[m][i] *= factor;
           AD_UNROLL
-          for (int e = 2 * i; e < 2 * i + 2; e++) {
-            s[m][j][e] = ad_exp2(ad_fma(s[m][j][e], scale, -base));
-            total += s[m][j][e];
+          for (int j = 0; j < W / 8; j++) {
+            out[m][j][2 * i] *= factor;
+            out[m][j][2 * i + 1] *= factor;
           }
-        sum[m][i] = ad_fma(sum[m][i], before, total);
-        AD_UNROLL
-        for (int j = 0; j < W / 8; j++) {
-          out[m][j][2 * i] *= before;
-          out[m][j][2 * i + 1] *= before;
         }
-        if constexpr (DROP)
+        AD_UNROLL
+        for (int j = 0; j < N / 8; j++) {
+          float x[2];
           AD_UNROLL
-          for (int j = 0; j < N / 8; j++)
-            AD_UNROLL
-            for (int e = 0; e < 2; e++)
-              if (dropped[i] >> (4 * j + e) & 1) s[m][j][2 * i + e] = 0;
+          for (int e = 0; e < 2; e++) {
+            x[e] = ad_exp2(ad_fma(s[m][j][2 * i + e], scale, -base[m][i]));
+            sum[m][i] += x[e];
+            if constexpr (DROP)
+              if (dropped[i] >> (4 * j + e) & 1) x[e] = 0;
+          }
+          probabilities[m][j][i] = ad_pack<T>(x[0], x[1]);
+        }
       }
     }
     __syncwarp();  // what follows is not begun before, which would take registers
-    multiply_columns<T>(out, s, tileV, at);
+    if (u0 + N < end) fetch(tileK, 0, u0 + N);
+    multiply_columns<T>(out, probabilities, tileV, at);
   }
 
+  const Queries done = queries_of_block<rows>(p);
   float factor[M][2];
   AD_UNROLL
   for (int m = 0; m < M; m++)
@@ -333,9 +339,9 @@ AD_DEVICE void forward(T *y, float *lse, const T *qkv, const Problem &p, float s
       const int r = first + 16 * m + 8 * i + lane / 4;
       const float total = quad_sum(sum[m][i]);
       factor[m][i] = keep / total;
-      if (lse && lane % 4 == 0 && q.valid(r)) lse[q.at(r, p.heads, 1)] = ad_fma(largest[m][i], scale, ad_log2(total)) * kLn2;
+      if (lse && lane % 4 == 0 && done.valid(r)) lse[done.at(r, p.heads, 1)] = (base[m][i] + ad_log2(total)) * kLn2;
     }
-  store<W>(out, factor, memory, first, p.dim, lane, [&](int r) { return q.valid(r) ? y + q.at(r, (int64_t)p.heads * p.dim, p.dim) : nullptr; });
+  store<W>(out, factor, memory, first, p.dim, lane, [&](int r) { return done.valid(r) ? y + done.at(r, (int64_t)p.heads * p.dim, p.dim) : nullptr; });
 }
 
 // The queries' columns of dqkv, and delta [n,heads] = Σ dy·y of each row. y and lse are forward's; grid and rows as there.
@@ -346,8 +352,8 @@ AD_DEVICE void grad_queries(T *dqkv, float *delta, const T *dy, const T *y, cons
   const ad_shared tileQ = ad_shared_address(memory), tileG = tileQ + rows * 2 * W, tiles = tileG + rows * 2 * W;  // then keys and values, twice
   const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 * M;
   const Lane<W> lanes = lane_of<W>(lane);
-  const int group = p.heads / p.kvHeads, folded = ((group - 1) >> p.fold) + 1, g = blockIdx.y / folded;
-  const Queries q = {(int)blockIdx.z, (int)(gridDim.x - 1 - blockIdx.x) * (rows >> p.fold), g * group + ((int)blockIdx.y % folded << p.fold), (g + 1) * group, p.fold, p.seq};
+  const Queries q = queries_of_block<rows>(p);
+  const int g = q.head / (p.heads / p.kvHeads);
   const int width = p.width();
   const Copier<W> copier = copier_of<W>();
   const bool inside = copier.piece * 8 < p.dim;
@@ -396,6 +402,7 @@ AD_DEVICE void grad_queries(T *dqkv, float *delta, const T *dy, const T *y, cons
     multiply_rows<T>(s, tileQ, first, tileK, at);
     multiply_rows<T>(d, tileG, first, tileV, at);
     const bool masked = u0 < most || u0 + N - 1 > q.token;
+    uint32_t scores[M][N / 8][2];  // their gradients
     AD_UNROLL
     for (int m = 0; m < M; m++) {
       uint32_t dropped[2] = {};
@@ -412,7 +419,8 @@ AD_DEVICE void grad_queries(T *dqkv, float *delta, const T *dy, const T *y, cons
       for (int i = 0; i < 2; i++) {
         const int r = row + 16 * m + 8 * i, t = q.clamped(r), from = masked ? p.start(q.b, t) : 0;
         AD_UNROLL
-        for (int j = 0; j < N / 8; j++)
+        for (int j = 0; j < N / 8; j++) {
+          float ds[2];
           AD_UNROLL
           for (int e = 0; e < 2; e++) {
             const int u = u0 + 8 * j + lane % 4 * 2 + e;
@@ -420,23 +428,26 @@ AD_DEVICE void grad_queries(T *dqkv, float *delta, const T *dy, const T *y, cons
             if (masked && (u < from || u > t)) x = 0;
             float dx = d[m][j][2 * i + e];
             if constexpr (DROP) dx = dropped[i] >> (4 * j + e) & 1 ? 0 : dx * keep;
-            s[m][j][2 * i + e] = x * (dx - mean[m][i]);
+            ds[e] = x * (dx - mean[m][i]);
           }
+          scores[m][j][i] = ad_pack<T>(ds[0], ds[1]);
+        }
       }
     }
     __syncwarp();  // as in forward
-    multiply_columns<T>(dq, s, tileK, at);
+    multiply_columns<T>(dq, scores, tileK, at);
   }
+  const Queries done = queries_of_block<rows>(p);
   float factor[M][2];
   AD_UNROLL
   for (int m = 0; m < M; m++) factor[m][0] = factor[m][1] = gain;
-  store<W>(dq, factor, memory, first, p.dim, lane, [&](int r) { return q.valid(r) ? dqkv + q.at(r, width, p.dim) : nullptr; });
+  store<W>(dq, factor, memory, first, p.dim, lane, [&](int r) { return done.valid(r) ? dqkv + done.at(r, width, p.dim) : nullptr; });
 }
 
 // The keys' and values' columns of dqkv: a block has 64 keys and goes over the queries that see them, of `share` heads of the group in
 // turn. With parts [splits,n,2·kvHeads·dim], where splits is the shares of a group, each share's sums are written there (reduce adds
 // them), else to dqkv. Tiles have N rows of queries; WO columns of the result are computed at a time.
-// Grid: tiles of keys; W/WO times shares times key heads; sequences.
+// Grid: W/WO times shares times key heads; sequences; tiles of keys, of which the first are seen by the most queries.
 template <class T, int W, int WO, int N, bool DROP>
 AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const float *lse, const float *delta, const Problem &p, int share, float scale, float gain, float keep) {
   AD_DYNAMIC_SHARED(T, memory);
@@ -447,8 +458,8 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
   const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
   const Lane<W> lanes = lane_of<W>(lane);
   const int group = p.heads / p.kvHeads, shares = (group + share - 1) / share;
-  const int column = blockIdx.y % (W / WO) * WO, split = blockIdx.y / (W / WO) % shares, g = blockIdx.y / (W / WO) / shares;
-  const int b = blockIdx.z, u0 = blockIdx.x * 64, u1 = u0 + 64 < p.seq ? u0 + 64 : p.seq;
+  const int column = blockIdx.x % (W / WO) * WO, split = blockIdx.x / (W / WO) % shares, g = blockIdx.x / (W / WO) / shares;
+  const int b = blockIdx.y, u0 = blockIdx.z * 64, u1 = u0 + 64 < p.seq ? u0 + 64 : p.seq;
   const int width = p.width();
   const Copier<W> copier = copier_of<W>();
   const bool inside = copier.piece * 8 < p.dim;
@@ -460,10 +471,8 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
   for (int t = u0 + lane; t < p.seq; t += 32)
     if (p.start(b, t) < u1) beyond = -t - 1 < beyond ? -t - 1 : beyond;
   const int tokens = N >> p.fold, tokenTiles = (-warp_min(beyond) - u0 + tokens - 1) / tokens;
-  const int tilesN = tokenTiles * ((headEnd - head0 + (1 << p.fold) - 1) >> p.fold);
-  auto queries = [&](int i) { return Queries{b, u0 + i % tokenTiles * tokens, head0 + (i / tokenTiles << p.fold), headEnd, p.fold, p.seq}; };
-  auto fetchQueries = [&](int stage, int i) {
-    const Queries q = queries(i);
+  const int limit = u0 + tokenTiles * tokens;
+  auto fetchQueries = [&](int stage, const Queries &q) {
     fetch_queries<N>(tiles + stage * 4 * N * W, qkv, width, q, p.dim, copier);
     fetch_queries<N>(tiles + stage * 4 * N * W + 2 * N * W, dy, p.heads * p.dim, q, p.dim, copier);
     ad_cp_commit();
@@ -477,18 +486,21 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
   };
   copier.template copy<64>(tileK, keys, width, u0 + copier.row, copier.step, p.seq, inside);
   copier.template copy<64>(tileV, keys + p.kvHeads * p.dim, width, u0 + copier.row, copier.step, p.seq, inside);
-  fetchQueries(0, 0);
+  Queries next = {b, u0, head0, headEnd, p.fold, p.seq};
+  fetchQueries(0, next);
 
   float dk[1][WO / 8][4], dv[1][WO / 8][4];
   clear(dk);
   clear(dv);
-  for (int i = 0, stage = 0; i < tilesN; i++, stage ^= 1) {
+  for (int stage = 0; next.head < headEnd; stage ^= 1) {
     const Lane<W> at = here(lanes);
     const ad_shared tileQ = tiles + stage * 4 * N * W, tileG = tileQ + 2 * N * W;
     ad_cp_wait<0>();
     AD_BUG(attention_grad_keys_barrier, __syncthreads(), );  // this stage is there, and all are done with the other
-    if (i + 1 < tilesN) fetchQueries(stage ^ 1, i + 1);
-    const Queries q = queries(i);
+    const Queries q = next;
+    next.token += tokens;
+    if (next.token >= limit) next.token = u0, next.head += 1 << p.fold;
+    if (next.head < headEnd) fetchQueries(stage ^ 1, next);
     float s[1][N / 8][4], d[1][N / 8][4];  // of keys by queries
     clear(s);
     clear(d);
@@ -502,8 +514,10 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
       };
       dropped_rows<N / 8>(dropped, p.drop(), element, p.seq, lane);
     }
+    uint32_t probabilities[1][N / 8][2], scores[1][N / 8][2];  // as kept by dropout; their gradients
     AD_UNROLL
-    for (int j = 0; j < N / 8; j++)
+    for (int j = 0; j < N / 8; j++) {
+      float kept[2][2], ds[2][2];
       AD_UNROLL
       for (int e = 0; e < 2; e++) {
         const int r = 8 * j + lane % 4 * 2 + e, t = q.t(r), start = starts[stage * N + r];
@@ -513,25 +527,27 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
           const int u = u0 + first + 8 * i + lane / 4;
           float x = ad_exp2(ad_fma(s[0][j][2 * i + e], scale, -sum)), dx = d[0][j][2 * i + e];
           if (u < start || u > t) x = 0;
-          float kept = x;
+          kept[i][e] = x;
           if constexpr (DROP) {
             const float k = dropped[e + 2 * i] >> (4 * j + lane / 4 % 4) & 1 ? 0 : keep;
-            kept *= k;
+            kept[i][e] *= k;
             dx *= k;
           }
-          s[0][j][2 * i + e] = kept;
-          d[0][j][2 * i + e] = x * (dx - mean);
+          ds[i][e] = x * (dx - mean);
         }
       }
-    multiply_columns<T>(dv, s, tileG + 2 * column, at);
-    multiply_columns<T>(dk, d, tileQ + 2 * column, at);
+      AD_UNROLL
+      for (int i = 0; i < 2; i++) probabilities[0][j][i] = ad_pack<T>(kept[i][0], kept[i][1]), scores[0][j][i] = ad_pack<T>(ds[i][0], ds[i][1]);
+    }
+    multiply_columns<T>(dv, probabilities, tileG + 2 * column, at);
+    multiply_columns<T>(dk, scores, tileQ + 2 * column, at);
   }
   if (parts) {
     AD_UNROLL
     for (int i = 0; i < 2; i++) {
       const int u = u0 + first + 8 * i + lane / 4;
       if (u >= p.seq) continue;
-      const int64_t rows = (int64_t)gridDim.z * p.seq;
+      const int64_t rows = (int64_t)gridDim.y * p.seq;
       float *row = parts + ((split * rows + (int64_t)b * p.seq + u) * 2 * p.kvHeads + g) * p.dim + column + lane % 4 * 2;
       AD_UNROLL
       for (int j = 0; j < WO / 8; j++)
