@@ -170,17 +170,29 @@ func (j *job) block(worker, panel, kc0 int, tiles, group [2]int, init Mat) {
 	kc := k.units(min(KC, j.kb-kc0))
 	b, ldb := j.panel(worker, panel, kc0, group)
 	next := j.next(b, panel, group[1], kc0, kc)
+	// A tile takes a microsecond or two: what it needs to know is computed here.
+	step, skip := k.mr*k.units(j.kb)*k.aWords, k.units(kc0)*k.aWords
+	row0, left := j.cut[0]+tiles[0]*k.mr, j.m-tiles[0]*k.mr
 	for at := 0; at < k.width && panel*k.width+at < j.n; at += k.nr {
 		col := j.cut[1] + panel*k.width + at
 		cols := min(k.nr, j.n-panel*k.width-at)
-		for tile := tiles[0]; tile < tiles[1]; tile++ {
-			if j.s.fused && at == 0 {
-				j.prefetch(panel, kc0, group, tile-tiles[0], tiles[1]-tiles[0])
+		prefetches := j.s.fused && at == 0
+		row, a := row0, tiles[0]*step
+		for tile := range tiles[1] - tiles[0] {
+			if prefetches {
+				j.prefetch(panel, kc0, group, tile, tiles[1]-tiles[0])
 			}
-			row := j.cut[0] + tile*k.mr
-			rows := min(k.mr, j.m-tile*k.mr)
-			k.tile[rows](kc, j.tile(tile, kc0, rows), &b[at], ldb, &j.c.Data[row*j.c.Stride+col], j.c.Stride, init.from(row, col), init.Stride,
-				cols, next.line(tile-tiles[0]), j.alpha)
+			rows := min(k.mr, left-tile*k.mr)
+			var pa *float32
+			if j.s.directA {
+				pa = &j.a.Data[j.cut[2]+kc0]
+			} else {
+				pa = &j.ap[a+skip*rows]
+			}
+			k.tile[rows](kc, pa, &b[at], ldb, &j.c.Data[row*j.c.Stride+col], j.c.Stride, init.from(row, col), init.Stride,
+				cols, next.line(tile), j.alpha)
+			row += k.mr
+			a += step
 		}
 	}
 }
