@@ -44,11 +44,11 @@
 // float32, so that packed bf16 weights take half the memory and bandwidth everywhere. The build tag noasm leaves only the
 // portable kernels.
 //
-// With many rows, A and B are packed first and then multiplied in groups of tiles that stay in the second-level cache; with few,
-// a worker packs each block of a panel of B right before it passes A over it. Up to four rows with B packed beforehand wait for
-// memory alone: one call of assembly reads a run of panels from its first byte to its last. What is otherwise left to wait for is memory: the tiles of a
-// panel ask for the next one while they are computed, and finished pieces of C are added to and mapped (Options) while they are
-// in cache.
+// With many rows, A and B are packed first and then multiplied in groups of tiles that stay in the second-level cache; with fewer,
+// a worker packs the next panels of B share by share while it passes A over the ones before: between two tiles a few rows, which
+// the tiles before have brought into the cache. Up to four rows with B packed beforehand wait for memory alone: one call of assembly
+// reads a run of panels from its first byte to its last. What is otherwise left to wait for is memory: the tiles of a panel ask for
+// the next one while they are computed, and finished pieces of C are added to and mapped (Options) while they are in cache.
 package gemm
 
 //go:generate sh -c "cd _generate && go run . -pkg gemm -out ../kernel_amd64.s -stubs ../kernel_stubs_amd64.go"

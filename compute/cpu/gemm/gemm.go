@@ -91,7 +91,7 @@ type shape struct {
 	mb, nb, kb   int
 	directA      bool // A's rows are read where they are
 	directB      bool // B is packed beforehand, or its full panels are read where they are
-	fused        bool // a worker packs a block of some panels of B right before it uses them, instead of all panels in a first pass
+	fused        bool // a worker packs a block of some panels of B while it multiplies the block before, instead of all panels in a first pass
 	together     int  // panels of B that are packed at a time
 	aSize, bSize int  // words of the packed parts
 }
@@ -101,20 +101,18 @@ type shape struct {
 const fusedBytes = 1 << 20
 
 // Rows of B lie on pages of their own and, a power of two apart, on few lines of a cache: it helps to read more of each at a time than
-// a panel's. packedTogether is how many bytes a block of K of the panels has that are packed at a time in a first pass. A fused B's
-// panels are packed fusedTogether at a time if a row has at least wideRow elements; else the processor's own looking ahead does
-// better. Measured on Zen 4.
+// a panel's. packedTogether is how many bytes a block of K of the panels has that are packed at a time in a first pass,
+// fusedTogether how many panels of a fused B are. Measured on Zen 4.
 const (
 	packedTogether = 256 << 10
 	fusedTogether  = 2
-	wideRow        = 4096
 )
 
 func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool, threads int) shape {
 	s := shape{mb: m, nb: n, kb: kk}
 	s.directA = m == 1 && !a.T && k.unit == 1
 	s.directB = packed || !b.T && m <= k.mr && k.unit == 1
-	s.fused = !s.directB && m <= fusedBytes/4/k.units(KC)/k.aWords && threads <= 128 && (threads == 1 || ceilDiv(n, k.width) >= 4*threads)
+	s.fused = !s.directB && m <= fusedBytes/4/k.units(KC)/k.aWords && threads <= 64 && (threads == 1 && n > k.width || ceilDiv(n, k.width) >= 4*threads)
 	if m > k.mr || !s.directB {
 		s.mb = min(m, maxPart/k.mr*k.mr)
 		long := roundUp(s.mb, k.mr) * k.aWords
@@ -135,11 +133,8 @@ func (k *kernel) shape(m, n, kk int, a, b Mat, packed bool, threads int) shape {
 		s.bSize = min(1, s.nb%k.width) * k.width * s.kb
 	case s.fused:
 		panel := k.width * k.units(min(KC, s.kb))
-		s.together = 1
-		if !b.T && b.Stride >= wideRow {
-			s.together = max(1, min(fusedTogether, ceilDiv(n, k.width)/threads, maxPacked/panel/threads))
-		}
-		s.bSize = threads * s.together * panel
+		s.together = max(1, min(fusedTogether, ceilDiv(n, k.width)/(2*threads), maxPacked/2/panel/threads))
+		s.bSize = threads * 2 * s.together * panel
 	default:
 		s.together = max(1, min(packedTogether/4/(k.width*k.units(KC)), ceilDiv(n, k.width)/(4*threads)))
 		s.bSize = roundUp(s.nb, k.width) * k.units(s.kb)

@@ -15,7 +15,7 @@ type kernel struct {
 	//	c[i·ldc+j] = init[i·ldinit+j] + alpha·Σ_k a[k·r+i]·b[k·ldb+j]
 	//
 	// without the first term when init is nil. Strides are in words. nr columns of b are read whatever n is; of init and c
-	// only what is named is touched. About kc/4 cache lines from next on, which may be any address, are wanted soon.
+	// only what is named is touched. It takes a turn of soon for every four units.
 	tile [maxMR + 1]tileFunc
 	// stream[r], 1 ≤ r ≤ maxStream, if not nil, is tile[r] for panels that lie one after the other, all their columns, and K as a
 	// whole, each panel's sums passing through C after every block units of K:
@@ -31,15 +31,19 @@ type kernel struct {
 	// copyPanels, if not nil, is copyRows for panels whole panels beside each other, of which each starts step words after the one
 	// before in dst.
 	copyPanels func(dst, src []float32, ld, n, panels, step int)
-	// prefetch, if not nil, asks for n rows of lines cache lines, ld floats apart.
-	prefetch func(n int, src *float32, ld, lines int)
-	bf16     *kernel // of a float32 kernel: that for products of bf16
-	float32s *kernel // of a bf16 kernel that stores A as float32: the one that packs it
+	lines      int     // cache lines that tile asks for in a turn of a walk
+	bf16       *kernel // of a float32 kernel: that for products of bf16
+	float32s   *kernel // of a bf16 kernel that stores A as float32: the one that packs it
 }
 
-type tileFunc func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, next *float32, alpha float32)
+type tileFunc func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, soon *walk, alpha float32)
 
 type streamFunc func(panels, kc, block int, a, b, c *float32, ldc int, init *float32, ldinit int, alpha float32)
+
+// walk is a way through rows of memory that are wanted soon. Tiles go it while they compute, kernel.lines cache lines a turn, and
+// bring what they pass into the second-level cache. Any address will do. The elements are the next address, how many turns are left
+// to the end of the row, at least 1, how many a row takes, and how many bytes from there on the next row begins.
+type walk = [4]int
 
 const maxMR, maxStream = 14, 4
 

@@ -13,7 +13,7 @@ var kernels = sync.OnceValue(func() []*kernel {
 	var ks []*kernel
 	x := &cpu.X86
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI2 {
-		k := &kernel{level: "avx512", unit: 1, mr: 14, nr: 32, width: 32, aWords: 1, transpose: transpose512, copyRows: copyRows512, copyPanels: copyPanelsOf512, prefetch: prefetchRows,
+		k := &kernel{level: "avx512", unit: 1, mr: 14, nr: 32, width: 32, aWords: 1, lines: 2, transpose: transpose512, copyRows: copyRows512, copyPanels: copyPanelsOf512,
 			tile: [maxMR + 1]tileFunc{1: tile512x1, 2: tile512x2, 3: tile512x3, 4: tile512x4, 5: tile512x5, 6: tile512x6, 7: tile512x7,
 				8: tile512x8, 9: tile512x9, 10: tile512x10, 11: tile512x11, 12: tile512x12, 13: tile512x13, 14: tile512x14},
 			stream: [maxStream + 1]streamFunc{1: stream512x1, stream512x2, stream512x3, stream512x4}}
@@ -24,8 +24,8 @@ var kernels = sync.OnceValue(func() []*kernel {
 		k.bf16.stream = [maxStream + 1]streamFunc{1: streamSpread512x1, streamSpread512x2, streamSpread512x3, streamSpread512x4}
 		if x.HasAVX512BF16 {
 			native := *k
-			native.bf16 = &kernel{level: "avx512_bf16", unit: 2, mr: 14, nr: 32, width: panelBF16, aWords: 1, transpose: transposeBF16,
-				copyRows: copyRowsBF16, copyPanels: copyPanelsBF16, prefetch: prefetchRows, tile: [maxMR + 1]tileFunc{1: tileBF16x1, 2: tileBF16x2, 3: tileBF16x3, 4: tileBF16x4, 5: tileBF16x5,
+			native.bf16 = &kernel{level: "avx512_bf16", unit: 2, mr: 14, nr: 32, width: panelBF16, aWords: 1, lines: 2, transpose: transposeBF16,
+				copyRows: copyRowsBF16, copyPanels: copyPanelsBF16, tile: [maxMR + 1]tileFunc{1: tileBF16x1, 2: tileBF16x2, 3: tileBF16x3, 4: tileBF16x4, 5: tileBF16x5,
 					6: tileBF16x6, 7: tileBF16x7, 8: tileBF16x8, 9: tileBF16x9, 10: tileBF16x10, 11: tileBF16x11, 12: tileBF16x12,
 					13: tileBF16x13, 14: tileBF16x14},
 				stream: [maxStream + 1]streamFunc{1: streamBF16x1, streamBF16x2, streamBF16x3, streamBF16x4}}
@@ -34,7 +34,7 @@ var kernels = sync.OnceValue(func() []*kernel {
 		ks = append(ks, k)
 	}
 	if x.HasAVX2 && x.HasFMA {
-		k := &kernel{level: "avx2", unit: 1, mr: 6, nr: 16, width: 16, aWords: 1, transpose: transpose2, copyRows: copyRows2, prefetch: prefetchRows,
+		k := &kernel{level: "avx2", unit: 1, mr: 6, nr: 16, width: 16, aWords: 1, lines: 1, transpose: transpose2, copyRows: copyRows2,
 			tile:   [maxMR + 1]tileFunc{1: tile2x1, 2: tile2x2, 3: tile2x3, 4: tile2x4, 5: tile2x5, 6: tile2x6},
 			stream: [maxStream + 1]streamFunc{1: stream2x1, stream2x2, stream2x3, stream2x4}}
 		k.bf16 = spreadKernel(k)

@@ -4,8 +4,8 @@
 
 #include "textflag.h"
 
-// func tile512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -21,16 +21,23 @@ TEXT ·tile512x1(SB), NOSPLIT, $0-84
 	LEAQ       (SI)(SI*2), DI
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
-	MOVQ       next+72(FP), R8
-	MOVQ       CX, R9
-	ANDQ       $0x03, R9
+	MOVQ       soon+72(FP), R8
+	MOVQ       (R8), R9
+	MOVQ       8(R8), R10
+	MOVQ       CX, R12
+	ANDQ       $0x03, R12
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	PREFETCHT1   (R9)
+	PREFETCHT1   64(R9)
+	XORL         R11, R11
+	DECQ         R10
+	CMOVQEQ      24(R8), R11
+	CMOVQEQ      16(R8), R10
+	LEAQ         128(R9)(R11*1), R9
 	PREFETCHT0   2048(BX)
 	PREFETCHT0   2112(BX)
 	VMOVUPS      (BX), Z28
@@ -63,9 +70,11 @@ loop:
 	LEAQ         (BX)(SI*4), BX
 	DECQ         CX
 	JNZ          loop
+	MOVQ         R9, (R8)
+	MOVQ         R10, 8(R8)
 
 rest:
-	TESTQ R9, R9
+	TESTQ R12, R12
 	JZ    done
 
 single:
@@ -78,7 +87,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z1
 	ADDQ         $0x04, DX
 	ADDQ         SI, BX
-	DECQ         R9
+	DECQ         R12
 	JNZ          single
 
 done:
@@ -128,8 +137,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -145,16 +154,23 @@ TEXT ·tileBF16x1(SB), NOSPLIT, $0-84
 	LEAQ       (SI)(SI*2), DI
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
-	MOVQ       next+72(FP), R8
-	MOVQ       CX, R9
-	ANDQ       $0x03, R9
+	MOVQ       soon+72(FP), R8
+	MOVQ       (R8), R9
+	MOVQ       8(R8), R10
+	MOVQ       CX, R12
+	ANDQ       $0x03, R12
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	PREFETCHT1   (R9)
+	PREFETCHT1   64(R9)
+	XORL         R11, R11
+	DECQ         R10
+	CMOVQEQ      24(R8), R11
+	CMOVQEQ      16(R8), R10
+	LEAQ         128(R9)(R11*1), R9
 	PREFETCHT0   2048(BX)
 	PREFETCHT0   2112(BX)
 	VMOVUPS      (BX), Z28
@@ -195,9 +211,11 @@ loop:
 	LEAQ         (BX)(SI*4), BX
 	DECQ         CX
 	JNZ          loop
+	MOVQ         R9, (R8)
+	MOVQ         R10, 8(R8)
 
 rest:
-	TESTQ R9, R9
+	TESTQ R12, R12
 	JZ    done
 
 single:
@@ -212,7 +230,7 @@ single:
 	WORD         $0xcd52
 	ADDQ         $0x04, DX
 	ADDQ         SI, BX
-	DECQ         R9
+	DECQ         R12
 	JNZ          single
 
 done:
@@ -262,8 +280,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -281,16 +299,23 @@ TEXT ·tileSpread512x1(SB), NOSPLIT, $0-84
 	VPSLLD     $0x10, Z31, Z31
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
-	MOVQ       next+72(FP), R8
-	MOVQ       CX, R9
-	ANDQ       $0x03, R9
+	MOVQ       soon+72(FP), R8
+	MOVQ       (R8), R9
+	MOVQ       8(R8), R10
+	MOVQ       CX, R12
+	ANDQ       $0x03, R12
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	PREFETCHT1   (R9)
+	PREFETCHT1   64(R9)
+	XORL         R11, R11
+	DECQ         R10
+	CMOVQEQ      24(R8), R11
+	CMOVQEQ      16(R8), R10
+	LEAQ         128(R9)(R11*1), R9
 	PREFETCHT0   2048(BX)
 	PREFETCHT0   2112(BX)
 	VPANDD       (BX), Z31, Z28
@@ -343,9 +368,11 @@ loop:
 	LEAQ         (BX)(SI*4), BX
 	DECQ         CX
 	JNZ          loop
+	MOVQ         R9, (R8)
+	MOVQ         R10, 8(R8)
 
 rest:
-	TESTQ R9, R9
+	TESTQ R12, R12
 	JZ    done
 
 single:
@@ -363,7 +390,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z1
 	ADDQ         $0x08, DX
 	ADDQ         SI, BX
-	DECQ         R9
+	DECQ         R12
 	JNZ          single
 
 done:
@@ -413,8 +440,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -435,16 +462,23 @@ TEXT ·tile512x2(SB), NOSPLIT, $0-84
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
 	VPXORD     Z3, Z3, Z3
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -489,9 +523,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -507,7 +543,7 @@ single:
 	VFMADD231PS  Z29, Z31, Z3
 	ADDQ         $0x08, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -573,8 +609,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -595,16 +631,23 @@ TEXT ·tileBF16x2(SB), NOSPLIT, $0-84
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
 	VPXORD     Z3, Z3, Z3
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -665,9 +708,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -687,7 +732,7 @@ single:
 	WORD         $0xdd52
 	ADDQ         $0x08, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -753,8 +798,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -777,16 +822,23 @@ TEXT ·tileSpread512x2(SB), NOSPLIT, $0-84
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
 	VPXORD     Z3, Z3, Z3
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VPANDD       (SI), Z31, Z28
@@ -863,9 +915,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -889,7 +943,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z3
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -955,8 +1009,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -982,16 +1036,23 @@ TEXT ·tile512x3(SB), NOSPLIT, $0-84
 	VPXORD     Z3, Z3, Z3
 	VPXORD     Z4, Z4, Z4
 	VPXORD     Z5, Z5, Z5
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -1048,9 +1109,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -1069,7 +1132,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z5
 	ADDQ         $0x0c, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -1151,8 +1214,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -1178,16 +1241,23 @@ TEXT ·tileBF16x3(SB), NOSPLIT, $0-84
 	VPXORD     Z3, Z3, Z3
 	VPXORD     Z4, Z4, Z4
 	VPXORD     Z5, Z5, Z5
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -1268,9 +1338,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -1295,7 +1367,7 @@ single:
 	WORD         $0xed52
 	ADDQ         $0x0c, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -1377,8 +1449,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -1406,16 +1478,23 @@ TEXT ·tileSpread512x3(SB), NOSPLIT, $0-84
 	VPXORD     Z3, Z3, Z3
 	VPXORD     Z4, Z4, Z4
 	VPXORD     Z5, Z5, Z5
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VPANDD       (SI), Z31, Z28
@@ -1516,9 +1595,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -1548,7 +1629,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z5
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -1630,8 +1711,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -1662,16 +1743,23 @@ TEXT ·tile512x4(SB), NOSPLIT, $0-84
 	VPXORD     Z5, Z5, Z5
 	VPXORD     Z6, Z6, Z6
 	VPXORD     Z7, Z7, Z7
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -1740,9 +1828,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -1764,7 +1854,7 @@ single:
 	VFMADD231PS  Z29, Z31, Z7
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -1862,8 +1952,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -1894,16 +1984,23 @@ TEXT ·tileBF16x4(SB), NOSPLIT, $0-84
 	VPXORD     Z5, Z5, Z5
 	VPXORD     Z6, Z6, Z6
 	VPXORD     Z7, Z7, Z7
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VMOVUPS      (SI), Z28
@@ -2004,9 +2101,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -2036,7 +2135,7 @@ single:
 	WORD         $0xfd52
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -2134,8 +2233,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -2168,16 +2267,23 @@ TEXT ·tileSpread512x4(SB), NOSPLIT, $0-84
 	VPXORD     Z5, Z5, Z5
 	VPXORD     Z6, Z6, Z6
 	VPXORD     Z7, Z7, Z7
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	PREFETCHT0   2112(SI)
 	VPANDD       (SI), Z31, Z28
@@ -2302,9 +2408,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -2340,7 +2448,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z7
 	ADDQ         $0x20, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -2438,8 +2546,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -2475,16 +2583,23 @@ TEXT ·tile512x5(SB), NOSPLIT, $0-84
 	VPXORD     Z7, Z7, Z7
 	VPXORD     Z8, Z8, Z8
 	VPXORD     Z9, Z9, Z9
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -2565,9 +2680,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -2592,7 +2709,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z9
 	ADDQ         $0x14, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -2706,8 +2823,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -2743,16 +2860,23 @@ TEXT ·tileBF16x5(SB), NOSPLIT, $0-84
 	VPXORD     Z7, Z7, Z7
 	VPXORD     Z8, Z8, Z8
 	VPXORD     Z9, Z9, Z9
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -2873,9 +2997,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -2910,7 +3036,7 @@ single:
 	WORD         $0xcd52
 	ADDQ         $0x14, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -3024,8 +3150,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -3063,16 +3189,23 @@ TEXT ·tileSpread512x5(SB), NOSPLIT, $0-84
 	VPXORD     Z7, Z7, Z7
 	VPXORD     Z8, Z8, Z8
 	VPXORD     Z9, Z9, Z9
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -3221,9 +3354,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -3265,7 +3400,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z9
 	ADDQ         $0x28, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -3379,8 +3514,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -3421,16 +3556,23 @@ TEXT ·tile512x6(SB), NOSPLIT, $0-84
 	VPXORD     Z9, Z9, Z9
 	VPXORD     Z10, Z10, Z10
 	VPXORD     Z11, Z11, Z11
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -3523,9 +3665,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -3553,7 +3697,7 @@ single:
 	VFMADD231PS  Z29, Z31, Z11
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -3683,8 +3827,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -3725,16 +3869,23 @@ TEXT ·tileBF16x6(SB), NOSPLIT, $0-84
 	VPXORD     Z9, Z9, Z9
 	VPXORD     Z10, Z10, Z10
 	VPXORD     Z11, Z11, Z11
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -3875,9 +4026,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -3917,7 +4070,7 @@ single:
 	WORD         $0xdd52
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -4047,8 +4200,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -4091,16 +4244,23 @@ TEXT ·tileSpread512x6(SB), NOSPLIT, $0-84
 	VPXORD     Z9, Z9, Z9
 	VPXORD     Z10, Z10, Z10
 	VPXORD     Z11, Z11, Z11
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -4273,9 +4433,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -4323,7 +4485,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z11
 	ADDQ         $0x30, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -4453,8 +4615,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x7(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -4500,16 +4662,23 @@ TEXT ·tile512x7(SB), NOSPLIT, $0-84
 	VPXORD     Z11, Z11, Z11
 	VPXORD     Z12, Z12, Z12
 	VPXORD     Z13, Z13, Z13
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -4614,9 +4783,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -4647,7 +4818,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z13
 	ADDQ         $0x1c, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -4793,8 +4964,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x7(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -4840,16 +5011,23 @@ TEXT ·tileBF16x7(SB), NOSPLIT, $0-84
 	VPXORD     Z11, Z11, Z11
 	VPXORD     Z12, Z12, Z12
 	VPXORD     Z13, Z13, Z13
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -5010,9 +5188,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -5057,7 +5237,7 @@ single:
 	WORD         $0xed52
 	ADDQ         $0x1c, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -5203,8 +5383,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x7(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -5252,16 +5432,23 @@ TEXT ·tileSpread512x7(SB), NOSPLIT, $0-84
 	VPXORD     Z11, Z11, Z11
 	VPXORD     Z12, Z12, Z12
 	VPXORD     Z13, Z13, Z13
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -5458,9 +5645,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -5514,7 +5703,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z13
 	ADDQ         $0x38, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -5660,8 +5849,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x8(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -5712,16 +5901,23 @@ TEXT ·tile512x8(SB), NOSPLIT, $0-84
 	VPXORD     Z13, Z13, Z13
 	VPXORD     Z14, Z14, Z14
 	VPXORD     Z15, Z15, Z15
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -5838,9 +6034,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -5874,7 +6072,7 @@ single:
 	VFMADD231PS  Z29, Z31, Z15
 	ADDQ         $0x20, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -6036,8 +6234,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x8(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -6088,16 +6286,23 @@ TEXT ·tileBF16x8(SB), NOSPLIT, $0-84
 	VPXORD     Z13, Z13, Z13
 	VPXORD     Z14, Z14, Z14
 	VPXORD     Z15, Z15, Z15
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -6278,9 +6483,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -6330,7 +6537,7 @@ single:
 	WORD         $0xfd52
 	ADDQ         $0x20, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -6492,8 +6699,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x8(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -6546,16 +6753,23 @@ TEXT ·tileSpread512x8(SB), NOSPLIT, $0-84
 	VPXORD     Z13, Z13, Z13
 	VPXORD     Z14, Z14, Z14
 	VPXORD     Z15, Z15, Z15
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -6776,9 +6990,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -6838,7 +7054,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z15
 	ADDQ         $0x40, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -7000,8 +7216,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x9(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -7057,16 +7273,23 @@ TEXT ·tile512x9(SB), NOSPLIT, $0-84
 	VPXORD     Z15, Z15, Z15
 	VPXORD     Z16, Z16, Z16
 	VPXORD     Z17, Z17, Z17
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -7195,9 +7418,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -7234,7 +7459,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z17
 	ADDQ         $0x24, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -7412,8 +7637,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x9(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -7469,16 +7694,23 @@ TEXT ·tileBF16x9(SB), NOSPLIT, $0-84
 	VPXORD     Z15, Z15, Z15
 	VPXORD     Z16, Z16, Z16
 	VPXORD     Z17, Z17, Z17
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -7679,9 +7911,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -7736,7 +7970,7 @@ single:
 	WORD         $0xcd52
 	ADDQ         $0x24, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -7914,8 +8148,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x9(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -7973,16 +8207,23 @@ TEXT ·tileSpread512x9(SB), NOSPLIT, $0-84
 	VPXORD     Z15, Z15, Z15
 	VPXORD     Z16, Z16, Z16
 	VPXORD     Z17, Z17, Z17
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -8227,9 +8468,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -8295,7 +8538,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z17
 	ADDQ         $0x48, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -8473,8 +8716,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x10(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -8535,16 +8778,23 @@ TEXT ·tile512x10(SB), NOSPLIT, $0-84
 	VPXORD     Z17, Z17, Z17
 	VPXORD     Z18, Z18, Z18
 	VPXORD     Z19, Z19, Z19
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -8685,9 +8935,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -8727,7 +8979,7 @@ single:
 	VFMADD231PS  Z29, Z31, Z19
 	ADDQ         $0x28, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -8921,8 +9173,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x10(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -8983,16 +9235,23 @@ TEXT ·tileBF16x10(SB), NOSPLIT, $0-84
 	VPXORD     Z17, Z17, Z17
 	VPXORD     Z18, Z18, Z18
 	VPXORD     Z19, Z19, Z19
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -9213,9 +9472,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -9275,7 +9536,7 @@ single:
 	WORD         $0xdd52
 	ADDQ         $0x28, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -9469,8 +9730,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x10(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -9533,16 +9794,23 @@ TEXT ·tileSpread512x10(SB), NOSPLIT, $0-84
 	VPXORD     Z17, Z17, Z17
 	VPXORD     Z18, Z18, Z18
 	VPXORD     Z19, Z19, Z19
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -9811,9 +10079,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -9885,7 +10155,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z19
 	ADDQ         $0x50, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -10079,8 +10349,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x11(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -10146,16 +10416,23 @@ TEXT ·tile512x11(SB), NOSPLIT, $0-84
 	VPXORD     Z19, Z19, Z19
 	VPXORD     Z20, Z20, Z20
 	VPXORD     Z21, Z21, Z21
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -10308,9 +10585,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -10353,7 +10632,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z21
 	ADDQ         $0x2c, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -10563,8 +10842,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x11(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -10630,16 +10909,23 @@ TEXT ·tileBF16x11(SB), NOSPLIT, $0-84
 	VPXORD     Z19, Z19, Z19
 	VPXORD     Z20, Z20, Z20
 	VPXORD     Z21, Z21, Z21
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -10880,9 +11166,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -10947,7 +11235,7 @@ single:
 	WORD         $0xed52
 	ADDQ         $0x2c, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -11157,8 +11445,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x11(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -11226,16 +11514,23 @@ TEXT ·tileSpread512x11(SB), NOSPLIT, $0-84
 	VPXORD     Z19, Z19, Z19
 	VPXORD     Z20, Z20, Z20
 	VPXORD     Z21, Z21, Z21
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -11528,9 +11823,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -11608,7 +11905,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z21
 	ADDQ         $0x58, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -11818,8 +12115,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x12(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -11890,16 +12187,23 @@ TEXT ·tile512x12(SB), NOSPLIT, $0-84
 	VPXORD     Z21, Z21, Z21
 	VPXORD     Z22, Z22, Z22
 	VPXORD     Z23, Z23, Z23
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -12064,9 +12368,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -12112,7 +12418,7 @@ single:
 	VFMADD231PS  Z29, Z31, Z23
 	ADDQ         $0x30, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -12338,8 +12644,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x12(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -12410,16 +12716,23 @@ TEXT ·tileBF16x12(SB), NOSPLIT, $0-84
 	VPXORD     Z21, Z21, Z21
 	VPXORD     Z22, Z22, Z22
 	VPXORD     Z23, Z23, Z23
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -12680,9 +12993,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -12752,7 +13067,7 @@ single:
 	WORD         $0xfd52
 	ADDQ         $0x30, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -12978,8 +13293,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x12(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -13052,16 +13367,23 @@ TEXT ·tileSpread512x12(SB), NOSPLIT, $0-84
 	VPXORD     Z21, Z21, Z21
 	VPXORD     Z22, Z22, Z22
 	VPXORD     Z23, Z23, Z23
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -13378,9 +13700,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -13464,7 +13788,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z23
 	ADDQ         $0x60, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -13690,8 +14014,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x13(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -13767,16 +14091,23 @@ TEXT ·tile512x13(SB), NOSPLIT, $0-84
 	VPXORD     Z23, Z23, Z23
 	VPXORD     Z24, Z24, Z24
 	VPXORD     Z25, Z25, Z25
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -13953,9 +14284,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -14004,7 +14337,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z25
 	ADDQ         $0x34, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -14246,8 +14579,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x13(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -14323,16 +14656,23 @@ TEXT ·tileBF16x13(SB), NOSPLIT, $0-84
 	VPXORD     Z23, Z23, Z23
 	VPXORD     Z24, Z24, Z24
 	VPXORD     Z25, Z25, Z25
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -14613,9 +14953,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -14690,7 +15032,7 @@ single:
 	WORD         $0xcd52
 	ADDQ         $0x34, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -14932,8 +15274,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x13(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -15011,16 +15353,23 @@ TEXT ·tileSpread512x13(SB), NOSPLIT, $0-84
 	VPXORD     Z23, Z23, Z23
 	VPXORD     Z24, Z24, Z24
 	VPXORD     Z25, Z25, Z25
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -15361,9 +15710,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -15453,7 +15804,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z25
 	ADDQ         $0x68, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -15695,8 +16046,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tile512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tile512x14(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -15777,16 +16128,23 @@ TEXT ·tile512x14(SB), NOSPLIT, $0-84
 	VPXORD     Z25, Z25, Z25
 	VPXORD     Z26, Z26, Z26
 	VPXORD     Z27, Z27, Z27
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -15975,9 +16333,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -16029,7 +16389,7 @@ single:
 	VFMADD231PS  Z29, Z31, Z27
 	ADDQ         $0x38, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -16287,8 +16647,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileBF16x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileBF16x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileBF16x14(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -16369,16 +16729,23 @@ TEXT ·tileBF16x14(SB), NOSPLIT, $0-84
 	VPXORD     Z25, Z25, Z25
 	VPXORD     Z26, Z26, Z26
 	VPXORD     Z27, Z27, Z27
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VMOVUPS      (SI), Z28
@@ -16679,9 +17046,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -16761,7 +17130,7 @@ single:
 	WORD         $0xdd52
 	ADDQ         $0x38, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -17019,8 +17388,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// func tileSpread512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX512F, BMI2, CMOV, MMX+
 TEXT ·tileSpread512x14(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -17103,16 +17472,23 @@ TEXT ·tileSpread512x14(SB), NOSPLIT, $0-84
 	VPXORD     Z25, Z25, Z25
 	VPXORD     Z26, Z26, Z26
 	VPXORD     Z27, Z27, Z27
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         128(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	PREFETCHT0   1088(SI)
 	VPANDD       (SI), Z31, Z28
@@ -17477,9 +17853,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -17575,7 +17953,7 @@ single:
 	VFMADD231PS  Z29, Z30, Z27
 	ADDQ         $0x70, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -17833,8 +18211,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, FMA3, MMX+
+// func tile2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·tile2x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -17849,16 +18227,22 @@ TEXT ·tile2x1(SB), NOSPLIT, $0-84
 	LEAQ       (SI)(SI*2), DI
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
-	MOVQ       next+72(FP), R8
-	MOVQ       CX, R9
-	ANDQ       $0x03, R9
+	MOVQ       soon+72(FP), R8
+	MOVQ       (R8), R9
+	MOVQ       8(R8), R10
+	MOVQ       CX, R12
+	ANDQ       $0x03, R12
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	PREFETCHT1   (R9)
+	XORL         R11, R11
+	DECQ         R10
+	CMOVQEQ      24(R8), R11
+	CMOVQEQ      16(R8), R10
+	LEAQ         64(R9)(R11*1), R9
 	PREFETCHT0   2048(BX)
 	VMOVUPS      (BX), Y12
 	VMOVUPS      32(BX), Y13
@@ -17887,9 +18271,11 @@ loop:
 	LEAQ         (BX)(SI*4), BX
 	DECQ         CX
 	JNZ          loop
+	MOVQ         R9, (R8)
+	MOVQ         R10, 8(R8)
 
 rest:
-	TESTQ R9, R9
+	TESTQ R12, R12
 	JZ    done
 
 single:
@@ -17901,7 +18287,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y1
 	ADDQ         $0x04, DX
 	ADDQ         SI, BX
-	DECQ         R9
+	DECQ         R12
 	JNZ          single
 
 done:
@@ -17985,8 +18371,8 @@ DATA masks<>+120(SB)/4, $0x00000000
 DATA masks<>+124(SB)/4, $0x00000000
 GLOBL masks<>(SB), RODATA|NOPTR, $128
 
-// func tileSpread2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX2, FMA3, MMX+
+// func tileSpread2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
 TEXT ·tileSpread2x1(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -18003,16 +18389,22 @@ TEXT ·tileSpread2x1(SB), NOSPLIT, $0-84
 	VPSLLD     $0x10, Y15, Y15
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
-	MOVQ       next+72(FP), R8
-	MOVQ       CX, R9
-	ANDQ       $0x03, R9
+	MOVQ       soon+72(FP), R8
+	MOVQ       (R8), R9
+	MOVQ       8(R8), R10
+	MOVQ       CX, R12
+	ANDQ       $0x03, R12
 	SHRQ       $0x02, CX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	PREFETCHT1   (R9)
+	XORL         R11, R11
+	DECQ         R10
+	CMOVQEQ      24(R8), R11
+	CMOVQEQ      16(R8), R10
+	LEAQ         64(R9)(R11*1), R9
 	PREFETCHT0   2048(BX)
 	VPAND        (BX), Y15, Y12
 	VPAND        32(BX), Y15, Y13
@@ -18069,9 +18461,11 @@ loop:
 	LEAQ         (BX)(SI*4), BX
 	DECQ         CX
 	JNZ          loop
+	MOVQ         R9, (R8)
+	MOVQ         R10, 8(R8)
 
 rest:
-	TESTQ R9, R9
+	TESTQ R12, R12
 	JZ    done
 
 single:
@@ -18090,7 +18484,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y1
 	ADDQ         $0x08, DX
 	ADDQ         SI, BX
-	DECQ         R9
+	DECQ         R12
 	JNZ          single
 
 done:
@@ -18140,8 +18534,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, FMA3, MMX+
+// func tile2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·tile2x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -18160,16 +18554,22 @@ TEXT ·tile2x2(SB), NOSPLIT, $0-84
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
 	VXORPS     Y3, Y3, Y3
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -18210,9 +18610,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -18227,7 +18629,7 @@ single:
 	VFMADD231PS  Y13, Y15, Y3
 	ADDQ         $0x08, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -18295,8 +18697,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX2, FMA3, MMX+
+// func tileSpread2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
 TEXT ·tileSpread2x2(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -18317,16 +18719,22 @@ TEXT ·tileSpread2x2(SB), NOSPLIT, $0-84
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
 	VXORPS     Y3, Y3, Y3
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -18407,9 +18815,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -18434,7 +18844,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y3
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -18502,8 +18912,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, FMA3, MMX+
+// func tile2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·tile2x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -18526,16 +18936,22 @@ TEXT ·tile2x3(SB), NOSPLIT, $0-84
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VXORPS     Y5, Y5, Y5
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -18588,9 +19004,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -18608,7 +19026,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y5
 	ADDQ         $0x0c, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -18694,8 +19112,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX2, FMA3, MMX+
+// func tileSpread2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
 TEXT ·tileSpread2x3(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -18720,16 +19138,22 @@ TEXT ·tileSpread2x3(SB), NOSPLIT, $0-84
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VXORPS     Y5, Y5, Y5
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -18834,9 +19258,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -18867,7 +19293,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y5
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -18953,8 +19379,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, FMA3, MMX+
+// func tile2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·tile2x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -18981,16 +19407,22 @@ TEXT ·tile2x4(SB), NOSPLIT, $0-84
 	VXORPS     Y5, Y5, Y5
 	VXORPS     Y6, Y6, Y6
 	VXORPS     Y7, Y7, Y7
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -19055,9 +19487,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -19078,7 +19512,7 @@ single:
 	VFMADD231PS  Y13, Y15, Y7
 	ADDQ         $0x10, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -19182,8 +19616,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX2, FMA3, MMX+
+// func tileSpread2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
 TEXT ·tileSpread2x4(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -19212,16 +19646,22 @@ TEXT ·tileSpread2x4(SB), NOSPLIT, $0-84
 	VXORPS     Y5, Y5, Y5
 	VXORPS     Y6, Y6, Y6
 	VXORPS     Y7, Y7, Y7
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   2048(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -19350,9 +19790,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -19389,7 +19831,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y7
 	ADDQ         $0x20, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -19493,8 +19935,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, FMA3, MMX+
+// func tile2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·tile2x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -19525,16 +19967,22 @@ TEXT ·tile2x5(SB), NOSPLIT, $0-84
 	VXORPS     Y7, Y7, Y7
 	VXORPS     Y8, Y8, Y8
 	VXORPS     Y9, Y9, Y9
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -19611,9 +20059,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -19637,7 +20087,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y9
 	ADDQ         $0x14, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -19759,8 +20209,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX2, FMA3, MMX+
+// func tileSpread2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
 TEXT ·tileSpread2x5(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -19793,16 +20243,22 @@ TEXT ·tileSpread2x5(SB), NOSPLIT, $0-84
 	VXORPS     Y7, Y7, Y7
 	VXORPS     Y8, Y8, Y8
 	VXORPS     Y9, Y9, Y9
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -19955,9 +20411,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -20000,7 +20458,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y9
 	ADDQ         $0x28, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -20122,8 +20580,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tile2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, FMA3, MMX+
+// func tile2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·tile2x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -20158,16 +20616,22 @@ TEXT ·tile2x6(SB), NOSPLIT, $0-84
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -20256,9 +20720,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -20285,7 +20751,7 @@ single:
 	VFMADD231PS  Y13, Y15, Y11
 	ADDQ         $0x18, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -20425,8 +20891,8 @@ store_tail:
 	VZEROUPPER
 	RET
 
-// func tileSpread2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
-// Requires: AVX, AVX2, FMA3, MMX+
+// func tileSpread2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
 TEXT ·tileSpread2x6(SB), NOSPLIT, $0-84
 	MOVQ       c+32(FP), AX
 	MOVQ       ldc+40(FP), CX
@@ -20463,16 +20929,22 @@ TEXT ·tileSpread2x6(SB), NOSPLIT, $0-84
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
-	MOVQ       next+72(FP), R9
-	MOVQ       DX, R10
-	ANDQ       $0x03, R10
+	MOVQ       soon+72(FP), R9
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	MOVQ       DX, R13
+	ANDQ       $0x03, R13
 	SHRQ       $0x02, DX
 	JZ         rest
 	PCALIGN    $0x40
 
 loop:
-	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	PREFETCHT1   (R10)
+	XORL         R12, R12
+	DECQ         R11
+	CMOVQEQ      24(R9), R12
+	CMOVQEQ      16(R9), R11
+	LEAQ         64(R10)(R12*1), R10
 	PREFETCHT0   1024(SI)
 	VPAND        (SI), Y15, Y12
 	VPAND        32(SI), Y15, Y13
@@ -20649,9 +21121,11 @@ loop:
 	LEAQ         (SI)(DI*4), SI
 	DECQ         DX
 	JNZ          loop
+	MOVQ         R10, (R9)
+	MOVQ         R11, 8(R9)
 
 rest:
-	TESTQ R10, R10
+	TESTQ R13, R13
 	JZ    done
 
 single:
@@ -20700,7 +21174,7 @@ single:
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         $0x30, BX
 	ADDQ         DI, SI
-	DECQ         R10
+	DECQ         R13
 	JNZ          single
 
 done:
@@ -27170,29 +27644,6 @@ panel:
 	DECQ       AX
 	JNZ        row
 	VZEROUPPER
-	RET
-
-// func prefetchRows(n int, src *float32, ld int, lines int)
-// Requires: MMX+
-TEXT ·prefetchRows(SB), NOSPLIT, $0-32
-	MOVQ n+0(FP), AX
-	MOVQ src+8(FP), CX
-	MOVQ ld+16(FP), DX
-	SHLQ $0x02, DX
-	MOVQ lines+24(FP), BX
-
-row:
-	MOVQ CX, SI
-	MOVQ BX, DI
-
-line:
-	PREFETCHT1 (SI)
-	ADDQ       $0x40, SI
-	DECQ       DI
-	JNZ        line
-	ADDQ       DX, CX
-	DECQ       AX
-	JNZ        row
 	RET
 
 // func copy2(n int, src *float32, ld int, dst *float32, width int)

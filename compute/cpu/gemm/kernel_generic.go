@@ -19,7 +19,7 @@ func genericKernel() *kernel {
 // spreadKernel is a kernel for products of bf16, but for its tiles, with the sizes of a float32 one, which packs its A.
 func spreadKernel(k *kernel) *kernel {
 	return &kernel{level: k.level, unit: 2, mr: k.mr, nr: k.nr, width: panelBF16, aWords: 2, float32s: k,
-		transpose: transposeBF16Generic, copyRows: copyRowsBF16Generic, prefetch: k.prefetch}
+		transpose: transposeBF16Generic, copyRows: copyRowsBF16Generic, lines: k.lines}
 }
 
 // dotFunc returns the sums of rows i, i+1 and columns j … j+3 of a tile. In a tile of an odd number of rows the last stands for
@@ -27,7 +27,7 @@ func spreadKernel(k *kernel) *kernel {
 type dotFunc func(kc int, a, b []float32, rows, ldb, i, j int) [2][4]float32
 
 func genericTile(rows, aWords int, dot dotFunc) tileFunc {
-	return func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, _ *float32, alpha float32) {
+	return func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit, n int, _ *walk, alpha float32) {
 		as := unsafe.Slice(a, kc*rows*aWords)
 		bs := unsafe.Slice(b, (kc-1)*ldb+genericNR)
 		cs := unsafe.Slice(c, (rows-1)*ldc+n)

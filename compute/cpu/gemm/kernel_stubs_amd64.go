@@ -7,272 +7,272 @@ package gemm
 // tile512x1 computes a tile of 1 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x1 computes a tile of 1 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x1 computes a tile of 1 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x2 computes a tile of 2 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x2 computes a tile of 2 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x2 computes a tile of 2 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x3 computes a tile of 3 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x3 computes a tile of 3 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x3 computes a tile of 3 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x4 computes a tile of 4 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x4 computes a tile of 4 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x4 computes a tile of 4 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x5 computes a tile of 5 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x5 computes a tile of 5 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x5 computes a tile of 5 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x6 computes a tile of 6 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x6 computes a tile of 6 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x6 computes a tile of 6 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x7 computes a tile of 7 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x7 computes a tile of 7 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x7 computes a tile of 7 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x7(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x8 computes a tile of 8 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x8 computes a tile of 8 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x8 computes a tile of 8 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x8(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x9 computes a tile of 9 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x9 computes a tile of 9 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x9 computes a tile of 9 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x9(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x10 computes a tile of 10 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x10 computes a tile of 10 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x10 computes a tile of 10 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x10(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x11 computes a tile of 11 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x11 computes a tile of 11 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x11 computes a tile of 11 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x11(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x12 computes a tile of 12 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x12 computes a tile of 12 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x12 computes a tile of 12 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x12(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x13 computes a tile of 13 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x13 computes a tile of 13 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x13 computes a tile of 13 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x13(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile512x14 computes a tile of 14 rows and up to 32 columns, see kernel.tile.
 //
 //go:noescape
-func tile512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileBF16x14 computes a tile of 14 rows and up to 32 columns of pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileBF16x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileBF16x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread512x14 computes a tile of 14 rows and up to 32 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread512x14(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile2x1 computes a tile of 1 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
-func tile2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread2x1 computes a tile of 1 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread2x1(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile2x2 computes a tile of 2 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
-func tile2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread2x2 computes a tile of 2 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread2x2(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile2x3 computes a tile of 3 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
-func tile2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread2x3 computes a tile of 3 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread2x3(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile2x4 computes a tile of 4 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
-func tile2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread2x4 computes a tile of 4 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread2x4(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile2x5 computes a tile of 5 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
-func tile2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread2x5 computes a tile of 5 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread2x5(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tile2x6 computes a tile of 6 rows and up to 16 columns, see kernel.tile.
 //
 //go:noescape
-func tile2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tile2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // tileSpread2x6 computes a tile of 6 rows and up to 16 columns of float32 and pairs of bf16, see kernel.tile.
 //
 //go:noescape
-func tileSpread2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)
+func tileSpread2x6(kc int, a *float32, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)
 
 // stream512x1 computes 1 rows and whole panels, see kernel.stream.
 //
@@ -563,11 +563,6 @@ func copyPanels512(n int, src *float32, ld int, dst *float32, panels int, step i
 //
 //go:noescape
 func pairPanelsBF16(n int, src *float32, ld int, dst *float32, panels int, step int)
-
-// prefetchRows brings n rows of lines cache lines into the second-level cache, see kernel.prefetch.
-//
-//go:noescape
-func prefetchRows(n int, src *float32, ld int, lines int)
 
 // copy2 copies n rows, at least one, of 16 columns, see kernel.copyRows.
 //

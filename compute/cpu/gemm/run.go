@@ -1,7 +1,9 @@
 package gemm
 
 import (
+	"math"
 	"sync"
+	"unsafe"
 
 	"autodev/compute/cpu/par"
 	"autodev/compute/cpu/vec"
@@ -149,50 +151,149 @@ func (j *job) multiply(worker, item int) {
 		j.addBias(row0, row1, col0, col1)
 		init = j.c
 	}
-	if j.panels != nil && j.tiles() == 1 {
-		j.stream(p0, p1, init)
-	} else {
+	tiles, panels := [2]int{t0, t1}, [2]int{p0, p1}
+	soon := aheads.Get().(*ahead)
+	switch {
+	case j.panels != nil && j.tiles() == 1:
+		j.stream(p0, p1, init, soon)
+	case j.s.fused:
+		j.fused(worker, tiles, panels, init, soon)
+	default:
 		for kc0 := 0; kc0 < j.kb; kc0 += KC {
 			for panel := p0; panel < p1; panel++ {
-				j.block(worker, panel, kc0, [2]int{t0, t1}, [2]int{p0, p1}, init)
+				j.block(panel, kc0, tiles, panels, init, soon)
 			}
 			init = j.c
 		}
 	}
+	aheads.Put(soon)
 	if j.cut[2]+j.kb == j.a.Cols {
 		j.finish(row0, row1, col0, col1)
 	}
 }
 
-// block computes a block of K of the row tiles from tiles[0] to tiles[1] and a panel of a group that has those from group[0] to group[1].
-func (j *job) block(worker, panel, kc0 int, tiles, group [2]int, init Mat) {
+// block computes a block of K of the row tiles from tiles[0] to tiles[1] and a panel, beside which the group has the panels from
+// group[0] to group[1].
+func (j *job) block(panel, kc0 int, tiles, group [2]int, init Mat, soon *ahead) {
+	b, ldb := j.panel(panel, kc0)
+	soon.set(j.k, b, 0, 0, 0)
+	if (j.panels != nil || !j.s.directB) && panel+1 < group[1] {
+		next, _ := j.panel(panel+1, kc0)
+		soon.set(j.k, next, 1, j.k.units(min(KC, j.kb-kc0))*j.k.width, 0)
+	}
+	j.multiplyPanel(b, ldb, panel, kc0, tiles, init, soon, nil)
+}
+
+// multiplyPanel computes a block of K of row tiles and a panel, whose block b is. After every tile next packs its share.
+func (j *job) multiplyPanel(b []float32, ldb, panel, kc0 int, tiles [2]int, init Mat, soon *ahead, next *packing) {
 	k := j.k
 	kc := k.units(min(KC, j.kb-kc0))
-	b, ldb := j.panel(worker, panel, kc0, group)
-	next := j.next(b, panel, group[1], kc0, kc)
-	// A tile takes a microsecond or two: what it needs to know is computed here.
+	// A tile takes a microsecond or two: what can be is computed here.
 	step, skip := k.mr*k.units(j.kb)*k.aWords, k.units(kc0)*k.aWords
+	var direct *float32
+	if j.s.directA {
+		direct = &j.a.Data[j.cut[2]+kc0]
+	}
 	row0, left := j.cut[0]+tiles[0]*k.mr, j.m-tiles[0]*k.mr
 	for at := 0; at < k.width && panel*k.width+at < j.n; at += k.nr {
 		col := j.cut[1] + panel*k.width + at
 		cols := min(k.nr, j.n-panel*k.width-at)
-		prefetches := j.s.fused && at == 0
 		row, a := row0, tiles[0]*step
 		for tile := range tiles[1] - tiles[0] {
-			if prefetches {
-				j.prefetch(panel, kc0, group, tile, tiles[1]-tiles[0])
-			}
 			rows := min(k.mr, left-tile*k.mr)
-			var pa *float32
-			if j.s.directA {
-				pa = &j.a.Data[j.cut[2]+kc0]
-			} else {
+			pa := direct
+			if pa == nil {
 				pa = &j.ap[a+skip*rows]
 			}
+			if soon.turns <= 0 {
+				soon.stay(k)
+			}
 			k.tile[rows](kc, pa, &b[at], ldb, &j.c.Data[row*j.c.Stride+col], j.c.Stride, init.from(row, col), init.Stride,
-				cols, next.line(tile), j.alpha)
+				cols, &soon.walk, j.alpha)
+			soon.turns -= kc / 4
+			if next != nil {
+				if next.pause--; next.pause == 0 {
+					next.share(j, soon)
+				}
+			}
 			row += k.mr
 			a += step
+		}
+	}
+}
+
+// packing is a block of K of some panels of a fused B that is being packed, share by share, while the block before is multiplied.
+// Rows of B may lie a large power of two apart, on few lines of a cache: what is brought there must be used at once.
+type packing struct {
+	panel, panels int // the first and how many
+	kc0, kc       int
+	dst           []float32
+	done          int // rows of the block that are packed
+	rows, every   int // rows to a share, and tiles
+	pause         int // tiles until the next share
+}
+
+// shareRows is the least rows of K in a share, a multiple of what every packing function takes at a time.
+const shareRows = 16
+
+// begin makes p the block of some panels that follows in a group, or none (no rows), to be packed into dst during so many tiles.
+func (p *packing) begin(j *job, dst []float32, panel, kc0 int, group [2]int, tiles int, soon *ahead) {
+	if panel >= group[1] {
+		panel, kc0 = group[0], kc0+KC
+	}
+	*p = packing{panel: panel, panels: min(j.s.together, group[1]-panel), kc0: kc0, kc: min(KC, max(0, j.kb-kc0)), dst: dst}
+	p.every = max(1, tiles*shareRows/KC)
+	p.rows = roundUp(ceilDiv(p.kc*p.every, tiles), shareRows)
+	p.pause = p.every
+	p.ask(j, soon)
+}
+
+// ask lets soon lead through the next share.
+func (p *packing) ask(j *job, soon *ahead) {
+	rows, row, col := min(p.rows, p.kc-p.done), j.cut[2]+p.kc0+p.done, j.cut[1]+p.panel*j.k.width
+	cols := min(p.panels*j.k.width, j.b.Cols-col)
+	switch {
+	case rows <= 0:
+		soon.stay(j.k)
+	case j.b.T:
+		soon.set(j.k, j.b.Data[col*j.b.Stride+row:], cols, rows, j.b.Stride)
+	default:
+		soon.set(j.k, j.b.Data[row*j.b.Stride+col:], rows, cols, j.b.Stride)
+	}
+}
+
+// share packs the next share.
+func (p *packing) share(j *job, soon *ahead) {
+	p.pack(j, p.rows)
+	p.pause = p.every
+	p.ask(j, soon)
+}
+
+// pack packs the next rows, as far as there are any.
+func (p *packing) pack(j *job, rows int) {
+	k := j.k
+	if rows = min(rows, p.kc-p.done); rows > 0 {
+		k.packPanels(p.dst[k.units(p.done)*k.width:], len(p.dst)/j.s.together, j.b, j.cut[2]+p.kc0+p.done, rows, j.cut[1]+p.panel*k.width, p.panels)
+		p.done += rows
+	}
+}
+
+// fused computes the row tiles and the panels of a group, whose panels it packs.
+func (j *job) fused(worker int, tiles, group [2]int, init Mat, soon *ahead) {
+	size := len(j.bp) / j.threads / 2
+	space := j.bp[worker*2*size:][:2*size]
+	var next packing
+	next.begin(j, space[:size], group[0], 0, group, 1, soon)
+	for buffer := 1; next.kc > 0; buffer = 1 - buffer {
+		next.pack(j, KC)
+		present := next
+		next.begin(j, space[buffer*size:][:size], present.panel+j.s.together, present.kc0, group, present.panels*(tiles[1]-tiles[0]), soon)
+		for i := range present.panels {
+			from := init
+			if present.kc0 > 0 {
+				from = j.c
+			}
+			j.multiplyPanel(present.dst[i*size/j.s.together:], j.k.width, present.panel+i, present.kc0, tiles, from, soon, &next)
 		}
 	}
 }
@@ -207,48 +308,35 @@ func (m Mat) from(row, col int) *float32 {
 
 // stream computes panels of a B packed beforehand and a single tile of A, one panel after the other through the whole part of K:
 // what few rows wait for is memory, which delivers most when it is read in order.
-func (j *job) stream(p0, p1 int, init Mat) {
+func (j *job) stream(p0, p1 int, init Mat, soon *ahead) {
 	k := j.k
 	if j.m <= maxStream && k.stream[j.m] != nil {
 		if whole := min(p1, j.n/k.width) - p0; whole > 0 {
-			b, _ := j.panel(0, p0, 0, [2]int{p0, p1})
+			pa := unsafe.SliceData(j.ap)
+			if j.s.directA {
+				pa = &j.a.Data[j.cut[2]]
+			}
+			b, _ := j.panel(p0, 0)
 			row, col := j.cut[0], j.cut[1]+p0*k.width
-			k.stream[j.m](whole, k.units(j.kb), KC/k.unit, j.tile(0, 0, j.m), &b[0], &j.c.Data[row*j.c.Stride+col], j.c.Stride, init.from(row, col), init.Stride, j.alpha)
+			k.stream[j.m](whole, k.units(j.kb), KC/k.unit, pa, &b[0], &j.c.Data[row*j.c.Stride+col], j.c.Stride, init.from(row, col), init.Stride, j.alpha)
 			p0 += whole
 		}
 	}
 	for panel := p0; panel < p1; panel++ {
 		from := init
 		for kc0 := 0; kc0 < j.kb; kc0 += KC {
-			j.block(0, panel, kc0, [2]int{0, 1}, [2]int{panel, panel + 1}, from)
+			j.block(panel, kc0, [2]int{0, 1}, [2]int{panel, panel + 1}, from, soon)
 			from = j.c
 		}
 	}
 }
 
-// tile returns the address of a row tile of A, from row kc0 of the present part of K on.
-func (j *job) tile(tile, kc0, rows int) *float32 {
-	if j.s.directA {
-		return &j.a.Data[j.cut[2]+kc0]
-	}
-	k := j.k
-	return &j.ap[(tile*k.mr*k.units(j.kb)+k.units(kc0)*rows)*k.aWords]
-}
-
-// panel returns a panel of B from row kc0 of the present part of K on, and the stride of its rows.
-func (j *job) panel(worker, panel, kc0 int, group [2]int) ([]float32, int) {
+// panel returns a panel of a B that is packed or read where it is, from row kc0 of the present part of K on, and the stride of its
+// rows.
+func (j *job) panel(panel, kc0 int) ([]float32, int) {
 	k := j.k
 	width := k.width
 	switch {
-	case j.s.fused:
-		size := len(j.bp) / j.threads
-		b := j.bp[worker*size:][:size]
-		step := size / j.s.together
-		place := (panel - group[0]) % j.s.together
-		if place == 0 {
-			k.packPanels(b, step, j.b, j.cut[2]+kc0, min(KC, j.kb-kc0), j.cut[1]+panel*width, min(j.s.together, group[1]-panel))
-		}
-		return b[place*step:], width
 	case j.panels != nil:
 		return j.panels[(j.cut[1]/width+panel)*width*k.units(j.b.Rows)+k.units(j.cut[2]+kc0)*width:], width
 	case !j.s.directB:
@@ -259,63 +347,30 @@ func (j *job) panel(worker, panel, kc0 int, group [2]int) ([]float32, int) {
 	return j.bp[kc0*width:], width
 }
 
-// ahead is a part of B that the tiles of a panel ask for while they are computed, each for share words.
+// ahead is a walk and how many turns of it are left.
 type ahead struct {
-	words []float32
-	share int
+	walk  walk
+	turns int
 }
 
-// next returns what follows the block b of kc units of a panel: the same block of the group's next panel, if it is packed, or b
-// itself, which costs nothing.
-func (j *job) next(b []float32, panel, end, kc0, kc int) ahead {
-	width := j.k.width
-	step := width * j.k.units(j.kb)
-	switch {
-	case j.panels != nil:
-		step = width * j.k.units(j.b.Rows)
-	case j.s.directB || j.s.fused:
-		return ahead{words: b}
-	}
-	if panel+1 == end {
-		return ahead{words: b}
-	}
-	return ahead{words: b[step:][:kc*width], share: kc / 4 * 16}
+// aheads keeps the memory of walks: what an indirect call is given does not stay on the stack.
+var aheads = sync.Pool{New: func() any { return new(ahead) }}
+
+// set begins a walk through rows of n words, stride words apart.
+func (a *ahead) set(k *kernel, words []float32, rows, n, stride int) {
+	turns := ceilDiv(n, 16*max(1, k.lines))
+	a.walk = walk{address(words), turns, turns, 4*stride - turns*64*k.lines}
+	a.turns = rows * turns
 }
 
-// prefetch asks for a tile's share of what is packed after the panels that are packed together with the given one of a fused B.
-func (j *job) prefetch(panel, kc0 int, group [2]int, tile, tiles int) {
-	k := j.k
-	if k.prefetch == nil {
-		return
-	}
-	place := (panel - group[0]) % j.s.together
-	first := panel - place
-	present := min(j.s.together, group[1]-first)
-	if first += present; first == group[1] {
-		first, kc0 = group[0], kc0+KC
-	}
-	if kc0 >= j.kb {
-		return
-	}
-	b := j.b
-	row, col := j.cut[2]+kc0, j.cut[1]+first*k.width
-	rows, cols := min(KC, j.kb-kc0), min(min(j.s.together, group[1]-first)*k.width, b.Cols-col)
-	if b.T {
-		row, col, rows, cols = col, row, cols, rows
-	}
-	share := ceilDiv(rows, present*tiles)
-	if from := (place*tiles + tile) * share; from < rows {
-		k.prefetch(min(share, rows-from), &b.Data[(row+from)*b.Stride+col], b.Stride, ceilDiv(cols, 16))
-	}
+// stay makes the walk one on the spot, which costs nothing.
+func (a *ahead) stay(k *kernel) {
+	a.walk[1], a.walk[2], a.walk[3] = 1, 1, -64*k.lines
+	a.turns = math.MaxInt
 }
 
-// line returns the address from which on the given tile of a panel asks.
-func (a ahead) line(tile int) *float32 {
-	if at := tile * a.share; at < len(a.words) {
-		return &a.words[at]
-	}
-	return &a.words[0]
-}
+// address is where x begins, for a walk.
+func address(x []float32) int { return int(uintptr(unsafe.Pointer(unsafe.SliceData(x)))) }
 
 // addBias sets a part of C to init + bias.
 func (j *job) addBias(row0, row1, col0, col1 int) {

@@ -39,7 +39,6 @@ func main() {
 	pairBF16()
 	copyPanels512()
 	pairPanelsBF16()
-	prefetchRows()
 	copy2()
 	Generate()
 }

@@ -365,27 +365,6 @@ func columnMasks(cols reg.GPVirtual) {
 	KMOVW(upper, reg.K2)
 }
 
-// prefetchRows asks for n rows of lines cache lines, ld floats apart, n and lines at least one.
-func prefetchRows() {
-	TEXT("prefetchRows", NOSPLIT, "func(n int, src *float32, ld int, lines int)")
-	Pragma("noescape")
-	Doc("prefetchRows brings n rows of lines cache lines into the second-level cache, see kernel.prefetch.")
-	n, src, ld, lines := param("n"), param("src"), bytes("ld"), param("lines")
-	p, left := GP64(), GP64()
-	Label("row")
-	MOVQ(src, p)
-	MOVQ(lines, left)
-	Label("line")
-	PREFETCHT1(operand.Mem{Base: p})
-	ADDQ(operand.Imm(64), p)
-	DECQ(left)
-	JNZ(operand.LabelRef("line"))
-	ADDQ(ld, src)
-	DECQ(n)
-	JNZ(operand.LabelRef("row"))
-	RET()
-}
-
 // copy2 is copy512 for AVX2 and 16 columns.
 func copy2() {
 	TEXT("copy2", NOSPLIT, packSignature)

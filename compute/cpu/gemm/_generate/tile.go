@@ -8,7 +8,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-const tileSignature = "func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, next *float32, alpha float32)"
+const tileSignature = "func(kc int, a, b *float32, ldb int, c *float32, ldc int, init *float32, ldinit int, n int, soon *[4]int, alpha float32)"
 
 // product is how a word of A and a word of B are multiplied and added.
 type product int
@@ -199,13 +199,16 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 	s.a = pa
 	s.b = func(x, disp int) operand.Mem { return row(pb, ldb, ldb3, x, disp) }
 	s.zero()
-	// Few rows are fed from memory at full speed. For many it comes from the second-level cache, into which each tile asks for
-	// some of the next panel, a line for each turn of the loop.
+	// Few rows are fed from memory at full speed. For many it comes from the second-level cache, into which the tiles bring what
+	// comes next, some lines in each turn of the loop.
 	ahead := 1024
 	if rows <= 4 {
 		ahead = 2048
 	}
-	next := param("next")
+	soon := param("soon")
+	next, left, jump := GP64(), GP64(), GP64()
+	MOVQ(walkField(soon, walkNext), next)
+	MOVQ(walkField(soon, walkLeft), left)
 	step := func(x int) {
 		for l := 0; l < width*vectors; l += 64 {
 			PREFETCHT0(s.b(x, ahead+l))
@@ -219,8 +222,14 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 	JZ(operand.LabelRef("rest"))
 	alignLoop()
 	Label("loop")
-	PREFETCHT1(operand.Mem{Base: next})
-	ADDQ(operand.Imm(64), next)
+	for l := range walkLines(width) {
+		PREFETCHT1(operand.Mem{Base: next, Disp: 64 * l})
+	}
+	XORL(jump.As32(), jump.As32())
+	DECQ(left)
+	CMOVQEQ(walkField(soon, walkSkip), jump)
+	CMOVQEQ(walkField(soon, walkRow), left)
+	LEAQ(operand.Mem{Base: next, Index: jump, Scale: 1, Disp: 64 * walkLines(width)}, next)
 	for x := range unroll {
 		step(x)
 	}
@@ -228,6 +237,8 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 	LEAQ(operand.Mem{Base: pb, Index: ldb, Scale: 4}, pb)
 	DECQ(kc)
 	JNZ(operand.LabelRef("loop"))
+	MOVQ(next, walkField(soon, walkNext))
+	MOVQ(left, walkField(soon, walkLeft))
 	Label("rest")
 	TESTQ(rest, rest)
 	JZ(operand.LabelRef("done"))
@@ -238,6 +249,26 @@ func sums(kind product, rows, width int, acc, temp []reg.VecPhysical) {
 	DECQ(rest)
 	JNZ(operand.LabelRef("single"))
 	Label("done")
+}
+
+// The elements of walk, of package gemm, in bytes.
+const (
+	walkNext = 8 * iota
+	walkLeft
+	walkRow
+	walkSkip
+)
+
+func walkField(walk reg.Register, offset int) operand.Mem {
+	return operand.Mem{Base: walk, Disp: offset}
+}
+
+// walkLines is kernel.lines.
+func walkLines(width int) int {
+	if width == 64 {
+		return 2
+	}
+	return 1
 }
 
 // unroll is how many units of K a turn of the loops takes.
