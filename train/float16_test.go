@@ -17,6 +17,7 @@ import (
 	"autodev/compute/cuda/cudatest"
 	"autodev/compute/devices"
 	"autodev/configs"
+	"autodev/model"
 	"autodev/train/graph"
 )
 
@@ -185,6 +186,39 @@ func TestOverflowWithoutEnd(t *testing.T) {
 		if _, err := Run(t.Context(), r, options()); err == nil || !strings.Contains(err.Error(), "trainer_state.json: loss_scale: found ") {
 			t.Errorf("%s: error %v", name, err)
 		}
+	}
+}
+
+// TestOverflowForward: a model whose own values exceed float16 has no losses, whatever the scale: nulls in the record, then the end. One whose
+// weights do is refused.
+func TestOverflowForward(t *testing.T) {
+	onV100(t)
+	dir := base(t)
+	run := func(times float32) (out string, err error) {
+		c, large := must(model.Load(t.Context(), dir)), filepath.Join(t.TempDir(), "large")
+		for _, module := range []string{"c_fc", "c_proj"} {
+			w := c.Weights.Data("transformer.h.0.mlp." + module + ".weight")
+			for i := range w {
+				w[i] *= times
+			}
+		}
+		if err := model.SaveFrom(t.Context(), large, c.Config, c.Weights, model.SaveOptions{Assets: os.DirFS(dir)}); err != nil {
+			t.Fatal(err)
+		}
+		out = filepath.Join(t.TempDir(), "out")
+		_, err = Run(t.Context(), recipe(t, loraRecipe, "device=cuda", "precision=float16", "model="+large, "out="+out, "eval.every=0", "checkpoint.every=0", "train.steps=30"), options())
+		return out, err
+	}
+	out, err := run(1e5)
+	if err == nil || !strings.Contains(err.Error(), "step 25: losses or gradients overflowed float16 in the last 25 steps, which were skipped, at last with a loss scale of 0.00391: ") ||
+		!strings.HasSuffix(err.Error(), "(precision float32 holds them)") {
+		t.Errorf("error %v", err)
+	}
+	if b := must(os.ReadFile(filepath.Join(out, RecordFile))); bytes.Count(b, []byte(`"train":{"loss":null,"grad_norm":`)) != 24 {
+		t.Errorf("record %s", b)
+	}
+	if _, err := run(1e7); err == nil || !strings.Contains(err.Error(), "weights of transformer.h.0.mlp.c_fc.weight: element ") || !strings.Contains(err.Error(), "float16 holds numbers up to 65504") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -139,6 +139,24 @@ func checkMatmul(t *testing.T, d *Device, p cublaslt.Product, from, to Store, be
 	}
 }
 
+// A card without bfloat16 has products in float16 and float32 and none in that.
+func TestMatmulTypesOfOldCards(t *testing.T) {
+	d, _ := onStandin(t, "", map[string]int64{"capability": 70})
+	for _, c := range []struct {
+		in, out cublaslt.Type
+		ok      bool
+	}{{cublaslt.F16, cublaslt.F16, true}, {cublaslt.F16, cublaslt.F32, true}, {cublaslt.F32, cublaslt.F32, true}, {cublaslt.BF16, cublaslt.BF16, false}, {cublaslt.BF16, cublaslt.F32, false}} {
+		err := d.Do(func(q *Queue) error {
+			x := alloc[float32](t, q, 64)
+			_, err := q.PrepareMatmul(cublaslt.Product{M: 8, N: 8, K: 8, In: c.in, Out: c.out}, cublaslt.Operands{A: x, B: x, D: x, Alpha: 1})
+			return err
+		})
+		if c.ok != (err == nil) || err != nil && !errors.Is(err, cublaslt.ErrNoAlgorithm) {
+			t.Errorf("%v to %v: %v", c.in, c.out, err)
+		}
+	}
+}
+
 func TestMatmulRejects(t *testing.T) {
 	d, _ := onStandin(t, "", nil)
 	for _, p := range []cublaslt.Product{
