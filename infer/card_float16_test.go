@@ -97,6 +97,9 @@ func TestFloat16Range(t *testing.T) {
 	if _, err := m.NewSession().Append(t.Context(), ids); !errors.Is(err, errOverflow) {
 		t.Errorf("evaluating: error %v", err)
 	}
+	if _, err := m.Generate(t.Context(), Request{Prompt: Prompt{IDs: ids}, MaxTokens: 3}, nil); !errors.Is(err, errOverflow) {
+		t.Errorf("completing: error %v", err)
+	}
 	for _, ckpt := range []*model.Checkpoint{large, with(gain, 6e4)} {
 		nll, err := opened(t, ckpt, Options{Device: onCUDA, Weights: Float32}).NLL(t.Context(), ids, 0)
 		if err != nil || slices.ContainsFunc(nll, math.IsNaN) {

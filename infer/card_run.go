@@ -148,6 +148,14 @@ func (c *card) evaluate(q *cuda.Queue, b *cardPass) error {
 		for i, s := range spans {
 			if s.choices != nil {
 				copy(s.choices, chosen[b.logitsRow(which, i):][:s.wanted()])
+				for k, id := range s.choices {
+					if id < 0 { // no logit is a number above −∞
+						s.choices[k] = 0
+						if c.store == cuda.F16 {
+							s.err = errOverflow
+						}
+					}
+				}
 			}
 			for row := 0; row < len(s.logits) && s.err == nil; row += c.rows {
 				s.err = c.overflow(s.logits[row])

@@ -1,6 +1,6 @@
 package cuda
 
-// greedy prepares choices [n] int32 = the token with the largest of the first vocab of each row's logits [n,stride] float32, the lowest of several, 0 where
+// greedy prepares choices [n] int32 = the token with the largest of the first vocab of each row's logits [n,stride] float32, the lowest of several, −1 where
 // none is above −∞. Tokens whose masked [vocab] byte is not 0 and NaNs are not chosen.
 func greedy(q *Queue, choices, logits, masked Ptr, n, vocab, stride int) (*Launch, error) {
 	if err := positive("greedy choice", n, vocab, stride-vocab+1); err != nil {

@@ -42,16 +42,18 @@ func greedyCases() (all []greedyCase) {
 				x[at], x[vocab-1] = float32(math.Copysign(0, -1)), 0
 			})
 		}
-		row(0, func(x []float32) {
-			for i := range x {
-				x[i] = -inf
-			}
-		})
+		for _, none := range []float32{-inf, nan} {
+			row(-1, func(x []float32) {
+				for i := range x {
+					x[i] = none
+				}
+			})
+		}
 		row(vocab-1, func(x []float32) { x[vocab-1] = inf })
 		if vocab > 5 {
 			c.masked[7], c.masked[vocab-2] = 1, 1
 			row(vocab/2, func(x []float32) { x[7], x[vocab-2], x[vocab/2] = 50, inf, 3 })
-			row(0, func(x []float32) {
+			row(-1, func(x []float32) {
 				for i := range x {
 					x[i] = -inf
 				}

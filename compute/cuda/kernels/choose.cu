@@ -9,7 +9,7 @@ constexpr float kInfinity = __builtin_huge_valf();
 // Whether logit a of token i goes before logit b of token j: a larger one, or an equal one of a lower token.
 AD_DEVICE bool before(float a, int i, float b, int j) { return a > b || (a == b && i < j); }
 
-// choices [gridDim.x] = the token with the largest of a row's first `vocab` logits, the lowest of several; 0 where none is above −∞. Tokens
+// choices [gridDim.x] = the token with the largest of a row's first `vocab` logits, the lowest of several; −1 where none is above −∞. Tokens
 // that are masked and NaNs are never chosen. logits [gridDim.x,stride], masked [vocab]. A block has a row. Bytes moved: the logits and the mask once.
 AD_DEVICE void greedy(int32_t *choices, const float *logits, const uint8_t *masked, int32_t vocab, int32_t stride) {
   AD_SHARED(float, tops, kThreads / 32);
@@ -41,7 +41,7 @@ AD_DEVICE void greedy(int32_t *choices, const float *logits, const uint8_t *mask
   if (threadIdx.x > 0) return;
   for (int w = 1; w < kThreads / 32; w++)
     if (before(tops[w], tokens[w], top, token)) top = tops[w], token = tokens[w];
-  choices[blockIdx.x] = token == kNone ? 0 : token;
+  choices[blockIdx.x] = token == kNone ? -1 : token;
 }
 
 }  // namespace choose
