@@ -51,7 +51,7 @@ func parseIndex(text string) ([]Module, error) {
 		n++
 		fields := strings.Fields(line)
 		if len(fields) < 3 {
-			return nil, fmt.Errorf("ptx/%s: line %d: %d words, expected MODULE.sm_NN KERNEL MAXTHREADS PARAM...", IndexName, n, len(fields))
+			return nil, fmt.Errorf("ptx/%s: line %d: %d words, expected at least MODULE.sm_NN KERNEL MAXTHREADS", IndexName, n, len(fields))
 		}
 		e := Entry{Name: fields[1]}
 		var err error
