@@ -106,7 +106,8 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(r.Out, 0o755); err != nil {
+	created, err := makeFolders(r.Out)
+	if err != nil {
 		return nil, fmt.Errorf("out: %w", err)
 	}
 	unlock, err := lock(r.Out)
@@ -117,7 +118,30 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 	if sum != nil {
 		sum.Duration = time.Since(begun)
 	}
+	if err != nil {
+		removeEmpty(created)
+	}
 	return sum, errors.Join(err, unlock())
+}
+
+// makeFolders makes dir and those it lies in, and returns the ones that were not there, dir first.
+func makeFolders(dir string) (created []string, err error) {
+	for d := filepath.Clean(dir); len(created) == 0 || d != created[len(created)-1]; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		created = append(created, d)
+	}
+	return created, os.MkdirAll(dir, 0o755)
+}
+
+// removeEmpty removes folders that a failed run has made and put nothing into.
+func removeEmpty(created []string) {
+	for _, d := range created {
+		if os.Remove(d) != nil {
+			return // something is in it
+		}
+	}
 }
 
 // start is Run with the output folder to itself.

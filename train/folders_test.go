@@ -1,0 +1,38 @@
+package train
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestFoldersOfFailedRuns: what a run made and left empty is removed, and nothing else.
+func TestFoldersOfFailedRuns(t *testing.T) {
+	there := t.TempDir()
+	out := filepath.Join(there, "a", "b", "out")
+	for _, file := range []string{"", "out/train.jsonl", "other"} {
+		created, err := makeFolders(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file != "" {
+			if err := os.WriteFile(filepath.Join(filepath.Dir(out), file), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		removeEmpty(created)
+		_, outErr := os.Stat(out)
+		_, aboveErr := os.Stat(filepath.Join(there, "a"))
+		_, thereErr := os.Stat(there)
+		if os.IsNotExist(outErr) != (file != "out/train.jsonl") || os.IsNotExist(aboveErr) != (file == "") || thereErr != nil {
+			t.Errorf("with %q: %v; %v; %v", file, outErr, aboveErr, thereErr)
+		}
+		if err := os.RemoveAll(filepath.Join(there, "a")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What was there before stays.
+	if created, err := makeFolders(there); err != nil || len(created) != 0 {
+		t.Errorf("made %v (%v) of a folder that is there", created, err)
+	}
+}
