@@ -27,6 +27,14 @@ func openCUDA(s Spec, o Options) (*Device, error) {
 	return &Device{Device: d, Spec: s, close: d.Close}, nil
 }
 
+// noDriver says whether err is that this machine has no driver, and nobody has said that it should have one.
+func noDriver(err error) bool {
+	var missing *dynlib.NotFoundError
+	driver := dynlib.CUDA().Env
+	unknown := errors.Is(err, dynlib.ErrUnsupported) || errors.As(err, &missing) && missing.Spec.Env == driver
+	return unknown && os.Getenv(driver) == ""
+}
+
 // whyNot says in a few words why there is no card: where libraries were looked for is left out.
 func whyNot(err error) string {
 	var missing *dynlib.NotFoundError

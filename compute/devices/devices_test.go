@@ -3,6 +3,7 @@ package devices
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"runtime"
@@ -45,6 +46,29 @@ func on(t *testing.T) {
 	l := cudatest.Library(t, "")
 	t.Setenv("AUTODEV_LIBCUDA", l.CUDA)
 	t.Setenv("AUTODEV_LIBCUBLASLT", l.CublasLt)
+}
+
+// TestNoDriver: a machine without a driver is nothing to tell people; one whose driver is of no use is.
+func TestNoDriver(t *testing.T) {
+	t.Setenv("AUTODEV_LIBCUDA", "")
+	driver := fmt.Errorf("cuda: %w", &dynlib.NotFoundError{Spec: dynlib.CUDA()})
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{driver, true},
+		{fmt.Errorf("cuda: %w", dynlib.ErrUnsupported), true},
+		{&dynlib.NotFoundError{Spec: dynlib.CublasLt()}, false},
+		{errors.New("cuda: the driver is too old"), false},
+	} {
+		if noDriver(c.err) != c.want {
+			t.Errorf("%v: expected %v", c.err, c.want)
+		}
+	}
+	t.Setenv("AUTODEV_LIBCUDA", "here")
+	if noDriver(driver) {
+		t.Error("a driver that was named is not there: expected to be told")
+	}
 }
 
 func TestOpenWithoutDriver(t *testing.T) {

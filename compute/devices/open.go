@@ -1,6 +1,7 @@
 package devices
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 
@@ -25,7 +26,8 @@ type Options struct {
 	Fits func(free int64) string
 }
 
-// Resolve settles what Auto means on this machine and reports a device that is not there. Where Auto is the CPU, log is told why.
+// Resolve settles what Auto means on this machine and reports a device that is not there. Where Auto is the CPU, log is told why:
+// for debugging alone where there is no driver and none was named.
 func Resolve(s Spec, log *slog.Logger) (Spec, error) {
 	switch s.Kind {
 	case Auto:
@@ -33,7 +35,11 @@ func Resolve(s Spec, log *slog.Logger) (Spec, error) {
 		if err == nil {
 			return Spec{Kind: CUDA}, nil
 		}
-		log.Info("no CUDA device: computing on the CPU", "reason", whyNot(err))
+		level := slog.LevelDebug
+		if !noDriver(err) {
+			level = slog.LevelInfo // a card may have been expected
+		}
+		log.Log(context.Background(), level, "no CUDA device: computing on the CPU", "reason", whyNot(err))
 		return Spec{Kind: CPU}, nil
 	case CUDA:
 		return s, findCUDA(s.Index)
