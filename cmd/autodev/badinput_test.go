@@ -123,7 +123,7 @@ func TestBadInput(t *testing.T) {
 
 		{"port in use", []string{"serve", "--model", small, "--listen", busy.Addr().String()}, 1, `listen BUSY: the port is in use by another program, expected a free one`},
 		{"no port", []string{"serve", "--listen", "localhost"}, 2, `--listen localhost: expected HOST:PORT or unix:PATH`},
-		{"impossible port", []string{"serve", "--listen", "127.0.0.1:99999"}, 1, `listen tcp: address 99999: invalid port`},
+		{"impossible port", []string{"serve", "--listen", "127.0.0.1:99999"}, 2, `--listen 127.0.0.1:99999: port "99999", expected 0 to 65535`},
 		{"served with a foreign adapter", []string{"serve", "--model", small, "--adapter", foreignDir, "--listen", "127.0.0.1:0"}, 1, `DIR/foreign/adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_A.weight: shape [2 32], expected [2 48]: is this the adapter of another model?`},
 		{"served model typo", []string{"serve", "--model", "autodev-tinny", "--listen", "127.0.0.1:0"}, 1, `model autodev-tinny: no such file or directory, expected a folder with config.json and weights (or "autodev-tiny")`},
 
@@ -150,8 +150,8 @@ func TestBadInput(t *testing.T) {
 // An interrupted command says what it was at and ends with a code of its own.
 func TestInterrupted(t *testing.T) {
 	w, small := newWorkshop(t), smallModel(t)
-	ctx, interrupt := context.WithCancel(t.Context())
-	interrupt()
+	ctx, interrupt := context.WithCancelCause(t.Context())
+	interrupt(signalled{})
 	for _, c := range []struct {
 		args []string
 		want string
@@ -168,7 +168,16 @@ func TestInterrupted(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(w.dir, "converted")); err == nil {
 		t.Error("an interrupted conversion left its folder")
 	}
+	if _, err := os.Stat(filepath.Join(w.dir, "out")); err == nil {
+		t.Error("training that was interrupted before its first step left its folder")
+	}
 }
+
+// signalled is like the cause of a context that signal.NotifyContext has ended.
+type signalled struct{}
+
+func (signalled) Error() string        { return "interrupt signal received" }
+func (signalled) Is(target error) bool { return target == context.Canceled }
 
 // TestReport: whatever an error holds, it is one line.
 func TestReport(t *testing.T) {
@@ -181,9 +190,12 @@ func TestReport(t *testing.T) {
 		{errors.Join(errors.New("a"), fmt.Errorf("b:\n  c")), exitFailure, "autodev: a; b:; c\n"},
 		{fmt.Errorf("x: %w", usageError("y")), exitMisuse, "autodev: x: y\n"},
 		{fmt.Errorf("load m: %w", context.Canceled), exitInterrupt, "autodev: load m: interrupted\n"},
+		{fmt.Errorf("pack m: %w", signalled{}), exitInterrupt, "autodev: pack m: interrupted\n"},
 	} {
 		var out bytes.Buffer
-		if code := report(&out, c.err); code != c.code || out.String() != c.want {
+		ctx, interrupt := context.WithCancelCause(t.Context())
+		interrupt(signalled{})
+		if code := report(ctx, &out, c.err); code != c.code || out.String() != c.want {
 			t.Errorf("%v: exit code %d, %q, expected %d, %q", c.err, code, out.String(), c.code, c.want)
 		}
 	}

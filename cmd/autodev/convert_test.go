@@ -154,7 +154,7 @@ func TestConvertMisuse(t *testing.T) {
 			t.Errorf("%v: error\n  %v\nexpected\n  %s", c.args, err, c.want)
 			continue
 		}
-		if code := report(&bytes.Buffer{}, err); code != c.code {
+		if code := report(t.Context(), &bytes.Buffer{}, err); code != c.code {
 			t.Errorf("%v: exit code %d, expected %d", c.args, code, c.code)
 		}
 	}

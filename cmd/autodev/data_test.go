@@ -18,7 +18,7 @@ func runData(args ...string) (string, int) {
 	command := dataCommand()
 	a := &cli.App{Name: "autodev", Writer: &out, ErrWriter: &errs, Commands: []*cli.Command{command}, ExitErrHandler: func(*cli.Context, error) {}}
 	prepare(command)
-	code := report(&errs, a.RunContext(context.Background(), flagsFirst(a, append([]string{"autodev", "data"}, args...))))
+	code := report(context.Background(), &errs, a.RunContext(context.Background(), flagsFirst(a, append([]string{"autodev", "data"}, args...))))
 	return out.String() + errs.String(), code
 }
 

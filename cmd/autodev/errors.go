@@ -23,8 +23,8 @@ const (
 	exitInterrupt = 130
 )
 
-// report prints err in one line and returns the exit code that says what kind it is.
-func report(w io.Writer, err error) int {
+// report prints err, of a command that ran under ctx, in one line and returns the exit code that says what kind it is.
+func report(ctx context.Context, w io.Writer, err error) int {
 	if err == nil {
 		return 0
 	}
@@ -35,7 +35,11 @@ func report(w io.Writer, err error) int {
 	}
 	message := strings.Join(lines, "; ")
 	if errors.Is(err, context.Canceled) {
+		// Some look at the context's error, some at its cause, which names the signal.
 		message = strings.ReplaceAll(message, context.Canceled.Error(), "interrupted")
+		if cause := context.Cause(ctx); cause != nil {
+			message = strings.ReplaceAll(message, cause.Error(), "interrupted")
+		}
 	}
 	fmt.Fprintln(w, "autodev:", message)
 	var m misuse

@@ -49,7 +49,7 @@ func TestKeys(t *testing.T) {
 	} {
 		_, err := runWith(t.Context(), "", c.args...)
 		var message bytes.Buffer
-		if code := report(&message, err); code != c.code || !strings.Contains(message.String(), c.want) {
+		if code := report(t.Context(), &message, err); code != c.code || !strings.Contains(message.String(), c.want) {
 			t.Errorf("%v: exit code %d, %q; expected %d, %q", c.args, code, message.String(), c.code, c.want)
 		}
 	}

@@ -34,7 +34,7 @@ type streams struct {
 func run(ctx context.Context, args []string, s streams) int {
 	a := app()
 	a.Reader, a.Writer, a.ErrWriter = s.in, s.out, s.err
-	return report(s.err, a.RunContext(ctx, flagsFirst(a, args)))
+	return report(ctx, s.err, a.RunContext(ctx, flagsFirst(a, args)))
 }
 
 func app() *cli.App {

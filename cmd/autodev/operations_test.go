@@ -42,7 +42,7 @@ func TestOperationsMisuse(t *testing.T) {
 	} {
 		_, err := runWith(t.Context(), "", append([]string{"serve"}, c.args...)...)
 		var message bytes.Buffer
-		if code := report(&message, err); code != c.code || !strings.Contains(message.String(), c.want) || strings.Count(message.String(), "\n") != 1 {
+		if code := report(t.Context(), &message, err); code != c.code || !strings.Contains(message.String(), c.want) || strings.Count(message.String(), "\n") != 1 {
 			t.Errorf("%v: exit code %d, %q; expected %d, %q", c.args, code, message.String(), c.code, c.want)
 		}
 	}
