@@ -59,11 +59,8 @@ type card struct {
 // newCard brings a traced model to the card that spec says. data returns a matrix's elements.
 func newCard(ctx context.Context, spec devices.Spec, m *Model, data func(w *matrix) ([]float32, error)) (_ *card, err error) {
 	c := &card{
-		config: m.config, specs: map[string]model.ParamSpec{}, short: BFloat16, program: m.program, rows: m.rows, vocab: m.vocab, masked: m.masked,
+		config: m.config, specs: m.config.ParamsByName(), short: BFloat16, program: m.program, rows: m.rows, vocab: m.vocab, masked: m.masked,
 		context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}, heads: map[int]*ending{},
-	}
-	for _, s := range m.config.Params() {
-		c.specs[s.Name] = s
 	}
 	if devices.Short(spec) != compute.BF16 {
 		c.short = Float16

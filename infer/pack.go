@@ -72,7 +72,7 @@ func Pack(ctx context.Context, dir string, c model.Config, src model.Source, o P
 	}
 	pool := par.New(o.Threads)
 	defer pool.Close()
-	entries, specs := packEntries(c, o.Weights)
+	entries, specs := packEntries(c, o.Weights), c.ParamsByName()
 	var bits, weights float64
 	for _, e := range entries {
 		for _, p := range e.Parts {
@@ -139,11 +139,9 @@ func Pack(ctx context.Context, dir string, c model.Config, src model.Source, o P
 }
 
 // packEntries lists a packed folder's parameters: matrices in the order in which a forward pass reads them, then the rest.
-func packEntries(c model.Config, w Weights) ([]packed.Entry, map[string]model.ParamSpec) {
+func packEntries(c model.Config, w Weights) []packed.Entry {
 	var matrices, plain []packed.Entry
-	specs := map[string]model.ParamSpec{}
 	for _, p := range c.Params() {
-		specs[p.Name] = p
 		f := w.formatOf(c, p)
 		e := packed.Entry{Name: p.Name, Format: string(f), Shape: p.Shape}
 		if f == Float32 {
@@ -158,7 +156,7 @@ func packEntries(c model.Config, w Weights) ([]packed.Entry, map[string]model.Pa
 		}
 		matrices = append(matrices, e)
 	}
-	return append(matrices, plain...), specs
+	return append(matrices, plain...)
 }
 
 // packWriter quantises matrices and writes them.

@@ -212,7 +212,7 @@ func TestLoadPackedChecksSizes(t *testing.T) {
 		"int3": `tensor transformer.h.0.attn.c_attn.weight: format "int3", expected bf16, int8 or int4`,
 	} {
 		dir := filepath.Join(t.TempDir(), "p")
-		entries, _ := packEntries(ckpt.Config, Int8)
+		entries := packEntries(ckpt.Config, Int8)
 		for i := range entries {
 			if e := &entries[i]; e.Name == "transformer.h.0.attn.c_attn.weight" {
 				e.Format, e.Parts = format, []packed.Part{{Name: partCodes, Size: 64}, {Name: partScales, Size: 64}}

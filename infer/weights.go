@@ -179,11 +179,7 @@ type bufferedSource interface {
 }
 
 func newPacker(ctx context.Context, pool *par.Pool, c model.Config, src model.Source, w Weights) *packer {
-	p := &packer{ctx: ctx, pool: pool, config: c, source: src, weights: w, specs: map[string]model.ParamSpec{}, matrices: map[string]*matrix{}}
-	for _, s := range c.Params() {
-		p.specs[s.Name] = s
-	}
-	return p
+	return &packer{ctx: ctx, pool: pool, config: c, source: src, weights: w, specs: c.ParamsByName(), matrices: map[string]*matrix{}}
 }
 
 func (p *packer) has(name string) bool { _, ok := p.specs[name]; return ok }

@@ -63,6 +63,15 @@ func (c Config) Params() []ParamSpec {
 	return ps
 }
 
+// ParamsByName returns the parameters of Params by their names.
+func (c Config) ParamsByName() map[string]ParamSpec {
+	specs := map[string]ParamSpec{}
+	for p := range c.params() {
+		specs[p.Name] = p
+	}
+	return specs
+}
+
 // NumParams returns the number of parameters; a tied head counts once.
 func (c Config) NumParams() int64 {
 	e, i := int64(c.Embed), int64(c.Inner)
