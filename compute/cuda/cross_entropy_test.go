@@ -138,7 +138,7 @@ func TestTargetsOutOfRange(t *testing.T) {
 	})
 }
 
-// The kernel alone: a stand-in with a bug has none of its own for products.
+// The kernel alone, on given logits.
 func TestTokenNLLWithoutBarrierIsCaught(t *testing.T) {
 	planted(t, "cross_entropy.cu:softmax_barrier", 3, func(b workbench) bool {
 		const rows, vocab = 3, 2000

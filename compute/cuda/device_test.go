@@ -12,6 +12,7 @@ import (
 	"autodev/compute/cuda/cudatest"
 	"autodev/compute/cuda/driver"
 	"autodev/compute/cuda/dynlib"
+	"autodev/compute/cuda/standin"
 )
 
 func TestNoLibrarySaysWhereItLooked(t *testing.T) {
@@ -54,6 +55,26 @@ func TestBadDevices(t *testing.T) {
 				t.Errorf("error %v, expected %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestLibrariesAreApart: each of several loaded drivers has its own products, whichever was loaded first.
+func TestLibrariesAreApart(t *testing.T) {
+	versions := []int{131007, 131042}
+	libraries := []*standin.Library{cudatest.Library(t, ""), cudatest.Library(t, "layernorm.cu:block_sum_barrier")}
+	for i, l := range libraries {
+		if err := l.Set("blas", int64(versions[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, l := range libraries {
+		blas, err := cublaslt.Load(l.CublasLt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := blas.Version(); v != versions[i] {
+			t.Errorf("%s has version %d, expected %d", l.CublasLt, v, versions[i])
+		}
 	}
 }
 

@@ -4,8 +4,10 @@ package dynlib
 
 import "github.com/ebitengine/purego"
 
+// open keeps the library's symbols its own: were they global, a library loaded later would call the functions of one loaded before that has
+// the same names instead of those that it is linked with.
 func open(path string) (*Library, error) {
-	h, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
+	h, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, err
 	}
