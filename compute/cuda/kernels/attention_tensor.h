@@ -268,7 +268,7 @@ AD_DEVICE void forward(T *y, float *lse, const T *qkv, const Problem &p, float s
     clear(s);
     multiply_rows<T>(s, tileQ, first, tileK, at);
     ad_cp_wait<0>();
-    __syncthreads();  // the values are there, and all are done with the keys
+    AD_BUG(attention_values_barrier, __syncthreads(), );  // the values are there, and all are done with the keys
     const bool masked = u0 < most || u0 + N - 1 > q.token;
     uint32_t probabilities[M][N / 8][2];
     AD_UNROLL
