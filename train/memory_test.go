@@ -327,7 +327,7 @@ func TestBytesText(t *testing.T) {
 // TestSettle: checkpoints record the kind of device and the precision that were used, not what the recipe left open.
 func TestSettle(t *testing.T) {
 	r := configs.Recipe{Device: "auto", Precision: "auto"}
-	if spec, err := settle(&r, slog.Default()); err != nil || r.Device != string(spec.Kind) || r.Device == "auto" || r.Precision == "auto" {
+	if spec, err := settle(t.Context(), &r, &Options{Logger: slog.Default()}); err != nil || r.Device != string(spec.Kind) || r.Device == "auto" || r.Precision == "auto" {
 		t.Errorf("%+v: %+v, %v", r, spec, err)
 	}
 	for text, want := range map[string][2]string{"auto": {"float32", "bf16"}, "float32": {"float32", "float32"}, "bf16": {"bf16", "bf16"}, "float16": {"float16", "float16"}} {

@@ -102,7 +102,7 @@ func Run(ctx context.Context, r configs.Recipe, o Options) (*Summary, error) {
 	if r.Out == "" {
 		return nil, errors.New("out: found nothing, expected the folder for the results")
 	}
-	spec, err := settle(&r, o.Logger)
+	spec, err := settle(ctx, &r, &o)
 	if err != nil {
 		return nil, err
 	}
@@ -183,13 +183,28 @@ func start(ctx context.Context, r configs.Recipe, o *Options, spec devices.Spec)
 
 // settle replaces what a recipe leaves to the machine, the kind of device and the precision, by what they are in this run: its
 // bits depend on them, so the checkpoints record them.
-func settle(r *configs.Recipe, log *slog.Logger) (devices.Spec, error) {
-	spec, err := devices.Parse(r.Device)
+func settle(ctx context.Context, r *configs.Recipe, o *Options) (devices.Spec, error) {
+	asked, err := devices.Parse(r.Device)
 	if err != nil {
-		return spec, fmt.Errorf("device: %w", err)
+		return asked, fmt.Errorf("device: %w", err)
 	}
-	if spec, err = devices.Resolve(spec, log); err != nil {
+	log := o.Logger
+	spec, err := devices.Resolve(asked, log)
+	if err != nil {
 		return spec, err
+	}
+	if spec.Kind == devices.CUDA {
+		dim, err := headDim(ctx, r, o)
+		if err != nil {
+			return spec, err
+		}
+		if err := devices.Check(spec, devices.Model{HeadDim: dim, Training: true}); err != nil {
+			if asked.Kind != devices.Auto {
+				return spec, err
+			}
+			log.Info("computing on the CPU", "reason", err)
+			spec = devices.Spec{Kind: devices.CPU}
+		}
 	}
 	p := precision(r.Precision, spec.Kind)
 	switch {
@@ -201,6 +216,21 @@ func settle(r *configs.Recipe, log *slog.Logger) (devices.Spec, error) {
 	}
 	r.Device, r.Precision = string(spec.Kind), string(p)
 	return spec, nil
+}
+
+// headDim returns the dimension of the heads of the model that a recipe trains.
+func headDim(ctx context.Context, r *configs.Recipe, o *Options) (int, error) {
+	if i := r.Init; i != nil {
+		return i.NEmbd / max(1, i.NHead), nil
+	}
+	if o.Open == nil {
+		return 0, nil // which opening the model reports
+	}
+	base, err := o.Open(ctx, r.Model)
+	if err != nil {
+		return 0, err
+	}
+	return base.Config.HeadDim(), (&job{base: base}).closeBase()
 }
 
 var errNoFloat16 = errors.New("precision: found float16, expected bf16 or float32 on the CPU, which has no products in float16")

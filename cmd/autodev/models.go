@@ -176,6 +176,7 @@ func inferenceOf(c *cli.Context) (f inference, err error) {
 type inference struct {
 	model, adapter string
 	device         devices.Spec  // never devices.Auto
+	fallback       bool          // the CPU does where device has nothing for the model's weights
 	weights        infer.Weights // "" is the folder's own, or float32
 	cache          infer.Cache
 	threads        int
@@ -183,7 +184,21 @@ type inference struct {
 }
 
 // open makes the model ready, with the adapter merged into it.
-func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Tokenizer, err error) {
+func (f inference) open(ctx context.Context) (*infer.Model, *tokenizer.Tokenizer, error) {
+	m, tok, err := f.load(ctx)
+	option := (*infer.OptionError)(nil)
+	if !errors.As(err, &option) {
+		return m, tok, err
+	}
+	if f.fallback {
+		toCPU(err)
+		f.device, f.fallback = devices.Spec{Kind: devices.CPU}, false
+		return f.open(ctx)
+	}
+	return nil, nil, optionMisuse(option)
+}
+
+func (f inference) load(ctx context.Context) (_ *infer.Model, _ *tokenizer.Tokenizer, err error) {
 	o := infer.Options{Device: f.device, Threads: f.threads, Weights: f.weights, Cache: f.cache, HugePages: f.hugePages}
 	if isPacked(f.model) {
 		if f.adapter != "" {
@@ -198,10 +213,6 @@ func (f inference) open(ctx context.Context) (_ *infer.Model, _ *tokenizer.Token
 			return nil, nil, err
 		}
 		m, err := infer.LoadPacked(ctx, p, tok, o)
-		var option *infer.OptionError
-		if errors.As(err, &option) {
-			return nil, nil, usageError("--%w", err)
-		}
 		if err != nil {
 			return nil, nil, err
 		}

@@ -41,8 +41,6 @@ func newAttentionCall(q *Queue, n int, a compute.Attr, s Store) (c attentionCall
 	switch {
 	case a.Heads < 1 || a.KVHeads < 1 || a.Heads%a.KVHeads != 0 || a.HeadDim < 1 || a.Seq < 1 || n < 1 || n%a.Seq != 0:
 		return c, fmt.Errorf("cuda: attention of %d tokens in sequences of %d, %d heads and %d key heads of %d", n, a.Seq, a.Heads, a.KVHeads, a.HeadDim)
-	case a.HeadDim > 256:
-		return c, fmt.Errorf("cuda: attention with a head dimension of %d, expected at most 256", a.HeadDim)
 	case !(a.Scale > 0) || math.IsInf(a.Scale, 0):
 		return c, fmt.Errorf("cuda: attention with scores multiplied by %v, expected a positive number", a.Scale)
 	case a.Drop < 0 || a.Drop >= 1:
@@ -51,6 +49,9 @@ func newAttentionCall(q *Queue, n int, a compute.Attr, s Store) (c attentionCall
 		return c, fmt.Errorf("cuda: attention over sequences of %d tokens of %d heads and %d key heads of %d: more than 2^31 elements each", a.Seq, a.Heads, a.KVHeads, a.HeadDim)
 	case n/a.Seq > 65535:
 		return c, fmt.Errorf("cuda: attention over %d sequences, expected at most 65535", n/a.Seq)
+	}
+	if err := d.CheckHeads(a.HeadDim, true); err != nil {
+		return c, err
 	}
 	c = attentionCall{Attr: a, n: n, store: s}
 	if s != F32 && d.Capability >= 80 && a.HeadDim%8 == 0 {
@@ -78,17 +79,35 @@ func newAttentionCall(q *Queue, n int, a compute.Attr, s Store) (c attentionCall
 			return c, nil
 		}
 	}
-	for r := 2; r >= 1; r-- {
-		rows, wide := 16*r, (a.HeadDim+3)/4*4
-		tile, scores := 4*rows*(wide+4), 4*rows*(rows+1)
-		c.tiles = attentionTiles{forward: rows, queries: rows, gradRows: rows, keys: rows, columns: 1, threads: 256, fold: rows,
-			shared: [3]int{2*tile + scores, 4*tile + scores, 4*tile + 2*scores}}
-		c.name, c.drop = fmt.Sprint("attention_scalar", r), ""
-		if a.HeadDim <= 256/r && c.tiles.shared[attentionGradKeys] <= d.SharedPerBlock {
-			return c, nil
-		}
+	r := 2
+	if c.tiles = scalarTiles(r, a.HeadDim); a.HeadDim > maxHeadDim/r || c.tiles.shared[attentionGradKeys] > d.SharedPerBlock {
+		r = 1
+		c.tiles = scalarTiles(r, a.HeadDim)
 	}
-	return c, fmt.Errorf("cuda: attention with a head dimension of %d needs %d bytes of shared memory, the device has %d", a.HeadDim, c.tiles.shared[attentionGradKeys], d.SharedPerBlock)
+	c.name, c.drop = fmt.Sprint("attention_scalar", r), ""
+	return c, nil
+}
+
+// maxHeadDim is the largest dimension of heads that there are kernels for.
+const maxHeadDim = 256
+
+// scalarTiles is the work of the kernels without tensor cores, with 16·r rows.
+func scalarTiles(r, dim int) attentionTiles {
+	rows, wide := 16*r, (dim+3)/4*4
+	tile, scores := 4*rows*(wide+4), 4*rows*(rows+1)
+	return attentionTiles{forward: rows, queries: rows, gradRows: rows, keys: rows, columns: 1, threads: 256, fold: rows,
+		shared: [3]int{2*tile + scores, 4*tile + scores, 4*tile + 2*scores}}
+}
+
+// CheckHeads reports heads of a dimension that the device has no attention for; training needs gradients too.
+func (p Properties) CheckHeads(dim int, training bool) error {
+	if dim > maxHeadDim {
+		return fmt.Errorf("cuda: attention with a head dimension of %d, expected at most %d", dim, maxHeadDim)
+	}
+	if need := scalarTiles(1, dim).shared[attentionGradKeys]; training && need > p.SharedPerBlock {
+		return fmt.Errorf("cuda: attention with a head dimension of %d needs %d bytes of shared memory, the device has %d", dim, need, p.SharedPerBlock)
+	}
+	return nil
 }
 
 // foldOf returns the exponent of the largest power of two that divides heads and is at most most.

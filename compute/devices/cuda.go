@@ -18,6 +18,15 @@ func findCUDA(index int) error {
 	return err
 }
 
+// checkCUDA reports what card number index has no kernels for.
+func checkCUDA(index int, m Model) error {
+	p, err := cuda.Find(cuda.Options{Index: index})
+	if err != nil {
+		return err
+	}
+	return p.CheckHeads(m.HeadDim, m.Training)
+}
+
 // openCUDA opens the card that s says.
 func openCUDA(s Spec, o Options) (*Device, error) {
 	d, err := cuda.New(cuda.Options{Index: s.Index, Fits: o.Fits, CallByCall: os.Getenv(GraphsEnv) == "0"})

@@ -128,6 +128,33 @@ func TestOpenCUDA(t *testing.T) {
 	}
 }
 
+// TestCheck: what a device has no kernels for depends on the card, and on whether there are gradients; the processor has kernels for all.
+func TestCheck(t *testing.T) {
+	l := cudatest.Library(t, "")
+	on(t)
+	for _, c := range []struct {
+		kind       Kind
+		capability int64
+		m          Model
+		want       string
+	}{
+		{CPU, 90, Model{1000, true}, ""},
+		{CUDA, 90, Model{256, true}, ""},
+		{CUDA, 90, Model{257, false}, "head dimension of 257, expected at most 256"},
+		{CUDA, 75, Model{256, false}, ""},
+		{CUDA, 75, Model{128, true}, ""},
+		{CUDA, 75, Model{256, true}, "head dimension of 256 needs 68736 bytes of shared memory, the device has 65536"},
+	} {
+		if err := l.Set("capability", c.capability); err != nil {
+			t.Fatal(err)
+		}
+		err := Check(Spec{Kind: c.kind}, c.m)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: error %v", c, err)
+		}
+	}
+}
+
 // Cards before compute capability 8.0 multiply in float16; the processor has bfloat16, emulated or not.
 func TestShort(t *testing.T) {
 	if s := Short(Spec{Kind: CPU}); s != compute.BF16 {

@@ -47,6 +47,20 @@ func Resolve(s Spec, log *slog.Logger) (Spec, error) {
 	return s, nil
 }
 
+// Model is what a device must have kernels for.
+type Model struct {
+	HeadDim  int
+	Training bool // not inference alone
+}
+
+// Check reports that the device that s says, which Resolve has settled, cannot compute a model, whatever memory it has.
+func Check(s Spec, m Model) error {
+	if s.Kind == CUDA {
+		return checkCUDA(s.Index, m)
+	}
+	return nil
+}
+
 // Open opens the device that s says, which Resolve has settled.
 func Open(s Spec, o Options) (*Device, error) {
 	switch s.Kind {
