@@ -309,6 +309,7 @@ func (e example) off(got, want []compute.Host, s Store) float64 {
 	worst := 0.0
 	for i, b := range e.call.Out {
 		unit, loose := 0x1p-23, e.loose
+		var bounds [][]float64 // absolute, of each element
 		if s != F32 {
 			short := map[Store]float64{BF16: 0x1p-8, F16: 0x1p-11}[s]
 			// Values between the operations of a call (probabilities, logits and their gradients) are rounded too.
@@ -316,7 +317,7 @@ func (e example) off(got, want []compute.Host, s Store) float64 {
 			case compute.Attention, compute.AttentionGrad:
 				loose += 8 * short
 			case compute.CrossEntropy, compute.TokenNLL:
-				loose += 64 * short // logits are up to 16, and gradients sums of what they are off by
+				bounds = e.likelihoodBounds(short)
 			}
 			if b.DType.Short() {
 				unit = 1.01 * short
@@ -326,13 +327,76 @@ func (e example) off(got, want []compute.Host, s Store) float64 {
 			}
 		}
 		for j, w := range want[i].F32 {
-			worst = max(worst, distance(float64(got[i].F32[j]), float64(w), loose, unit))
+			absolute := loose
+			if bounds != nil {
+				absolute += bounds[i][j]
+			}
+			worst = max(worst, distance(float64(got[i].F32[j]), float64(w), absolute, unit))
 		}
 		for j, w := range want[i].F64 {
 			worst = max(worst, distance(got[i].F64[j], w, loose, 1e-12))
 		}
 	}
 	return worst
+}
+
+// likelihoodBounds returns how far each element of a CrossEntropy's or TokenNLL's outputs may be off because logits, and their gradients, are
+// rounded by up to u of their size.
+//
+// Logits up to L are each off by at most d = u·L. The logarithm of their sum of exponentials moves no more than they do, so a likelihood is off by 2d at
+// most. A probability p is multiplied by e^ε / Σ pᵢe^εᵢ, |ε| ≤ d, which is between e^−2d and e^2d, and so is 1−p: it is off by at most
+// min(p, 1−p)·(e^2d − 1). Its gradient s·(p − target) is rounded once more. What it is off by goes into the products by the other operand's size.
+func (e example) likelihoodBounds(u float64) [][]float64 {
+	x, w, targets, scale := e.in[0].F32, e.in[1].F32, e.in[2].I32, 1.0
+	bounds := make([][]float64, len(e.out))
+	for i := range e.out {
+		bounds[i] = make([]float64, len(e.out[i].F32))
+	}
+	grad := e.call.Kernel == compute.CrossEntropy
+	if grad {
+		scale = math.Abs(float64(e.in[3].F32[0]))
+	}
+	vocab, width := e.call.Attr.Vocab, len(x)/len(targets)
+	p := make([]float64, vocab)
+	for i, target := range targets {
+		if target < 0 {
+			continue
+		}
+		row, largest, top, sum := x[i*width:][:width], 0.0, math.Inf(-1), 0.0
+		for v := range p {
+			p[v] = 0
+			for j, a := range row {
+				p[v] += float64(a) * float64(w[v*width+j])
+			}
+			largest, top = max(largest, math.Abs(p[v])), max(top, p[v])
+		}
+		for v := range p {
+			p[v] = math.Exp(p[v] - top)
+			sum += p[v]
+		}
+		d := u * largest
+		if !grad {
+			bounds[0][i] = 2 * d
+			continue
+		}
+		bounds[0][0] += scale * 2 * d
+		for v := range p {
+			p[v] /= sum
+			size := p[v]
+			if v == int(target) {
+				size = 1 - p[v]
+			}
+			off := scale * min(p[v], 1-p[v]) * math.Expm1(2*d)
+			off += u*(scale*size+off) + 0x1p-25 // half the smallest number of float16
+			for j, a := range row {
+				bounds[1][i*width+j] += off * math.Abs(float64(w[v*width+j]))
+				if len(bounds) > 2 {
+					bounds[2][v*width+j] += off * math.Abs(float64(a))
+				}
+			}
+		}
+	}
+	return bounds
 }
 
 func distance(got, want, absolute, relative float64) float64 {
