@@ -329,15 +329,7 @@ func TestBelowInBrowser(t *testing.T) {
 		const answer = "```python\nb = 2\n```\n"
 		return []infer.Result{{Text: answer, FinishReason: infer.FinishStop}}, emit(0, infer.Chunk{Text: answer, FinishReason: infer.FinishStop})
 	}}
-	models := registry.New(false)
-	models.Put([]wire.Model{{ID: "autodev-tiny", Engine: long{engine}, Chat: servetest.Chat{}}}, nil)
-	s, err := serve.Operate(models, serve.Options{Protocols: append(serve.Protocols(), functions.Protocol())}, serve.Operations{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewServer(s.Handler())
-	defer srv.Close()
-	b := open(t, srv.URL)
+	b := openAssisted(t, engine, functions)
 	b.until(`document.querySelector('[data-name="more"]') !== null`)
 	for _, c := range []struct {
 		code       string
@@ -385,15 +377,7 @@ func TestRealFunctionsInBrowser(t *testing.T) {
 		}
 		return []infer.Result{{Text: answer, PromptIDs: make([]int32, 9), IDs: make([]int32, 9), FinishReason: infer.FinishStop}}, nil
 	}}
-	models := registry.New(false)
-	models.Put([]wire.Model{{ID: "autodev-tiny", Engine: long{engine}, Chat: servetest.Chat{}}}, nil)
-	s, err := serve.Operate(models, serve.Options{Protocols: append(serve.Protocols(), functions.Protocol())}, serve.Operations{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewServer(s.Handler())
-	defer srv.Close()
-	b := open(t, srv.URL)
+	b := openAssisted(t, engine, functions)
 	b.until(`document.querySelectorAll("#functions button").length === ` + fmt.Sprint(len(functions.List())))
 	before := value[string](b, text)
 	b.run(do(`{ const a = document.getElementById("code"); a.focus(); a.setSelectionRange(0, a.value.indexOf("\n\n\n") + 1); }`), chromedp.Click(`[data-name="improve"]`))
@@ -429,4 +413,18 @@ func (l long) Info() infer.Info {
 	i := l.Fake.Info()
 	i.Context = 1 << 16
 	return i
+}
+
+// openAssisted opens the page of a server whose functions engine answers.
+func openAssisted(t *testing.T, engine *servetest.Fake, functions *assist.Service) *tab {
+	t.Helper()
+	models := registry.New(false)
+	models.Put([]wire.Model{{ID: "autodev-tiny", Engine: long{engine}, Chat: servetest.Chat{}}}, nil)
+	s, err := serve.Operate(models, serve.Options{Protocols: append(serve.Protocols(), functions.Protocol())}, serve.Operations{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(s.Handler())
+	t.Cleanup(srv.Close)
+	return open(t, srv.URL)
 }
