@@ -1,11 +1,12 @@
 // Command gpu is AutoDev's side of the comparison on a GPU: what run.py starts beside PyTorch (peer.py). Each command prints one
-// line of JSON.
+// line of JSON, but for predict, which is for people.
 //
 //	gpu info                              the card, the driver, the libraries
 //	gpu products -tokens 32768            cuBLASLt's algorithms at the training step's shapes, and what the card can do at most
 //	gpu step -model M -tokens-file T ...  a training run: losses, tokens/s, memory; with -profile every kernel's time and rate
 //	gpu decode -model M -tokens-file T    prompt, one token after the other, scoring, through package infer
 //	gpu together -model M -tokens-file T  completions of several prompts at a time, through its engine
+//	gpu predict -rank 64 -checkpointing   how long a step will take by a card's rates, call by call, and its memory: needs no card
 //
 // It is a program of its own, and no part of autodev, because it goes past the recipes: the same windows for both sides, plans
 // looked at call by call.
@@ -16,6 +17,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 
@@ -33,13 +35,17 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	commands := map[string]func(context.Context, []string) (any, error){"info": info, "products": products, "step": step, "decode": decode, "together": together}
+	commands := map[string]func(context.Context, []string) (any, error){"info": info, "products": products, "step": step, "decode": decode, "together": together, "predict": predict}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("found arguments %q, expected info, products, step, decode or together", args)
+		return fmt.Errorf("found arguments %q, expected info, products, step, decode, together or predict", args)
 	}
 	result, err := commands[args[0]](ctx, args[1:])
 	if err != nil {
 		return fmt.Errorf("%s: %w", args[0], err)
+	}
+	if table, ok := result.(io.WriterTo); ok {
+		_, err := table.WriteTo(os.Stdout)
+		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(result)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"autodev/compute"
 	"autodev/compute/cpu"
 	"autodev/compute/cuda"
+	"autodev/compute/cudaplan"
 	"autodev/compute/devices"
 	"autodev/lora"
 	"autodev/model"
@@ -55,22 +57,43 @@ type result struct {
 
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("step", flag.ContinueOnError)
+	o.planFlags(f)
 	f.StringVar(&o.model, "model", "", "model folder")
 	f.StringVar(&o.tokens, "tokens-file", "", "token ids, 16-bit little-endian: windows are cut from it in order, again from its beginning at its end")
 	f.StringVar(&o.device, "device", "cuda", devices.Expected)
-	f.StringVar(&o.precision, "precision", "bf16", "float32, bf16 or float16, whose loss is scaled by 65536")
-	f.IntVar(&o.sequences, "sequences", 16, "a step")
-	f.IntVar(&o.micro, "micro-batch", 0, "sequences at a time; 0: as many as fit into the card's memory")
-	f.IntVar(&o.length, "length", 2048, "tokens of a sequence")
-	f.IntVar(&o.rank, "rank", 0, "of LoRA adapters at all linear modules; 0: train everything")
 	f.StringVar(&o.adapter, "adapter", "", "folder to write the untrained adapters to, for the peer to begin with the same")
-	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing")
 	f.IntVar(&o.steps, "steps", 10, "")
 	f.Float64Var(&o.rate, "rate", 1e-4, "learning rate")
 	f.IntVar(&o.evaluations, "evaluations", 0, "micro-batches to score, to time evaluation")
 	f.IntVar(&o.algorithms, "algorithms", 0, "of cuBLASLt to time for each product; 0: its first choice")
 	f.BoolVar(&o.profile, "profile", false, "time every call of the step")
 	return f
+}
+
+// planFlags are those that decide the plans.
+func (o *options) planFlags(f *flag.FlagSet) {
+	f.StringVar(&o.precision, "precision", "bf16", "float32, bf16 or float16, whose loss is scaled by 65536")
+	f.IntVar(&o.sequences, "sequences", 16, "a step")
+	f.IntVar(&o.micro, "micro-batch", 0, "sequences at a time; 0: as many as fit into the card's memory, or all where there is no card")
+	f.IntVar(&o.length, "length", 2048, "tokens of a sequence")
+	f.IntVar(&o.rank, "rank", 0, "of LoRA adapters at all linear modules; 0: train everything")
+	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing")
+}
+
+// config is what is planned, but for the micro-batch and adapters.
+func (o *options) config(c model.Config, kind devices.Kind) graph.Config {
+	cfg := graph.Config{Model: c, Seq: o.length, Checkpointing: o.checkpointing, Precision: graph.Precision(o.precision)}
+	cfg.Storage = devices.Storage(kind, cfg.Precision.Operands())
+	return cfg
+}
+
+// adapters are a LoRA adapter's modules as plans take them.
+func adapters(modules []lora.Module) []graph.Adapter {
+	var all []graph.Adapter
+	for _, m := range modules {
+		all = append(all, graph.Adapter{Module: m.Name, Rank: m.Rank, Scale: m.Scale})
+	}
+	return all
 }
 
 // unmeasured is how many steps come before those that count: libraries load kernels, graphs are captured.
@@ -187,12 +210,9 @@ func memory(d *cuda.Device) (free, total int64, err error) {
 
 // build plans the training with the most sequences at a time that fit, and allocates its memory.
 func (o *options) build(c model.Config, adapter *lora.Adapter, device compute.Device, kind devices.Kind, free int64) (*graph.Training, error) {
-	cfg := graph.Config{Model: c, Seq: o.length, Checkpointing: o.checkpointing, Precision: graph.Precision(o.precision)}
-	cfg.Storage = devices.Storage(kind, cfg.Precision.Operands())
+	cfg := o.config(c, kind)
 	if adapter != nil {
-		for _, m := range adapter.Modules {
-			cfg.Adapters = append(cfg.Adapters, graph.Adapter{Module: m.Name, Rank: m.Rank, Scale: m.Scale})
-		}
+		cfg.Adapters = adapters(adapter.Modules)
 	}
 	micros := []int{o.micro}
 	if o.micro == 0 {
@@ -352,22 +372,9 @@ func median(x []float64) float64 {
 	return s[len(s)/2]
 }
 
-// group is calls of the step with the same kernel and shapes.
-type group struct {
-	Kernel  string  `json:"kernel"`
-	Shape   string  `json:"shape"`
-	Calls   int     `json:"calls"`
-	Seconds float64 `json:"seconds"`
-	Share   float64 `json:"share"`            // of the time of all calls
-	TFLOPS  float64 `json:"tflops,omitempty"` // of kernels that multiply matrices
-	Bytes   float64 `json:"bytes_per_second"` // of operands, each read and written once
-}
-
 // profile times each call of the step, the gradient norm and the update, three times, and takes the fastest.
 func profile(ctx context.Context, t *graph.Training, programs []compute.Program) ([]group, error) {
-	var groups []group
-	at := map[string]int{}
-	var all float64
+	var all groups
 	for i, plan := range t.Plans() {
 		if plan.Name == "eval" {
 			continue
@@ -376,122 +383,29 @@ func profile(ctx context.Context, t *graph.Training, programs []compute.Program)
 		if !ok {
 			return nil, errors.New("only calls on a card can be timed one by one")
 		}
-		best := make([]time.Duration, len(plan.Plan.Calls))
-		for round := range 3 {
+		best := map[int]time.Duration{}
+		for range 3 {
 			times, err := program.Profile(ctx)
 			if err != nil {
 				return nil, err
 			}
-			for j, x := range times {
-				if round == 0 || x.Took < best[j] {
-					best[j] = x.Took
+			for _, x := range times {
+				if b, ok := best[x.Call]; !ok || x.Took < b {
+					best[x.Call] = x.Took
 				}
 			}
 		}
-		for j := range plan.Plan.Calls {
-			c := &plan.Plan.Calls[j]
-			shape := describe(c)
-			key := c.Kernel.String() + shape
-			k, seen := at[key]
-			if !seen {
-				k, at[key] = len(groups), len(groups)
-				groups = append(groups, group{Kernel: c.Kernel.String(), Shape: shape})
+		fused := cudaplan.Fusions(plan.Plan.Calls)
+		maps.DeleteFunc(fused, func(_, activation int) bool {
+			_, apart := best[activation] // the card has no such epilogue
+			return apart
+		})
+		launches := launched(plan.Plan.Calls, fused)
+		for i := range plan.Plan.Calls {
+			if l, ok := launches[i]; ok {
+				all.add(l, 1, best[i].Seconds())
 			}
-			g := &groups[k]
-			g.Calls++
-			g.Seconds += best[j].Seconds()
-			g.TFLOPS += operations(c) / 1e12
-			g.Bytes += float64(traffic(c))
-			all += best[j].Seconds()
 		}
 	}
-	for i := range groups {
-		g := &groups[i]
-		s := max(g.Seconds, 1e-9)
-		g.Share, g.TFLOPS, g.Bytes = g.Seconds/max(all, 1e-9), g.TFLOPS/s, g.Bytes/s
-	}
-	slices.SortStableFunc(groups, func(a, b group) int {
-		switch {
-		case a.Seconds > b.Seconds:
-			return -1
-		case a.Seconds < b.Seconds:
-			return 1
-		}
-		return 0
-	})
-	return groups, nil
-}
-
-// describe names a call's shapes in short.
-func describe(c *compute.Call) string {
-	switch c.Kernel {
-	case compute.Linear, compute.LinearGradX:
-		return fmt.Sprintf("%dx%d w %dx%d", c.In[0].Shape[0], c.In[0].Shape[1], c.In[1].Shape[0], c.In[1].Shape[1])
-	case compute.LinearGradW:
-		return fmt.Sprintf("%d tokens, w %dx%d", c.In[0].Shape[0], c.Out[0].Shape[0], c.Out[0].Shape[1])
-	case compute.Attention, compute.AttentionGrad:
-		return fmt.Sprintf("%dx%d, %d/%d heads of %d", c.In[0].Shape[0]/c.Attr.Seq, c.Attr.Seq, c.Attr.Heads, c.Attr.KVHeads, c.Attr.HeadDim)
-	case compute.CrossEntropy:
-		return fmt.Sprintf("%dx%d, vocabulary %d", c.In[0].Shape[0], c.In[0].Shape[1], c.In[1].Shape[0])
-	case compute.AdamW, compute.Zero, compute.SumSquares:
-		return "" // of all parameters together
-	}
-	return fmt.Sprint(c.In[0].Shape)
-}
-
-// operations is what a call that multiplies matrices must do; causal attention half of a full one's.
-func operations(c *compute.Call) float64 {
-	size := func(b compute.Buffer) float64 { return float64(b.Len()) }
-	a := &c.Attr
-	attention := func() float64 {
-		return 2 * float64(c.In[0].Shape[0]) * float64(a.Seq) * float64(a.Heads*a.HeadDim)
-	}
-	switch c.Kernel {
-	case compute.Linear, compute.LinearGradX:
-		return 2 * float64(c.In[0].Shape[0]) * size(c.In[1])
-	case compute.LinearGradW:
-		return 2 * float64(c.In[0].Shape[0]) * size(c.Out[0])
-	case compute.Attention:
-		return attention()
-	case compute.AttentionGrad:
-		return 2.5 * attention()
-	case compute.CrossEntropy:
-		products := 2.0
-		if c.Out[2].Space != compute.None {
-			products = 3
-		}
-		return products * 2 * float64(c.In[0].Shape[0]) * size(c.In[1])
-	}
-	return 0
-}
-
-// traffic is the bytes that a call must move: operands that it reads, those that it writes, and again those that it adds to.
-func traffic(c *compute.Call) int64 {
-	var n int64
-	for _, b := range c.In {
-		n += b.Bytes()
-	}
-	for i, b := range c.Out {
-		times := int64(1)
-		if updated(c.Kernel, i) {
-			times = 2
-		}
-		n += times * b.Bytes()
-	}
-	return n
-}
-
-// updated says whether a kernel reads what it writes as its output i.
-func updated(k compute.Kernel, i int) bool {
-	switch k {
-	case compute.AdamW:
-		return i < 3
-	case compute.EmbedGrad, compute.LinearGradW, compute.BiasGrad, compute.LayerNormGainGrad:
-		return true
-	case compute.LayerNormGrad:
-		return i > 0
-	case compute.CrossEntropy:
-		return i == 2
-	}
-	return false
+	return all.sorted(), nil
 }

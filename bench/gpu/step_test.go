@@ -36,33 +36,13 @@ func TestOperations(t *testing.T) {
 			continue
 		}
 		for i := range p.Plan.Calls {
-			got += operations(&p.Plan.Calls[i])
+			got += p.Plan.Calls[i].Operations()
 		}
 	}
 	tokens, head := cfg.Batch*cfg.Seq, c.Embed/c.Heads
 	weights := c.Layers*(c.Embed*(c.Embed+2*c.KVHeads*head)+c.Embed*c.Embed+2*c.Embed*c.Inner) + c.VocabSize*c.Embed
 	if want := float64(tokens * (6*weights + 7*c.Layers*c.Embed*cfg.Seq)); got != want {
 		t.Errorf("%v operations, expected %v", got, want)
-	}
-}
-
-// What is added to is read and written, what is written is not read.
-func TestTraffic(t *testing.T) {
-	b := func(d compute.DType, shape ...int) compute.Buffer {
-		return compute.Buffer{Space: compute.Arena, DType: d, Shape: shape}
-	}
-	f, h := compute.F32, compute.BF16
-	for _, c := range []struct {
-		call compute.Call
-		want int64
-	}{
-		{compute.Call{Kernel: compute.Add, In: []compute.Buffer{b(h, 3, 4), b(h, 3, 4)}, Out: []compute.Buffer{b(h, 3, 4)}}, 3 * 24},
-		{compute.Call{Kernel: compute.LinearGradW, In: []compute.Buffer{b(h, 5, 4), b(h, 5, 3)}, Out: []compute.Buffer{b(f, 4, 3)}}, 40 + 30 + 2*48},
-		{compute.Call{Kernel: compute.AdamW, In: []compute.Buffer{b(f, 6), b(f, 8)}, Out: []compute.Buffer{b(f, 6), b(f, 6), b(f, 6), b(h, 6)}}, 24 + 32 + 6*24 + 12},
-	} {
-		if got := traffic(&c.call); got != c.want {
-			t.Errorf("%v: %d bytes, expected %d", c.call.Kernel, got, c.want)
-		}
 	}
 }
 

@@ -2,92 +2,10 @@ package cuda
 
 import (
 	"errors"
-	"slices"
 
 	"autodev/compute"
 	"autodev/compute/cuda/cublaslt"
 )
-
-// A fusion is a product and the activation that follows it, or the activation's gradient, as one product with an epilogue: what it
-// would have written for the activation to read again stays in registers. The activation is then of the product before it is rounded.
-type fusion struct{ activation int } // index of the activation's call
-
-// auxColumns divides the columns of products whose epilogue has a second matrix.
-const auxColumns = 8
-
-// fusions finds them, by the index of the product's call. A plan stays what it is for all other calls: between the product and the
-// activation nothing may touch what is written earlier or no longer. Where there are gradients, activations are computed again from
-// products that were kept, rounded: there they are not fused the first time either, so that they have the same bits.
-func fusions(calls []compute.Call) map[int]fusion {
-	found := map[int]fusion{}
-	gradients := slices.ContainsFunc(calls, func(c compute.Call) bool {
-		return c.Kernel == compute.LinearGradX || c.Kernel == compute.LinearGradW || c.Kernel == compute.ActivationGrad
-	})
-	for i := range calls {
-		c := &calls[i]
-		if c.Check() != nil || c.Kernel != compute.Linear && c.Kernel != compute.LinearGradX || c.Out[0].Shape[1]%auxColumns != 0 {
-			continue
-		}
-		base := map[compute.Kernel]int{compute.Linear: 3, compute.LinearGradX: 2}[c.Kernel]
-		if len(c.In) > base && c.In[base].Space != compute.None {
-			continue
-		}
-		j, ok := 0, false
-		switch {
-		case c.Kernel == compute.LinearGradX:
-			j, ok = gradientAfter(calls, i)
-		case !gradients:
-			j, ok = i+1, i+1 < len(calls) && activates(c, &calls[i+1])
-		}
-		if ok {
-			found[i] = fusion{j}
-		}
-	}
-	return found
-}
-
-// activates reports whether a is GELU of what the Linear c writes, and may be written at once: not over what c reads.
-func activates(c, a *compute.Call) bool {
-	if a.Kernel != compute.Activation || a.Attr.Act != compute.GELUTanh || a.Check() != nil || !c.Out[0].Same(a.In[0]) {
-		return false
-	}
-	for _, b := range c.In {
-		if a.Out[0].Overlaps(b) {
-			return false
-		}
-	}
-	return a.Out[0].Same(a.In[0]) || !a.Out[0].Overlaps(a.In[0])
-}
-
-// gradientAfter finds the call that turns what LinearGradX number i writes into the gradient of GELU, in the same place, with nothing
-// between that touches it or writes GELU's input.
-func gradientAfter(calls []compute.Call, i int) (j int, ok bool) {
-	dy := calls[i].Out[0]
-	for j = i + 1; j < len(calls); j++ {
-		c := &calls[j]
-		touches := c.Work.Overlaps(dy)
-		for _, side := range [][]compute.Buffer{c.In, c.Out} {
-			for _, b := range side {
-				touches = touches || b.Overlaps(dy)
-			}
-		}
-		if !touches {
-			continue
-		}
-		if c.Kernel != compute.ActivationGrad || c.Attr.Act != compute.GELUTanh || c.Check() != nil || !c.In[0].Same(dy) || !c.Out[0].Same(dy) || c.In[1].Overlaps(dy) {
-			return 0, false
-		}
-		for k := i; k < j; k++ {
-			for _, b := range append([]compute.Buffer{calls[k].Work}, calls[k].Out...) {
-				if b.Overlaps(c.In[1]) {
-					return 0, false
-				}
-			}
-		}
-		return j, true
-	}
-	return 0, false
-}
 
 // prepareFused returns the product b with the activation a as its epilogue; ok is false where cuBLASLt has none.
 func (b *bound) prepareFused(q *Queue, a *bound) (ops Sequence, ok bool, err error) {
@@ -107,9 +25,4 @@ func (b *bound) prepareFused(q *Queue, a *bound) (ops Sequence, ok bool, err err
 		return nil, false, nil
 	}
 	return Sequence{m}, true, err
-}
-
-// overwrites reports whether a call adds a product to what the call before it has cleared: then the product alone is enough.
-func overwrites(zero, c *compute.Call) bool {
-	return zero.Kernel == compute.Zero && c.Kernel == compute.LinearGradW && zero.Out[0].Same(c.Out[0])
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"autodev/compute"
+	"autodev/compute/cudaplan"
 	"autodev/compute/ref"
 )
 
@@ -175,7 +176,7 @@ func TestNoFusion(t *testing.T) {
 	} {
 		m := newMLP(compute.BF16, false)
 		c.change(m)
-		if up, down := len(fusions(m.up)) > 0, len(fusions(m.down)) > 0; up != c.up || down != c.down {
+		if up, down := len(cudaplan.Fusions(m.up)) > 0, len(cudaplan.Fusions(m.down)) > 0; up != c.up || down != c.down {
 			t.Errorf("%s: the product is fused: %v, its gradient: %v, expected %v and %v", name, up, down, c.up, c.down)
 		}
 	}
@@ -195,7 +196,7 @@ func TestFusedNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		times, err := p.(*Program).Profile(t.Context())
-		if err != nil || len(times) != len(calls)-1 || times[0].Name != want {
+		if err != nil || len(times) != len(calls)-1 || times[0].Name != want || times[0].Call != 0 || times[len(times)-1].Call != len(times)-1 {
 			t.Errorf("%v, %v", times, err)
 		}
 	}

@@ -36,6 +36,7 @@ var _ compute.Program = (*Program)(nil)
 // step is a call, or a fusion of two, and the operations that do it.
 type step struct {
 	name string // of the call and its kernel, for people
+	call int    // its index in the plan, the product's of a fusion
 	ops  Sequence
 }
 
@@ -80,9 +81,9 @@ func (p *Program) prepare(q *Queue, plan *compute.Plan) (err error) {
 			p.checks.add(c)
 		}
 	}
-	var fused map[int]fusion
+	var fused map[int]int
 	if !p.d.options.Unfused {
-		fused = fusions(plan.Calls)
+		fused = cudaplan.Fusions(plan.Calls)
 	}
 	done := map[int]bool{} // activations that are part of a product
 	for i := range bounds {
@@ -90,22 +91,22 @@ func (p *Program) prepare(q *Queue, plan *compute.Plan) (err error) {
 		if done[i] {
 			continue
 		}
-		if i+1 < len(bounds) && overwrites(b.Call, bounds[i+1].Call) && !p.d.options.Unfused {
+		if i+1 < len(bounds) && cudaplan.Overwrites(b.Call, bounds[i+1].Call) && !p.d.options.Unfused {
 			bounds[i+1].fresh = true
 			continue
 		}
 		fail := func(err error) error {
 			return fmt.Errorf("cuda: call %d: %s: %v: %w", i, b.Name, b.Kernel, err)
 		}
-		if f, ok := fused[i]; ok {
-			a := &bounds[f.activation]
+		if j, ok := fused[i]; ok {
+			a := &bounds[j]
 			ops, ok, err := b.prepareFused(q, a)
 			if err != nil {
 				return fail(err)
 			}
 			if ok {
-				p.steps = append(p.steps, step{fmt.Sprintf("%s: %v with %v", b.Name, b.Kernel, a.Kernel), ops})
-				done[f.activation] = true
+				p.steps = append(p.steps, step{fmt.Sprintf("%s: %v with %v", b.Name, b.Kernel, a.Kernel), i, ops})
+				done[j] = true
 				continue
 			}
 		}
@@ -113,7 +114,7 @@ func (p *Program) prepare(q *Queue, plan *compute.Plan) (err error) {
 		if err != nil {
 			return fail(err)
 		}
-		p.steps = append(p.steps, step{fmt.Sprintf("%s: %v", b.Name, b.Kernel), ops})
+		p.steps = append(p.steps, step{fmt.Sprintf("%s: %v", b.Name, b.Kernel), i, ops})
 	}
 	for rest := p.steps; len(rest) > 0; {
 		n := min(chunkCalls, len(rest))
@@ -255,6 +256,7 @@ func (c *chunk) callByCall(ctx context.Context, q *Queue) error {
 // CallTime is how long the device took for a call.
 type CallTime struct {
 	Name string // of the call and its kernel
+	Call int    // its index in the plan; of a product and its activation in one, the product's
 	Took time.Duration
 }
 
@@ -273,7 +275,7 @@ func (p *Program) Profile(ctx context.Context) ([]CallTime, error) {
 			if err != nil {
 				return fmt.Errorf("cuda: call %s: %w", s.name, err)
 			}
-			times = append(times, CallTime{s.name, took})
+			times = append(times, CallTime{s.name, s.call, took})
 		}
 		return nil
 	})
