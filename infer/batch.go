@@ -22,8 +22,10 @@ type span struct {
 	visit func(first, n int, logits []float32) error
 
 	// choices, unless it is nil, has room for len(ids)−from tokens. A card may set it to those with the largest logits, the lowest of equal ones, among
-	// those that are generated at all, and leaves no logits then.
-	choices []int32
+	// those that are generated at all, and leaves no logits then. With sampling they are drawn, as tokens number next and following.
+	choices  []int32
+	sampling *Sampling
+	next     int
 
 	rows int // of it in the registers: a row for every token, and behind the program's narrow step for those from from on
 

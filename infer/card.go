@@ -48,6 +48,7 @@ type card struct {
 	heads  map[int]*ending // by the number of rows
 	inputs [2][]byte       // pinned: what at.inputs get
 	chosen []byte          // pinned: what comes of at.choices
+	draws  []byte          // pinned: what at.draws get
 	wide   wideHead
 
 	mu     sync.Mutex

@@ -34,6 +34,7 @@ type places struct {
 	gathered  cuda.Ptr // [cuda.FewRows, width] what the head reads of long spans
 	logits    cuda.Ptr // [2·cuda.FewRows, rows]: of short spans, then of long ones
 	choices   cuda.Ptr // [2·cuda.FewRows], of the same
+	draws     cuda.Ptr // [2·cuda.FewRows, cuda.DrawWords], of the same
 	targets   cuda.Ptr // [chunk]
 	nll       cuda.Ptr // [chunk]
 }
@@ -87,7 +88,7 @@ func (c *card) place(base cuda.Ptr, l layout) (places, int64) {
 	at.work, at.wide = a.take(work), a.take(at.wideBytes)
 	at.gathered = a.take(size * cuda.FewRows * int64(p.head().in))
 	at.logits = a.take(max(4*2*cuda.FewRows*int64(c.rows), cuda.NLLWork(min(scoreRows, c.chunk), c.vocab)))
-	at.choices = a.take(4 * 2 * cuda.FewRows)
+	at.choices, at.draws = a.take(4*2*cuda.FewRows), a.take(4*2*cuda.FewRows*cuda.DrawWords)
 	at.targets, at.nll = a.take(4*int64(c.chunk)), a.take(4*int64(c.chunk))
 	return at, a.used
 }
@@ -155,9 +156,10 @@ func (c *card) allocate() error {
 			c.inputs[i], failed = c.pin(q, 4*int64(in.words))
 			err = errors.Join(err, failed)
 		}
-		var failed error
-		c.chosen, failed = c.pin(q, 4*2*cuda.FewRows)
-		return errors.Join(err, failed, c.mask(q))
+		var failed [2]error
+		c.chosen, failed[0] = c.pin(q, 4*2*cuda.FewRows)
+		c.draws, failed[1] = c.pin(q, 4*2*cuda.FewRows*cuda.DrawWords)
+		return errors.Join(err, failed[0], failed[1], c.mask(q))
 	})
 }
 

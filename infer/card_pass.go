@@ -27,7 +27,10 @@ type pass struct {
 }
 
 // ending is what comes behind the last register of a number of rows.
-type ending struct{ logits, greedy cuda.Sequence }
+type ending struct {
+	logits cuda.Sequence
+	chooser
+}
 
 // passRows returns how many rows a pass of n tokens has: some more than n, so that not every number of tokens is prepared on its own.
 func passRows(n, most int) int {
@@ -68,7 +71,7 @@ func (c *card) pass(q *cuda.Queue, n int, short, fresh bool) (_ *pass, err error
 		p.steps = append(p.steps, ops)
 	}
 	if short {
-		if p.end.greedy, err = c.greedy(q, 0, p.rows); err != nil {
+		if p.end.chooser, err = c.chooser(q, ofShort, p.rows); err != nil {
 			return nil, err
 		}
 	}
@@ -144,11 +147,6 @@ func (c *card) attention(k cuda.Inference, p *pass, st *step, y, qkv cuda.Ptr) (
 	return seq, nil
 }
 
-// greedy returns the choices from n rows of logits.
-func (c *card) greedy(q *cuda.Queue, first, n int) (cuda.Sequence, error) {
-	return c.operations(q).Greedy(c.at.choices+cuda.Ptr(4*first), c.at.logits+cuda.Ptr(4*first*c.rows), c.at.masked, n, c.vocab, c.rows)
-}
-
 // ending returns the head of n gathered rows.
 func (c *card) ending(q *cuda.Queue, n int) (*ending, error) {
 	if e := c.heads[n]; e != nil {
@@ -159,11 +157,11 @@ func (c *card) ending(q *cuda.Queue, n int) (*ending, error) {
 	if err != nil {
 		return nil, err
 	}
-	greedy, err := c.greedy(q, cuda.FewRows, n)
+	by, err := c.chooser(q, ofLong, n)
 	if err != nil {
 		return nil, err
 	}
-	c.heads[n] = &ending{logits, greedy}
+	c.heads[n] = &ending{logits, by}
 	return c.heads[n], nil
 }
 

@@ -2,7 +2,6 @@ package infer
 
 import (
 	"context"
-	"errors"
 
 	"autodev/compute/cuda"
 )
@@ -122,21 +121,17 @@ func (c *card) evaluate(q *cuda.Queue, b *cardPass) error {
 	if p := parts[ofShort]; p != nil {
 		rows[ofShort], endings[ofShort] = b.rows[ofShort], &p.end
 	}
-	chosen := words(c.chosen)
 	for which, spans := range b.spans {
 		choose := false
 		for i, s := range spans {
 			if s.choices != nil {
 				choose = choose || s.wanted() > 0
-				continue
-			}
-			if err := cuda.Read(q, s.logits, c.at.logits+cuda.Ptr(4*b.logitsRow(which, i)*c.rows)); err != nil {
+			} else if err := cuda.Read(q, s.logits, c.logits(b.logitsRow(which, i))); err != nil {
 				return err
 			}
 		}
 		if choose {
-			first := which * cuda.FewRows
-			if err := errors.Join(endings[which].greedy.Enqueue(q), cuda.Read(q, chosen[first:][:rows[which]], c.at.choices+cuda.Ptr(4*first))); err != nil {
+			if err := c.choose(q, b, which, rows[which], endings[which].chooser); err != nil {
 				return err
 			}
 		}
@@ -147,14 +142,8 @@ func (c *card) evaluate(q *cuda.Queue, b *cardPass) error {
 	for which, spans := range b.spans {
 		for i, s := range spans {
 			if s.choices != nil {
-				copy(s.choices, chosen[b.logitsRow(which, i):][:s.wanted()])
-				for k, id := range s.choices {
-					if id < 0 { // no logit is a number above −∞
-						s.choices[k] = 0
-						if c.store == cuda.F16 {
-							s.err = errOverflow
-						}
-					}
+				if err := c.chosenOf(q, s, b.logitsRow(which, i)); err != nil {
+					return err
 				}
 			}
 			for row := 0; row < len(s.logits) && s.err == nil; row += c.rows {

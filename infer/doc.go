@@ -15,6 +15,7 @@
 //	card_run.go  passes over any number of sequences on a card, and what comes of them
 //	card_pass.go what is launched for a number of tokens, as a graph where they are few
 //	card_inputs.go what the kernels of a pass are told of its rows
+//	card_choose.go tokens chosen by a card, greedily or drawn, where no penalties or constraints change its logits
 //	card_score.go scoring on a card
 //	session.go   one sequence and its key/value cache: Append, Truncate
 //	chunk.go     how long the parts are that a prompt is evaluated in

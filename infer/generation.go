@@ -75,8 +75,11 @@ func (j *job) room(n, context int) int {
 func (g *generation) plan(ctx context.Context, chunk, rows, others int) (*span, error) {
 	g.span = span{ctx: ctx, kv: g.s.kv, at: g.s.Len(), adapter: g.s.with.inPass()}
 	g.choosePart(chunk, rows, others)
-	if g.span.visit == nil && !g.j.Logprobs && !g.w.early() && g.pick.largest() {
-		g.span.choices = g.chosen[:g.span.wanted()]
+	if g.span.visit == nil && !g.j.Logprobs && !g.w.early() && g.pick.unchanged() {
+		g.span.choices, g.span.next = g.chosen[:g.span.wanted()], g.next
+		if !g.pick.greedy() {
+			g.span.sampling = &g.pick.Sampling
+		}
 	}
 	if n := g.span.at + len(g.span.ids); n > g.s.kv.capacity() {
 		if err := g.s.reserve(g.j.room(n, g.m.Context())); err != nil {

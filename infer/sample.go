@@ -148,9 +148,17 @@ func (s *sampler) next(logits []float32, index int, early bool) int32 {
 	return id
 }
 
-// largest says whether the next token is just the one with the largest logit among those that the model may generate.
-func (s *sampler) largest() bool {
-	return (s.Temperature == 0 || s.TopK == 1) && s.usual && len(s.Bias) == 0 && !s.repeats() && s.PresencePenalty == 0 && s.FrequencyPenalty == 0 && s.begin == nil
+// unchanged says whether the next token depends on nothing but the logits as the model gives them, without the tokens that it never generates.
+func (s *sampler) unchanged() bool {
+	return s.usual && len(s.Bias) == 0 && !s.repeats() && s.PresencePenalty == 0 && s.FrequencyPenalty == 0 && s.begin == nil
+}
+
+// greedy says that the token with the largest logit is chosen.
+func (s *Sampling) greedy() bool { return s.Temperature == 0 || s.TopK == 1 }
+
+// place is where in the probability of all that is left token number index is drawn, in [0,1).
+func (s *Sampling) place(index int) float64 {
+	return rng.New(s.Seed, "sample", s.Choice, uint64(index)).Float64()
 }
 
 // repeats says whether there is a penalty for repetition.
@@ -176,7 +184,7 @@ func (s *sampler) penalise(logits []float32) {
 }
 
 func (s *sampler) choose(logits []float32, index int) int32 {
-	if s.Temperature == 0 || s.TopK == 1 {
+	if s.greedy() {
 		return argmax(logits)
 	}
 	s.candidates(logits)
@@ -198,7 +206,7 @@ func (s *sampler) choose(logits []float32, index int) int32 {
 	if s.MinP > 0 {
 		sum = s.probable()
 	}
-	u := rng.New(s.Seed, "sample", s.Choice, uint64(index)).Float64() * sum
+	u := s.place(index) * sum
 	for i, p := range s.probs {
 		if u -= p; u < 0 {
 			return s.order[i]

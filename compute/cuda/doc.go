@@ -114,11 +114,10 @@
 // compute/cpu/quant stores them, which stay so in memory: products of few rows read the codes (gemv_quant.go), longer ones widen a part of the
 // weights at a time in memory given for that, and give each part to cuBLASLt. Rows may be tokens of any number of sequences: which row is which token of
 // which sequence, and where its keys and values are, cached attention (attention_cached.go) reads from device memory, so that a captured graph
-// stays right. The most probable tokens are chosen on the device (choose.go).
+// stays right. Tokens are chosen on the device: the most probable ones (choose.go) and drawn ones (sample.go), so that their logits need not leave it.
 //
 // Up to FewRows rows, products read the weights once for all rows and give a row the bits that it has alone; so do norms, embeddings, activations and
-// cached attention for any number. Sampling is the host's: its choice is a function of the whole row in the host's arithmetic (float64, in order), which
-// the device does not have bit for bit.
+// cached attention for any number.
 //
 // # Matrix products
 //
