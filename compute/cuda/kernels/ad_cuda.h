@@ -275,6 +275,9 @@ AD_DEVICE uint32_t ad_pack<f16>(float lo, float hi) {
 }
 
 #endif  // sm_80
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#include "ad_warpgroup.h"
+#endif  // sm_90a
 #endif  // PTX
 
 // From here on one text for both compilers.

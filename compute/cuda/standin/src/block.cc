@@ -1,4 +1,5 @@
 #include "block.h"
+#include "products.h"
 
 #include <csetjmp>
 #include <csignal>
@@ -93,6 +94,7 @@ struct Fiber {
   bool done;
   std::vector<Copy> open;                 // not yet committed
   std::vector<std::vector<Copy>> groups;  // committed, oldest first
+  std::vector<uintptr_t> unfenced;        // what was copied and is not seen by products yet
 };
 struct Group {  // lanes that wait for each other
   uint32_t mask = 0, arrived = 0;
@@ -102,6 +104,7 @@ struct Group {  // lanes that wait for each other
 struct Warp {
   Group groups[4];
   uint32_t live = 0;
+  Products products;
 };
 struct Barrier {
   int arrived = 0, expected = 0;
@@ -125,6 +128,8 @@ struct Worker {
   uint64_t random = 0;
   int policy = 0;  // 0 ascending, 1 any, 2 newest first, 3 warp by warp in an order of its own
   int rank[kMaxThreads / 32];
+  enum { kAtTheWait, kAtOnce, kAnyTime } products = kAtTheWait;  // when products run
+  ProductMemory product_memory;
   Context main;
   const Launch *launch = nullptr;
   sigjmp_buf escape;
@@ -163,9 +168,17 @@ int take_ready(Worker &w) {
   return f;
 }
 
+// Runs some products of some warp, where the schedule has it so.
+void some_products(Worker &w) {
+  if (w.products != Worker::kAnyTime || next_random(w.random) % 16) return;
+  Products &p = w.warps[next_random(w.random) % ((w.count + 31) / 32)].products;
+  if (p.waiting()) p.run(w.product_memory, 1 + (int)(next_random(w.random) % p.waiting()));
+}
+
 // Hands over to another fiber; the caller has put itself where it will be woken.
 void yield() {
   Worker &w = *worker;
+  some_products(w);
   if (w.ready.empty()) {
     int barriers = 0, lanes = 0;
     for (auto &b : w.barriers) barriers += b.waiting.size();
@@ -211,6 +224,7 @@ void fiber_main() {
   w.live--;
   Warp &p = w.warps[me.thread.warp];
   p.live &= ~(1u << me.thread.lane);
+  if (!p.products.idle()) fail("a thread returns with products under way");
   release(w, w.barriers[0], 0);  // a thread that has returned no longer counts
   for (auto &g : p.groups) complete(w, p, me.thread.warp, g);
   if (w.live) yield();
@@ -227,15 +241,18 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
   w.statics = 0;
   w.dynamic = (l.shared + 15) / 16 * 16;
   memset(w.dynamic_end - w.dynamic, 0xff, w.dynamic);
+  w.product_memory.reset(w.dynamic_end - w.dynamic, w.dynamic);
   w.random = (uint64_t)settings.seed * 0x2545f4914f6cdd1dull + number;
   w.policy = settings.seed == 0 ? 0 : 1 + (settings.seed - 1) % 3;
   for (int i = 0; i < kMaxThreads / 32; i++) w.rank[i] = next_random(w.random) % 4096;
+  w.products = settings.seed == 0 ? Worker::kAtTheWait : decltype(w.products)((settings.seed + number) % 3);
   w.ready.clear();
   w.head = 0;
   for (auto &b : w.barriers) b.arrived = 0, b.expected = 0, b.waiting.clear();
   for (int i = 0; i <= (n - 1) / 32; i++) {
     w.warps[i].live = 0;
     for (auto &g : w.warps[i].groups) g.arrived = 0;
+    w.warps[i].products.reset();
   }
   const Dim at = {(int)(number % l.grid.x), (int)(number / l.grid.x % l.grid.y), (int)(number / l.grid.x / l.grid.y)};
   for (int i = 0; i < n; i++) {
@@ -243,6 +260,7 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
     f.done = false;
     f.open.clear();
     f.groups.clear();
+    f.unfenced.clear();
     f.thread = {{i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y}, at, l.block, l.grid, i & 31, i / 32};
     w.warps[i / 32].live |= 1u << (i & 31);
     // Guard pages as they are needed: a process may have only so many mappings, and tests load a stand-in for each planted bug.
@@ -253,6 +271,10 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
   w.running = take_ready(w);
   current = &w.fibers[w.running].thread;
   change(w.main, w.fibers[w.running].context);
+  for (int i = 0; i <= (n - 1) / 32; i++) {
+    const int whole = w.warps[i / 4 * 4].products.count(), mine = w.warps[i].products.count();
+    if (mine != whole) fail("warp %d took part in %d products and the first of its warpgroup in %d", i, mine, whole);
+  }
 }
 
 // The host threads.
@@ -432,18 +454,24 @@ void *shared(Site *s) {
 
 void *dynamic_shared() { return worker->dynamic_end - worker->dynamic; }
 
-void barrier(int id, int threads) {
-  Worker &w = *worker;
-  Barrier &b = w.barriers[id];
+// One more thread has arrived at a barrier; it waits there or goes on.
+static void arrive(Worker &w, int id, int threads, bool waits) {
   if (id < 0 || id > 15) fail("barrier %d, expected 0 to 15", id);
+  Barrier &b = w.barriers[id];
   if (id && (threads <= 0 || threads % 32 || threads > w.count)) fail("barrier %d for %d threads of %d, expected a multiple of 32", id, threads, w.count);
   if (id && b.arrived && b.expected != threads) fail("barrier %d is waited at by %d and by %d threads", id, b.expected, threads);
   b.expected = threads;
   b.arrived++;
-  b.waiting.push_back(w.running);
+  if (waits) b.waiting.push_back(w.running);
   release(w, b, id);
+}
+
+void barrier(int id, int threads) {
+  arrive(*worker, id, threads, true);
   yield();
 }
+
+void barrier_arrive(int id, int threads) { arrive(*worker, id, threads, false); }
 
 void collective(uint32_t mask, void *arg, void (*f)(uint32_t, void **)) {
   Worker &w = *worker;
@@ -497,10 +525,32 @@ void copy_commit() {
 void copy_wait(int pending) {
   Fiber &f = worker->fibers[worker->running];
   while ((int)f.groups.size() > pending) {
-    for (auto &c : f.groups.front()) do_copy(c);
+    for (auto &c : f.groups.front()) {
+      do_copy(c);
+      worker->product_memory.copied(c.to, f.unfenced);
+    }
     f.groups.erase(f.groups.begin());
   }
 }
+
+void fence_async() { worker->product_memory.fence(worker->fibers[worker->running].unfenced); }
+
+uint32_t shared_offset(uintptr_t address) { return worker->product_memory.offset(address); }
+
+// The products of the warp that is running.
+static Products &products(Worker &w) { return w.warps[w.fibers[w.running].thread.warp].products; }
+
+void product_fence() { products(*worker).fence(); }
+
+void product_begin(const Product &p) {
+  Worker &w = *worker;
+  products(w).begin(p, w.fibers[w.running].thread.warp);
+  if (w.products == Worker::kAtOnce) products(w).run(w.product_memory, 1);
+}
+
+void product_commit() { products(*worker).commit(); }
+
+void product_wait(int pending) { products(*worker).wait(worker->product_memory, pending); }
 
 int run_blocks(const Launch &l) {
   return run_job(l.name, (int64_t)l.grid.x * l.grid.y * l.grid.z,

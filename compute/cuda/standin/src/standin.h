@@ -268,3 +268,5 @@ inline void ad_mma(float c[4], const uint32_t a[4], const uint32_t b[2]) {
       for (int i = 0; i < 4; i++) ((ad_mma_slot *)args[lane])->c[i] = C[lane / 4 + i / 2 * 8][lane % 4 * 2 + (i & 1)];
   });
 }
+
+#include "warpgroup.h"
