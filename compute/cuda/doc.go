@@ -8,7 +8,8 @@
 //   - cuda/dynlib: loads shared libraries without cgo; where NVIDIA's are searched;
 //   - cuda/driver: libcuda as typed Go functions, its constants, its errors;
 //   - cuda/cublaslt: libcublasLt likewise, and matrix products with descriptors and algorithms cached per shape;
-//   - cuda/kernels: the kernels in CUDA C++ (.cu), ad_cuda.h which they are written against, and their checked-in PTX (embedded, compressed);
+//   - cuda/kernels: the kernels in CUDA C++ (.cu), ad_cuda.h which they are written against (ad_warpgroup.h: what only compute capability 9.0 has), and
+//     their checked-in PTX (embedded, compressed);
 //   - cuda/standin: a libcuda and a libcublasLt for machines without a GPU, built from the same .cu files by the tests;
 //   - cuda/cudatest: what tests open devices with; cuda/headers: compares constants with NVIDIA's headers.
 //
@@ -80,7 +81,8 @@
 //     is launched with. What ad_cuda.h offers (barriers, shuffles, atomics, cp.async, ldmatrix, mma, conversions,
 //     approximations) exists both as PTX and in the stand-in; inline PTX in a .cu file is not allowed, it belongs in ad_cuda.h beside
 //     its emulation. There is no libdevice: ad_exp, ad_tanh, ad_log, ad_rsqrt and their accuracies are in ad_cuda.h; no fast-math.
-//     Targets are sm_70 and sm_80 unless a first line says otherwise: // targets: sm_80 sm_90a
+//     Targets are sm_70 and sm_80 unless a first line says otherwise: // targets: sm_80 sm_90a. Only sm_90a has the products of
+//     warpgroups (wgmma), and such a module runs on compute capability 9.0 alone.
 //
 //  2. make cuda-kernels writes kernels/ptx/NAME.sm_NN.ptx.zst and ptx/index.txt (clang-22); check them in. A test compares the texts; with AUTODEV_PTXAS set to
 //     NVIDIA's assembler a test also shows each kernel's registers and fails on spills.

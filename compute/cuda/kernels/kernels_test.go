@@ -134,7 +134,7 @@ func TestEntries(t *testing.T) {
 
 // No two kernels of a device have one name, and modules are in the best version that it runs.
 func TestEmbedded(t *testing.T) {
-	for _, device := range []struct{ sm, driver int }{{70, 11000}, {80, 11040}, {86, 12000}, {90, 12000}, {90, 11080}, {120, 13000}} {
+	for _, device := range []struct{ sm, driver int }{{70, 11000}, {80, 11040}, {86, 12000}, {90, 12000}, {90, 11080}, {100, 13000}, {120, 13000}} {
 		modules, err := For(device.sm, device.driver)
 		if err != nil {
 			t.Fatal(err)
@@ -153,6 +153,10 @@ func TestEmbedded(t *testing.T) {
 		}
 		if seen["layernorm_bf16"] == "" {
 			t.Errorf("sm_%d has no layernorm", device.sm)
+		}
+		// Products of warpgroups exist on compute capability 9.0 alone.
+		if has, want := seen["wgmma_check_shared_k64_bf16"] != "", device.sm == 90 && device.driver >= 12000; has != want {
+			t.Errorf("sm_%d with driver %d has products of warpgroups: %v", device.sm, device.driver, has)
 		}
 	}
 }

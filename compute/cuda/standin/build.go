@@ -2,8 +2,8 @@
 // GPU's PTX, so that the whole CUDA path is tested where there is no GPU. Only tests import it (through cudatest).
 //
 // block.cc runs blocks: each thread is a fiber; barriers, shuffles, mma and asynchronous copies switch fibers, in an order that a seed
-// decides. driver.cc is the driver API over it, cublaslt.cc the matrix products, standin.h what kernels see. What it catches: missing
-// barriers and waits (by schedules), reads of what was never written (allocations and shared memory are NaNs), accesses outside
+// decides. products.cc runs products of warpgroups (wgmma), at a moment that the seed decides too. driver.cc is the driver API over it, cublaslt.cc the matrix products, standin.h what kernels see. What it catches: missing
+// barriers and waits (by schedules), sums used and operands overwritten while a product is under way, reads of what was never written (allocations and shared memory are NaNs), accesses outside
 // allocations and shared arrays (unreadable pages), warp operations that lanes do not call together, host memory used before a
 // copy is done (work is done late), calls in an order that a driver refuses. What it does not: races between blocks
 // beyond what the host's threads show, weak memory order, bank conflicts, time, registers, and divergence that a real warp would
