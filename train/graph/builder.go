@@ -109,14 +109,14 @@ func (b *builder) Linear(x *G.Node, module string) *G.Node {
 	if b.err != nil {
 		return nil
 	}
-	y := b.linear(x, w, b.params[module+".bias"], nil, module, 1)
-	a, ok := b.adapters[module]
-	if !ok {
-		return y
+	var low *G.Node // the adapter's part
+	if a, ok := b.adapters[module]; ok {
+		b.adapted[module] = true
+		u := b.linear(b.dropout(x, a.Dropout, module+".lora_dropout"), b.param(a.A()), nil, nil, a.A(), 1)
+		low = b.linear(u, b.param(a.B()), nil, nil, a.B(), a.Scale)
 	}
-	b.adapted[module] = true
-	u := b.linear(b.dropout(x, a.Dropout, module+".lora_dropout"), b.param(a.A()), nil, nil, a.A(), 1)
-	return b.linear(u, b.param(a.B()), nil, y, a.B(), a.Scale)
+	// It is the large product that adds: reading what it adds to takes a small part of its time, but would be most of the small one's.
+	return b.linear(x, w, b.params[module+".bias"], low, module, 1)
 }
 
 func (b *builder) linear(x, w, bias, base *G.Node, name string, alpha float64) *G.Node {
