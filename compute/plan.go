@@ -129,6 +129,9 @@ type Target interface {
 	WorkBytes(c *Call) int64
 	// KeepsAttention reports whether AttentionGrad needs y and lse of its Attention, which a plan keeps for it then.
 	KeepsAttention() bool
+	// FoldsSums reports whether plans let products add what is to be added to their results, instead of calls of Add: fewer passes over
+	// memory, other roundings.
+	FoldsSums() bool
 }
 
 // Device runs plans. Its methods may be called from any goroutine, one at a time.

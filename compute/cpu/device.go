@@ -68,6 +68,9 @@ func (d *Device) WorkBytes(c *compute.Call) int64 {
 // KeepsAttention implements compute.Device: gradients have whole rows of scores, whose sums come with them.
 func (d *Device) KeepsAttention() bool { return false }
 
+// FoldsSums implements compute.Device: beside a product a sum takes no time here, and without folding a plan has the bits of its graph.
+func (d *Device) FoldsSums() bool { return false }
+
 // Do implements compute.HostKernels.
 func (d *Device) Do(c *compute.Call, in, out []compute.Host) error {
 	if err := c.CheckHost(in, out); err != nil {

@@ -16,10 +16,10 @@ func (b *bound) prepareFused(q *Queue, a *bound) (ops Sequence, ok bool, err err
 		if aux == a.out[0] {
 			aux = 0 // the product itself is not wanted
 		}
-		m, err = l.forwardGELU(q, a.out[0], aux, b.in[0], b.in[1], b.in[2])
+		m, err = l.forwardGELU(q, a.out[0], aux, b.in[0], b.in[1], b.in[2], b.in[3])
 	} else {
 		l := linear{n: b.rows(0), in: b.columns(1), out: b.columns(0), alpha: float32(b.Attr.Alpha), store: b.store}
-		m, err = l.gradXGELU(q, a.out[0], b.in[0], b.in[1], a.in[1])
+		m, err = l.gradXGELU(q, a.out[0], b.in[0], b.in[1], b.in[2], a.in[1])
 	}
 	if unsupported := (*cublaslt.Error)(nil); errors.Is(err, cublaslt.ErrNoAlgorithm) || errors.As(err, &unsupported) {
 		return nil, false, nil

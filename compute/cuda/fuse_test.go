@@ -49,22 +49,32 @@ func newMLP(d compute.DType, inPlace bool) *mlp {
 	return m
 }
 
-// TestFusions: fused and unfused programs give what the reference gives, in place and beside, and fused ones have fewer steps.
+// TestFusions: fused and unfused programs give what the reference gives, in place and beside, with and without something to add to, and fused
+// ones have fewer steps.
 func TestFusions(t *testing.T) {
 	_, l := onStandin(t, "", nil)
 	for _, s := range []Store{F32, BF16, F16} {
 		for _, inPlace := range []bool{false, true} {
-			for _, unfused := range []bool{false, true} {
+			for variant := range 4 {
+				unfused, based := variant&1 > 0, variant&2 > 0
 				dtype, unit := s.dtype(), map[Store]float64{F32: 0x1p-20, BF16: 0x1p-6, F16: 0x1p-9}[s]
 				d := openDevice(t, Options{CUDA: l.CUDA, CublasLt: l.CublasLt, Unfused: unfused, Poison: true})
 				m := newMLP(dtype, inPlace)
+				base := m.z // what the product adds to: where it goes, or beside
+				if !inPlace {
+					base.Offset = m.bytes[compute.Arena]
+					m.bytes[compute.Arena] += 4096
+				}
+				if based {
+					m.up[0].In, m.down[0].In = append(m.up[0].In, base), append(m.down[0].In, m.dy)
+				}
 				mem, err := d.Alloc(m.bytes)
 				if err != nil {
 					t.Fatal(err)
 				}
 				values := map[int64][]float32{}
 				r := rand.New(rand.NewPCG(3, 4))
-				for _, b := range []compute.Buffer{m.x, m.w, m.bias, m.dout, m.v} {
+				for _, b := range []compute.Buffer{m.x, m.w, m.bias, m.dout, m.v, base, m.dy} {
 					v := make([]float32, b.Len())
 					for i := range v {
 						v[i] = round(float32(r.NormFloat64()), s)
@@ -89,18 +99,22 @@ func TestFusions(t *testing.T) {
 					t.Errorf("unfused %v: %d steps", unfused, steps)
 				}
 				z, y := make([]float32, m.n*m.inner), make([]float32, m.n*m.inner)
-				ref.Linear(z, values[m.x.Offset], values[m.w.Offset], values[m.bias.Offset], nil, m.n, m.in, m.inner, 0.5)
+				upBase, downBase := values[base.Offset], values[m.dy.Offset]
+				if !based {
+					upBase, downBase = nil, nil
+				}
+				ref.Linear(z, values[m.x.Offset], values[m.w.Offset], values[m.bias.Offset], upBase, m.n, m.in, m.inner, 0.5)
 				ref.Activation(y, z, compute.GELUTanh)
-				compareKept(t, fmt.Sprint(s, inPlace, unfused, " y"), mem, m.y, y, unit)
+				compareKept(t, fmt.Sprint(s, inPlace, unfused, based, " y"), mem, m.y, y, unit)
 				if inPlace {
 					z = y // what is there when the gradient is taken: nothing of a model, but the same for all
 				} else {
-					compareKept(t, fmt.Sprint(s, inPlace, unfused, " z"), mem, m.z, z, unit)
+					compareKept(t, fmt.Sprint(s, inPlace, unfused, based, " z"), mem, m.z, z, unit)
 				}
 				dy, dz := make([]float32, m.n*m.inner), make([]float32, m.n*m.inner)
-				ref.LinearGradX(dy, values[m.dout.Offset], values[m.v.Offset], nil, m.n, m.inner, m.outward, 0.5)
+				ref.LinearGradX(dy, values[m.dout.Offset], values[m.v.Offset], downBase, m.n, m.inner, m.outward, 0.5)
 				ref.ActivationGrad(dz, dy, z, compute.GELUTanh)
-				compareKept(t, fmt.Sprint(s, inPlace, unfused, " dz"), mem, m.dy, dz, unit)
+				compareKept(t, fmt.Sprint(s, inPlace, unfused, based, " dz"), mem, m.dy, dz, unit)
 				if err := mem.Free(); err != nil {
 					t.Error(err)
 				}
@@ -153,10 +167,13 @@ func TestNoFusion(t *testing.T) {
 		"the gradient is read": {func(m *mlp) {
 			m.down[1].In, m.down[1].Out = []compute.Buffer{m.dy, m.dy}, []compute.Buffer{m.y}
 		}, true, false},
-		"gelu's input is computed between": {func(m *mlp) { m.down[1].In, m.down[1].Out = []compute.Buffer{m.y, m.y}, []compute.Buffer{m.z} }, true, false},
-		"scratch is gelu's input":          {func(m *mlp) { m.down[1].Work = m.z }, true, false},
-		"the gradient goes elsewhere":      {func(m *mlp) { m.down[2].Out[0] = m.y }, true, false},
-		"a base":                           {func(m *mlp) { m.up[0].In, m.down[0].In = append(m.up[0].In, m.z), append(m.down[0].In, m.dy) }, false, false},
+		"gelu's input is computed between":   {func(m *mlp) { m.down[1].In, m.down[1].Out = []compute.Buffer{m.y, m.y}, []compute.Buffer{m.z} }, true, false},
+		"scratch is gelu's input":            {func(m *mlp) { m.down[1].Work = m.z }, true, false},
+		"the gradient goes elsewhere":        {func(m *mlp) { m.down[2].Out[0] = m.y }, true, false},
+		"a base, over it where it is needed": {func(m *mlp) { m.up[0].In, m.down[0].In = append(m.up[0].In, m.z), append(m.down[0].In, m.dy) }, false, true},
+		"a base, in place":                   {func(m *mlp) { m.up[0].In, m.up[1].Out = append(m.up[0].In, m.z), m.up[0].Out }, true, true},
+		"a base beside":                      {func(m *mlp) { m.up[0].In = append(m.up[0].In, m.dy) }, true, true},
+		"a base where GELU goes":             {func(m *mlp) { m.up[0].In = append(m.up[0].In, m.y) }, false, true},
 		"rows of 20": {func(m *mlp) {
 			for _, calls := range [][]compute.Call{m.up, m.down} {
 				for i := range calls {

@@ -46,8 +46,9 @@ func present(p Ptr) float32 {
 	return 1
 }
 
-// forwardGELU prepares y [n,out] = gelu_tanh(z) and, unless its address is 0, z [n,out] = alpha·x·wᵀ + bias. bias may be 0.
-func (l linear) forwardGELU(q *Queue, y, z, x, w, bias Ptr) (*Matmul, error) {
+// forwardGELU prepares y [n,out] = gelu_tanh(z) and, unless its address is 0, z [n,out] = base + alpha·x·wᵀ + bias. bias and base, which may
+// be y, may be 0.
+func (l linear) forwardGELU(q *Queue, y, z, x, w, bias, base Ptr) (*Matmul, error) {
 	p := cublaslt.Product{M: l.n, N: l.out, K: l.in, TransB: true, In: l.store.blas(), Out: l.store.blas()}
 	switch {
 	case bias != 0 && z != 0:
@@ -59,11 +60,11 @@ func (l linear) forwardGELU(q *Queue, y, z, x, w, bias Ptr) (*Matmul, error) {
 	default:
 		p.Epilogue = cublaslt.GELU
 	}
-	return q.PrepareMatmul(p, cublaslt.Operands{A: x, B: w, D: y, Bias: bias, Aux: z, Alpha: l.alpha})
+	return q.PrepareMatmul(p, cublaslt.Operands{A: x, B: w, C: base, D: y, Bias: bias, Aux: z, Alpha: l.alpha, Beta: present(base)})
 }
 
-// gradXGELU prepares dz [n,in] = alpha·dy·w · gelu_tanh′(z), z [n,in].
-func (l linear) gradXGELU(q *Queue, dz, dy, w, z Ptr) (*Matmul, error) {
+// gradXGELU prepares dz [n,in] = (base + alpha·dy·w) · gelu_tanh′(z), z [n,in]. base, which may be dz, may be 0.
+func (l linear) gradXGELU(q *Queue, dz, dy, w, base, z Ptr) (*Matmul, error) {
 	p := cublaslt.Product{M: l.n, N: l.in, K: l.out, In: l.store.blas(), Out: l.store.blas(), Epilogue: cublaslt.DGELU}
-	return q.PrepareMatmul(p, cublaslt.Operands{A: dy, B: w, D: dz, Aux: z, Alpha: l.alpha})
+	return q.PrepareMatmul(p, cublaslt.Operands{A: dy, B: w, C: base, D: dz, Aux: z, Alpha: l.alpha, Beta: present(base)})
 }

@@ -17,6 +17,9 @@ func (d *Device) WorkBytes(c *compute.Call) int64 { return cudaplan.WorkBytes(c)
 // KeepsAttention implements compute.Target.
 func (d *Device) KeepsAttention() bool { return cudaplan.Target{}.KeepsAttention() }
 
+// FoldsSums implements compute.Target.
+func (d *Device) FoldsSums() bool { return cudaplan.Target{}.FoldsSums() }
+
 var _ compute.Device = (*Device)(nil)
 
 // Program is a plan made ready on a device. The first Run gives its calls to the device one by one, which lets the libraries load

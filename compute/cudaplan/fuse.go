@@ -10,7 +10,7 @@ import (
 const auxColumns = 8
 
 // Fusions finds products that take the activation that follows them, or its gradient, as their epilogue: what they would have written for it to
-// read again stays in registers, and the activation is of the product before it is rounded. It gives the index of the activation's call by
+// read again stays in registers, and the activation is of the product, with what it adds, before it is rounded. It gives the index of the activation's call by
 // that of the product's. A plan stays what it is for all other calls: between the product and the activation nothing may touch what is
 // written earlier or no longer. Where there are gradients, activations are computed again from products that were kept, rounded: there
 // they are not fused the first time either, so that they have the same bits.
@@ -22,10 +22,6 @@ func Fusions(calls []compute.Call) map[int]int {
 	for i := range calls {
 		c := &calls[i]
 		if c.Check() != nil || c.Kernel != compute.Linear && c.Kernel != compute.LinearGradX || c.Out[0].Shape[1]%auxColumns != 0 {
-			continue
-		}
-		base := map[compute.Kernel]int{compute.Linear: 3, compute.LinearGradX: 2}[c.Kernel]
-		if len(c.In) > base && c.In[base].Space != compute.None {
 			continue
 		}
 		j, ok := 0, false
@@ -42,17 +38,21 @@ func Fusions(calls []compute.Call) map[int]int {
 	return found
 }
 
-// activates reports whether a is GELU of what the Linear c writes, and may be written at once: not over what c reads.
+// activates reports whether a is GELU of what the Linear c writes, and may be written at once: not over what c reads, but for a base where
+// the product itself is not wanted.
 func activates(c, a *compute.Call) bool {
 	if a.Kernel != compute.Activation || a.Attr.Act != compute.GELUTanh || a.Check() != nil || !c.Out[0].Same(a.In[0]) {
 		return false
 	}
-	for _, b := range c.In {
-		if a.Out[0].Overlaps(b) {
+	inPlace := a.Out[0].Same(a.In[0])
+	for i, b := range c.In {
+		switch {
+		case i == 3 && inPlace && b.Same(a.Out[0]):
+		case a.Out[0].Overlaps(b), i == 3 && b.Overlaps(c.Out[0]):
 			return false
 		}
 	}
-	return a.Out[0].Same(a.In[0]) || !a.Out[0].Overlaps(a.In[0])
+	return inPlace || !a.Out[0].Overlaps(a.In[0])
 }
 
 // gradientAfter finds the call that turns what LinearGradX number i writes into the gradient of GELU, in the same place, with nothing

@@ -16,6 +16,9 @@ func (Target) WorkBytes(c *compute.Call) int64 { return WorkBytes(c) }
 // KeepsAttention implements compute.Target: gradients go over tiles of scores, of which each needs its rows' whole sums.
 func (Target) KeepsAttention() bool { return true }
 
+// FoldsSums implements compute.Target: memory is slow beside the tensor cores, and products read what they add to while they compute.
+func (Target) FoldsSums() bool { return true }
+
 // Beside is the memory in bytes that a process takes on a card beside its plans: the driver's context, the kernels' code and the
 // workspace of products.
 const Beside = 600<<20 + Products

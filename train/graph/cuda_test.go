@@ -350,9 +350,9 @@ func TestCUDAStops(t *testing.T) {
 func TestCUDAFuses(t *testing.T) {
 	l := cudatest.Library(t, "")
 	d := openCUDA(t, l.CUDA, l.CublasLt)
-	v := cudaVariants()[0]
-	net := v.network(t)
-	for _, checkpointing := range []bool{false, true} {
+	for i := range 4 {
+		v, checkpointing := cudaVariants()[i/2*2], i%2 > 0 // everything is trained, or adapters are
+		net := v.network(t)
 		cfg := mixed(v.cfg)
 		cfg.Checkpointing = checkpointing
 		tr := start(t, cfg, net, d, randomParams(net, 1))
@@ -369,7 +369,7 @@ func TestCUDAFuses(t *testing.T) {
 				}
 			}
 			if n != cfg.Model.Layers {
-				t.Errorf("checkpointing %v: %d times %s, expected one a layer", checkpointing, n, want)
+				t.Errorf("%s: checkpointing %v: %d times %s, expected one a layer", v.name, checkpointing, n, want)
 			}
 		}
 	}

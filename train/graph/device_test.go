@@ -17,6 +17,7 @@ type hostDevice struct {
 	work    int64 // bytes of work space every call asks for
 	more    map[compute.Kernel]int64
 	keeps   bool // plans for it keep attention's outputs for its gradient, as those for cards do
+	folds   bool // products add for it, as for cards
 }
 
 func (d hostDevice) Name() string { return "host kernels" }
@@ -24,6 +25,8 @@ func (d hostDevice) Name() string { return "host kernels" }
 func (d hostDevice) WorkBytes(c *compute.Call) int64 { return d.work + d.more[c.Kernel] }
 
 func (d hostDevice) KeepsAttention() bool { return d.keeps }
+
+func (d hostDevice) FoldsSums() bool { return d.folds }
 
 func (d hostDevice) Alloc(bytes [compute.NumSpaces]int64) (compute.Memory, error) {
 	m := &hostMemory{}

@@ -45,8 +45,8 @@ func (p placement) usage() ArenaUsage {
 // Usage returns the memory the plans need.
 func (t *Training) Usage() Usage { return t.usage }
 
-// Hash identifies the computation: calls, attributes, shapes and parameters of a step, but neither memory nor device nor
-// checkpointing, which change no bit. A run may only resume under plans of the same hash.
+// Hash identifies the computation: calls, attributes, shapes and parameters of a step, and whether sums are folded, but neither memory nor
+// checkpointing nor what else plans differ by between devices, which change no bit. A run may only resume under plans of the same hash.
 func (t *Training) Hash() string { return t.hash }
 
 // fingerprint hashes the program of a step before it is placed.
@@ -54,6 +54,9 @@ func (t *Training) fingerprint(p *program) string {
 	h := sha256.New()
 	if s := t.cfg.storage(); s.Masters() {
 		fmt.Fprintf(h, "storage %v\n", s)
+	}
+	if t.target.FoldsSums() {
+		fmt.Fprintln(h, "sums folded")
 	}
 	for _, q := range t.params {
 		fmt.Fprintf(h, "parameter %q %v %v %d\n", q.Name, q.Shape, q.Trained, q.Group)

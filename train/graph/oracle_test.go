@@ -293,7 +293,9 @@ func TestOracleModels(t *testing.T) {
 			model.Forward(cfg.Model, o)
 			want := o.outcome()
 			nonzero(t, want)
-			closeTo(t, planned(t, start(t, cfg, net, hostDevice{kernels: ref.Kernels{}}, values), batch), want)
+			for _, folds := range []bool{false, true} {
+				closeTo(t, planned(t, start(t, cfg, net, hostDevice{kernels: ref.Kernels{}, folds: folds}, values), batch), want)
+			}
 		})
 	}
 }

@@ -92,6 +92,9 @@ func build(cfg Config, net network, target compute.Target) (*Training, error) {
 	}
 	t.hash = t.fingerprint(step)
 	step = step.fuse()
+	if target.FoldsSums() {
+		step, eval = step.foldSums(), eval.foldSums()
+	}
 	if target.KeepsAttention() {
 		step = step.keepAttention()
 	}

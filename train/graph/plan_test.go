@@ -515,7 +515,10 @@ func TestHash(t *testing.T) {
 			t.Errorf("%s changes the hash", name)
 		}
 	}
-	seen := map[string]string{want: "base"}
+	seen := map[string]string{want: "base", hash(hostDevice{kernels: ref.Kernels{}, folds: true}, func(*Config) {}): "folded sums"}
+	if len(seen) != 2 {
+		t.Error("folding sums, which changes bits, does not change the hash")
+	}
 	for name, change := range map[string]func(*Config){
 		"batch": func(c *Config) { c.Batch = 3 }, "sequence": func(c *Config) { c.Seq = 5 },
 		"epsilon": func(c *Config) { c.Model.Epsilon = 1e-6 }, "layers": func(c *Config) { c.Model.Layers = 2 },

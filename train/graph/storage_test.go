@@ -268,6 +268,7 @@ type planOnly struct{}
 func (planOnly) Name() string                    { return "nowhere" }
 func (planOnly) WorkBytes(c *compute.Call) int64 { return 0 }
 func (planOnly) KeepsAttention() bool            { return false }
+func (planOnly) FoldsSums() bool                 { return false }
 
 func TestStorageErrors(t *testing.T) {
 	good := Config{Model: tiny(1, true), Batch: 1, Seq: 4}
