@@ -359,7 +359,7 @@ func TestAdapterNames(t *testing.T) {
 		t.Error(err)
 	}
 	x, _ := m.adapter("x")
-	entry, err := e.cache.take([]int32{1, 2}, 9, x)
+	entry, err := e.cache.take([]int32{1, 2}, 9, x, turn{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,8 @@ type EngineOptions struct {
 //
 // Interactive requests go before Chat and those before Background: a slot is taken from a request of a lower class, which pauses
 // and keeps what was evaluated, and a pass with prompts of lower classes makes way between two kernels. Within a class the clients take turns. The latest call of a client's session ends those before it.
-// A prompt that begins like a recent one is evaluated only from where they part.
+// A prompt that begins like a recent one is evaluated only from where they part; what Interactive requests have used in the last ten minutes
+// is not forgotten for what others ask.
 //
 // It is safe for use by any number of goroutines, has none of its own while there is nothing to do, and must not be used after its
 // model was closed.

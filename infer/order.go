@@ -79,6 +79,8 @@ func (e *Engine) schedule() (begin []*task) {
 		}
 	}
 	e.active = e.active[:0]
+	// Interactive requests find a quarter free or, of what is kept for them, as much as a half.
+	reserve := max(e.room/4, min(e.cache.kept(), e.room/2))
 	held, full := len(e.held), false
 	taken, active := e.cache.tally(), e.cache.tally() // by those who are held, and who are active
 	for _, t := range e.held {
@@ -90,7 +92,7 @@ func (e *Engine) schedule() (begin []*task) {
 		}
 		t, room := x.t, e.room
 		if t.c.class != Interactive {
-			room -= room / 4
+			room -= reserve
 		}
 		if t.g == nil {
 			// Who does not fit is not overtaken by who would; and nobody waits for the memory of less urgent ones alone, where it is not

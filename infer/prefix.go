@@ -3,6 +3,7 @@ package infer
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // prefixes keeps the keys and values of recent calls, so that a prompt which begins like one of them is not evaluated from the
@@ -13,6 +14,7 @@ type prefixes struct {
 	m     *Model
 	open  func(*adapter) *Session
 	limit int64 // bytes of keys and values, those of running sequences included
+	now   func() time.Time
 
 	mu      sync.Mutex
 	tree    *prefixTree
@@ -25,6 +27,7 @@ type prefixes struct {
 // entry is a sequence that is running.
 type entry struct {
 	session *Session
+	owner   *owner
 	root    *node   // nil: it shares nothing
 	path    []*node // what the tree has of its blocks, from the first on. Only the last may not be full
 	private int     // its other blocks
@@ -49,7 +52,7 @@ const (
 )
 
 func newPrefixes(m *Model, limit int64) *prefixes {
-	return &prefixes{m: m, open: m.newSession, limit: limit, tree: newPrefixTree(m.blockTokens), running: map[*entry]struct{}{}}
+	return &prefixes{m: m, open: m.newSession, limit: limit, now: time.Now, tree: newPrefixTree(m.blockTokens), running: map[*entry]struct{}{}}
 }
 
 // defaultCacheBytes is the memory for keys and values if none is given: a model that is served is to take 15 % more than its weights,
@@ -69,13 +72,14 @@ func defaultCacheBytes(m *Model) int64 {
 const otherBytes = 80 << 20
 
 // take returns a sequence that holds the longest known beginning of prompt, though not the whole: at least one token has to be
-// evaluated to know what follows. It has room for total tokens. with is the adapter it is evaluated with, nil for none. The caller gives
-// it back with put. When there is no memory for it, nothing is taken.
-func (p *prefixes) take(prompt []int32, total int, with *adapter) (*entry, error) {
+// evaluated to know what follows. It has room for total tokens. with is the adapter it is evaluated with, nil for none; who it is for.
+// The caller gives it back with put. When there is no memory for it, nothing is taken.
+func (p *prefixes) take(prompt []int32, total int, with *adapter, who turn) (*entry, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := &entry{session: p.open(with)}
-	s := e.session
+	e := &entry{session: p.open(with), owner: p.tree.owner(who)}
+	s, o, now := e.session, e.owner, p.now()
+	o.running++
 	var path []*node
 	var found int
 	e.root, path, found = p.find(prompt, with)
@@ -93,14 +97,14 @@ func (p *prefixes) take(prompt []int32, total int, with *adapter) (*entry, error
 		from = n.block.hold()
 		defer n.block.drop()
 		switch {
-		case n.free(rest):
+		case n.free(rest) && !p.tree.keptFrom(o, n, now):
 			p.tree.remove(n)
 			path = path[:whole]
-		case p.tree.supersede(n, rest, found):
+		case p.tree.supersede(n, rest, found, o, now):
 			path = path[:whole]
 		}
 	}
-	p.tree.touch(path)
+	p.tree.touch(path, o, now)
 	p.evict()
 	if from != nil && from.holders.Load() == 1 {
 		s.kv.share(from) // nobody else has it any more
@@ -160,7 +164,7 @@ func (p *prefixes) advance(e *entry, prompt []int32) int {
 	}
 	e.path = slices.Clone(path[:whole])
 	s.commit(prompt[at : whole*p.m.blockTokens])
-	p.tree.touch(e.path)
+	p.tree.touch(e.path, e.owner, p.now())
 	p.count(e, len(s.kv.blocks())-whole)
 	p.stats.Found += int64(whole*p.m.blockTokens - at)
 	return whole*p.m.blockTokens - at
@@ -169,20 +173,21 @@ func (p *prefixes) advance(e *entry, prompt []int32) int {
 // count notes how many of e's blocks are not in the tree.
 func (p *prefixes) count(e *entry, private int) {
 	p.private += private - e.private
+	e.owner.private += private - e.private
 	e.private = private
 }
 
 // size returns the memory of n blocks.
 func (p *prefixes) size(n int) int64 { return int64(n) * p.m.blockBytes }
 
-// evict forgets the least recently used blocks beyond the limit that no running sequence holds.
+// evict forgets blocks beyond the limit that no running sequence holds, as prefixTree says in which order.
 func (p *prefixes) evict() {
 	for p.size(p.tree.nodes+p.private) > p.limit && p.evictOne() {
 	}
 }
 
 func (p *prefixes) evictOne() bool {
-	n := p.tree.oldest()
+	n := p.tree.next(p.now())
 	if n != nil {
 		p.tree.remove(n)
 		p.stats.Evictions++
@@ -211,6 +216,7 @@ func (p *prefixes) publish(e *entry) {
 	if e.root == nil {
 		return
 	}
+	o, now := e.owner, p.now()
 	blocks := s.kv.blocks()
 	if k := len(e.path) - 1; k >= 0 && len(e.path[k].tokens) < t.full {
 		n := e.path[k]
@@ -240,7 +246,7 @@ func (p *prefixes) publish(e *entry) {
 			n = t.insert(parent, at, tokens, blocks[i])
 			for ; at > 0; at-- {
 				less := parent.children[at-1]
-				if less.users > 0 || common(less.tokens, tokens) < len(less.tokens) {
+				if less.users > 0 || t.keptFrom(o, less, now) || common(less.tokens, tokens) < len(less.tokens) {
 					break
 				}
 				t.remove(less)
@@ -252,7 +258,7 @@ func (p *prefixes) publish(e *entry) {
 		t.use(n)
 		e.path = append(e.path, n)
 	}
-	t.touch(e.path)
+	t.touch(e.path, o, now)
 	p.count(e, len(blocks)-len(e.path))
 }
 
@@ -284,6 +290,8 @@ func (p *prefixes) end(e *entry) {
 	}
 	e.path = nil
 	p.count(e, 0)
+	e.owner.running--
+	p.tree.release(e.owner)
 	delete(p.running, e)
 	e.session.Close()
 }
@@ -346,7 +354,11 @@ func (p *prefixes) texts() [][]int32 {
 func (p *prefixes) clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for n := p.tree.oldest(); n != nil; n = p.tree.oldest() {
+	for now := p.now(); ; {
+		n := p.tree.next(now)
+		if n == nil {
+			break
+		}
 		p.tree.remove(n)
 	}
 	p.m.spare.keep(0)

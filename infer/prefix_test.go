@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -278,5 +279,71 @@ func TestFormats(t *testing.T) {
 			}
 			m.Close()
 		}
+	}
+}
+
+// TestPrefixTyping: whatever is asked in the background, and however much somebody else types, who types goes on where he was, as long as there is
+// room for both; what nobody has typed at for a while gives way.
+func TestPrefixTyping(t *testing.T) {
+	m := randomModel(t, func(c *model.Config) { c.Positions, c.Layers, c.Embed, c.Inner = 2048, 1, 16, 16 }, 1)
+	r := rand.New(rand.NewPCG(3, 1))
+	file := randomIDs(r, m.vocab, 1500)
+	long := func(class Class, client string) Request {
+		return Request{Prompt: Prompt{IDs: randomIDs(r, m.vocab, 1700)}, MaxTokens: 20, Class: class, Client: client}
+	}
+	// There is room for one of them beside what the typist has.
+	for name, others := range map[string]func(e *Engine){
+		"one after the other": func(e *Engine) {
+			for range 4 {
+				completed(t, e, long(Background, ""))
+			}
+		},
+		"together": func(e *Engine) {
+			var wg sync.WaitGroup
+			for range 3 {
+				ask := long(Background, "")
+				ask.Prompt.IDs = ask.Prompt.IDs[:1200]
+				wg.Go(func() { completed(failing{t}, e, ask) })
+			}
+			wg.Wait()
+		},
+		"the typist's file, otherwise at its end": func(e *Engine) {
+			for _, class := range []Class{Background, Chat} {
+				ask := long(class, "")
+				copy(ask.Prompt.IDs, file)
+				completed(t, e, ask)
+				completed(t, e, long(class, ""))
+			}
+		},
+		"typing of another client": func(e *Engine) {
+			for range 4 {
+				completed(t, e, long(Interactive, "flood"))
+			}
+		},
+	} {
+		e := NewEngine(m, EngineOptions{CacheBytes: 15 * m.blockBytes})
+		e.room = e.o.CacheBytes // as it is where a context is large beside the weights
+		now := time.Now()
+		e.cache.now = func() time.Time { return now }
+		key := func(n int) Result {
+			return completed(t, e, Request{Prompt: Prompt{IDs: file[:n]}, MaxTokens: 2, Client: "typist", Session: "file"})
+		}
+		key(1400)
+		others(e)
+		if got := key(1401); got.Cached < 1400 {
+			t.Errorf("%s: %d of the 1400 tokens before a keystroke are known afterwards", name, got.Cached)
+		}
+		if s := e.CacheStats(); s.Evictions == 0 {
+			t.Errorf("%s: nothing was forgotten: %+v", name, s)
+		}
+		recount(t, e.cache)
+		now = now.Add(keptFor)
+		for range 3 {
+			completed(t, e, long(Background, ""))
+		}
+		if got := key(1402); got.Cached > 0 {
+			t.Errorf("%s: %d tokens that nobody has typed at for %v are known yet", name, got.Cached, keptFor)
+		}
+		e.Close()
 	}
 }

@@ -71,10 +71,11 @@ func recount(t interface {
 			t.Errorf("a block has %d holders, expected %d", b.holders.Load(), n)
 		}
 	}
-	if nodes != p.tree.nodes || nodes != p.tree.recent.Len() || pinned != p.tree.pinned || private != p.private || nodes+private < len(holders) {
-		t.Errorf("%d nodes (%d in order), %d in use, %d blocks beside; counted %d, %d, %d and %d blocks",
-			p.tree.nodes, p.tree.recent.Len(), p.tree.pinned, p.private, nodes, pinned, private, len(holders))
+	if nodes != p.tree.nodes || pinned != p.tree.pinned || private != p.private || nodes+private < len(holders) {
+		t.Errorf("%d nodes, %d in use, %d blocks beside; counted %d, %d, %d and %d blocks",
+			p.tree.nodes, p.tree.pinned, p.private, nodes, pinned, private, len(holders))
 	}
+	recountOwners(t, p)
 }
 
 // letters is a sequence whose keys and values are the tokens themselves, in blocks of four.
@@ -131,6 +132,7 @@ func (s *letters) write(at int, id int32) { s.held[at/4].words[at%4] = uint32(id
 // use.
 func TestPrefixTree(t *testing.T) {
 	shared, rewritten, advanced, evicted, refused := 0, 0, 0, int64(0), 0
+	chosen := map[bool]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 		home := &blockCount{}
@@ -138,6 +140,9 @@ func TestPrefixTree(t *testing.T) {
 		m.config = model.Config{Positions: 40}
 		limit := rapid.SampledFrom([]int64{0, 16, 100, 400, 10000}).Draw(t, "limit")
 		p := newPrefixes(m, limit)
+		now := time.Now()
+		p.now = func() time.Time { return now }
+		whose := []turn{{Interactive, "a"}, {Interactive, "b"}, {Interactive, ""}, {Chat, "a"}, {Background, "b"}}
 		p.open = func(with *adapter) *Session { return &Session{m: m, kv: &letters{home: home}, with: with} }
 		adapters := []*adapter{nil, {generation: 1}, {generation: 2}}
 		var running []*entry
@@ -162,6 +167,11 @@ func TestPrefixTree(t *testing.T) {
 					}
 				}
 			}
+			if got, want := p.tree.next(now), nextByDefinition(p); got != want {
+				t.Fatalf("%+v is forgotten next, expected %+v", got, want)
+			} else if got != nil {
+				chosen[p.tree.kept(got, now)]++
+			}
 			if n := p.tree.nodes + p.private; n < home.blocks {
 				t.Fatalf("%d blocks, %d are accounted for", home.blocks, n)
 			}
@@ -178,7 +188,10 @@ func TestPrefixTree(t *testing.T) {
 				total := len(prompt) + r.IntN(13)
 				want := longestKnown(p, with, prompt)
 				inUse := p.tree.pinned + p.private
-				e, err := p.take(prompt, total, with)
+				who := whose[r.IntN(len(whose))]
+				compare := marked(t, p, who, nil)
+				e, err := p.take(prompt, total, with, who)
+				compare(e)
 				if err != nil {
 					// One block may be what was to be copied.
 					if refused++; inUse+m.blocksFor(total)+1 <= mostBlocks {
@@ -217,11 +230,15 @@ func TestPrefixTree(t *testing.T) {
 				}
 			case what < 28:
 				before := slices.Clone(running[i].session.kv.blocks())
+				compare := marked(t, p, whoseIs(p, running[i]), slices.Clone(running[i].path))
 				p.settle(running[i])
+				compare(running[i])
 				settled[running[i]] = running[i].session.Len()
 				if !slices.Equal(before, running[i].session.kv.blocks()) {
 					rewritten++
 				}
+			case what < 30:
+				now = now.Add(time.Duration(r.IntN(int(keptFor))))
 			case what < 39:
 				p.put(running[i], false)
 				running = slices.Delete(running, i, i+1)
@@ -249,8 +266,139 @@ func TestPrefixTree(t *testing.T) {
 			t.Fatalf("%d blocks are held when all is forgotten", home.blocks)
 		}
 	})
+	if chosen[true] == 0 || chosen[false] == 0 {
+		t.Errorf("to be forgotten next: what is kept and what is not %v times", chosen)
+	}
 	if shared == 0 || rewritten == 0 || advanced == 0 || evicted == 0 || refused == 0 {
 		t.Errorf("%d blocks shared, %d times another's taken, %d times gone on behind one, %d evicted, %d refused", shared, rewritten, advanced, evicted, refused)
+	}
+}
+
+// eachNode calls each with the nodes of a cache.
+func eachNode(p *prefixes, each func(n *node)) {
+	var walk func(n *node)
+	walk = func(n *node) {
+		for _, c := range n.children {
+			each(c)
+			walk(c)
+		}
+	}
+	for _, r := range p.tree.roots {
+		walk(r)
+	}
+}
+
+// recountOwners checks whose the blocks of a cache are, and their order.
+func recountOwners(t interface{ Errorf(string, ...any) }, p *prefixes) {
+	nodes, running, private := map[*owner]int{}, map[*owner]int{}, map[*owner]int{}
+	owners := map[*owner]bool{&p.tree.others: true}
+	for client, o := range p.tree.owners {
+		if owners[o] = true; o.client != client {
+			t.Errorf("%q has the blocks of %q", client, o.client)
+		}
+	}
+	eachNode(p, func(n *node) {
+		if nodes[n.owner]++; !owners[n.owner] || n.recency.Value.(*node) != n {
+			t.Errorf("a node is %q's, who is not there, or not at its place", n.owner.client)
+		}
+	})
+	for e := range p.running {
+		running[e.owner]++
+		private[e.owner] += e.private
+		if !owners[e.owner] {
+			t.Errorf("a sequence is %q's, who is not there", e.owner.client)
+		}
+	}
+	for o := range owners {
+		if o.recent.Len() != nodes[o] || o.running != running[o] || o.private != private[o] {
+			t.Errorf("%q has %d blocks, %d sequences with %d blocks beside; counted %d, %d and %d", o.client, o.recent.Len(), o.running, o.private, nodes[o], running[o], private[o])
+		}
+		if o != &p.tree.others && nodes[o] == 0 && running[o] == 0 {
+			t.Errorf("%q, who has nothing, is remembered", o.client)
+		}
+		for x := o.recent.Front(); x != nil && x.Next() != nil; x = x.Next() {
+			if a, b := x.Value.(*node), x.Next().Value.(*node); a.used < b.used || a.used == b.used && a.used > 0 {
+				t.Errorf("%q: a node used at %d is before one used at %d", o.client, a.used, b.used)
+			}
+		}
+	}
+}
+
+// nextByDefinition returns the node to forget next.
+func nextByDefinition(p *prefixes) (best *node) {
+	blocks := map[*owner]int{}
+	for e := range p.running {
+		blocks[e.owner] += e.private
+	}
+	eachNode(p, func(n *node) { blocks[n.owner]++ })
+	place := map[*node]int{} // among what was superseded, which has no time
+	for i, x := 0, p.tree.others.recent.Back(); x != nil; i, x = i+1, x.Prev() {
+		place[x.Value.(*node)] = i
+	}
+	rank := func(n *node) []int {
+		if n.owner == &p.tree.others || p.now().Sub(n.typed) >= keptFor {
+			return []int{0, int(n.used), place[n]}
+		}
+		return []int{1, -blocks[n.owner], int(n.used)}
+	}
+	eachNode(p, func(n *node) {
+		if n.users == 0 && len(n.children) == 0 && (best == nil || slices.Compare(rank(n), rank(best)) < 0) {
+			best = n
+		}
+	})
+	return best
+}
+
+// whoseIs returns for whom a sequence runs.
+func whoseIs(p *prefixes, e *entry) turn {
+	if e.owner == &p.tree.others {
+		return turn{class: Chat}
+	}
+	return turn{Interactive, e.owner.client}
+}
+
+// marked notes whose the blocks of a cache are. The function it returns checks them when a sequence for who has begun or settled: its blocks are
+// its client's now, if that is typing, and what is kept for another stays as it is unless it is typed at again, forgotten for want of room, or
+// one of those given, which the sequence itself has settled and may take back.
+func marked(t *rapid.T, p *prefixes, who turn, own []*node) func(e *entry) {
+	type mark struct {
+		owner *owner
+		used  uint64
+		typed time.Time
+	}
+	of := func(n *node) mark { return mark{n.owner, n.used, n.typed} }
+	before, clock, evictions := map[*node]mark{}, p.tree.clock, p.stats.Evictions
+	eachNode(p, func(n *node) { before[n] = of(n) })
+	kept := func(m mark) bool { return m.owner != &p.tree.others && p.now().Sub(m.typed) < keptFor }
+	return func(e *entry) {
+		there := map[*node]bool{}
+		eachNode(p, func(n *node) { there[n] = true })
+		for n, m := range before {
+			switch {
+			case !kept(m) || who.class == Interactive && m.owner.client == who.client:
+			case !there[n]:
+				if p.stats.Evictions == evictions && !slices.Contains(own, n) {
+					t.Fatalf("for %v: a block kept for %q is gone", who, m.owner.client)
+				}
+			case of(n) != m && (who.class != Interactive || n.used <= clock):
+				t.Fatalf("for %v: a block kept for %q is now %+v, was %+v", who, m.owner.client, of(n), m)
+			}
+		}
+		if e == nil {
+			return
+		}
+		for _, n := range e.path {
+			m, known := before[n]
+			switch {
+			case known && n.used <= clock: // nothing was settled, or it is kept
+				if own == nil && who.class != Interactive && !kept(m) && n.owner != &p.tree.others {
+					t.Fatalf("for %v: a block that was kept for %q still is", who, n.owner.client)
+				}
+			case who.class != Interactive && n.owner != &p.tree.others,
+				who.class == Interactive && (n.owner.client != who.client || n.owner == &p.tree.others || !n.typed.Equal(p.now())):
+				t.Fatalf("for %v: a block is %q's, used at %v", who, n.owner.client, n.typed)
+			}
+		}
 	}
 }
 
@@ -292,7 +440,7 @@ func TestPrefixKnown(t *testing.T) {
 			if n >= len(text) {
 				continue
 			}
-			entry, err := e.cache.take(slices.Concat(text[:n], []int32{0}), n+1, nil)
+			entry, err := e.cache.take(slices.Concat(text[:n], []int32{0}), n+1, nil, turn{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -336,7 +484,7 @@ func TestPrefixPublished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := e.cache.take(ids, 620, nil)
+	first, err := e.cache.take(ids, 620, nil, turn{})
 	if err != nil {
 		t.Fatal(err)
 	}

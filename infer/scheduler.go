@@ -91,7 +91,7 @@ func (e *Engine) starting(t *task) {
 func (e *Engine) start(t *task) {
 	over := false
 	err := guarded(func() (err error) {
-		if t.entry, err = e.cache.take(t.known(), e.reserved(t), t.j.with); err != nil {
+		if t.entry, err = e.cache.take(t.known(), e.reserved(t), t.j.with, turn{t.c.class, t.c.client}); err != nil {
 			return err
 		}
 		t.j.recent, t.j.prefill = e.cache.texts(), e.o.CacheBytes > 0

@@ -24,6 +24,17 @@ func (p *prefixes) claimNew(prompt []int32, total int, with *adapter) claim {
 	return claim{path, max(0, p.m.blocksFor(total)-len(path))}
 }
 
+// kept returns the memory of the blocks that are kept for who types, but for those of running sequences: none where these have memory of
+// their own.
+func (p *prefixes) kept() int64 {
+	if p.m.card != nil {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.size(p.tree.idle(p.now()))
+}
+
 // tally adds up claims, each shared block once.
 type tally struct {
 	p      *prefixes
