@@ -17,6 +17,8 @@ type Request struct {
 	Sampling  Sampling
 	Stop      []string // texts that end the completion and are not part of it
 	StopIDs   []int32  // tokens that do, beside the model's own
+	// IgnoreEOS keeps the model's own tokens of an end from being chosen, but for those among StopIDs.
+	IgnoreEOS bool
 	// Logprobs asks for the log-probability of every token, and Top for those of the most probable alternatives.
 	Logprobs bool
 	Top      int

@@ -68,6 +68,85 @@ func TestMinTokens(t *testing.T) {
 	}
 }
 
+// TestIgnoreEOS: against a model that wants to end, and a loop that takes the most probable token but no end of the model's, unless it was asked to
+// stop there.
+func TestIgnoreEOS(t *testing.T) {
+	m := textModel(t, nil, 2)
+	const text = "def add(a, b):\n    return a + b\n\ndef add(a, b):\n    return"
+	ids := m.tok.Encode(text)
+	end := m.stops[0]
+	letter, _ := m.tok.ID("a")
+	e := NewEngine(m, EngineOptions{})
+	defer e.Close()
+	for _, c := range []struct {
+		name        string
+		stops       []int32
+		least, most int
+		bias        map[int32]float64
+	}{
+		{"to the bound", nil, 0, 9, map[int32]float64{end: 100, m.stops[1]: 90}},
+		{"as it comes", nil, 0, 9, nil}, // which a device may choose itself
+		{"to a token", []int32{letter}, 0, 9, map[int32]float64{end: 100, m.stops[1]: 90, letter: 60}},
+		{"to a token that ends anyway", []int32{end}, 0, 9, map[int32]float64{end: 100, letter: 60}},
+		{"to that behind the least", []int32{end}, 3, 9, map[int32]float64{end: 100, letter: 60}},
+	} {
+		var want []int32
+		reason := FinishLength
+		for len(want) < c.most {
+			all := allLogits(t, m, slices.Concat(ids, want), len(ids)+len(want))
+			logits := all[len(all)-1]
+			best := int32(-1)
+			for id := range int32(m.vocab) {
+				stops := slices.Contains(c.stops, id)
+				switch {
+				case slices.Contains(m.masked, id), slices.Contains(m.stops, id) && !stops, stops && len(want) < c.least:
+				case best < 0 || logits[id]+float32(c.bias[id]) > logits[best]+float32(c.bias[best]):
+					best = id
+				}
+			}
+			if slices.Contains(c.stops, best) {
+				reason = FinishStop
+				break
+			}
+			want = append(want, best)
+		}
+		for _, how := range []Speculate{SpeculateOff, SpeculateAlways} {
+			r := Request{
+				Prompt: Prompt{Prefix: text}, MaxTokens: c.most, MinTokens: c.least, IgnoreEOS: true, StopIDs: c.stops, Speculate: how,
+				Sampling: Sampling{Bias: c.bias}, Reuse: true,
+			}
+			ended := r
+			ended.IgnoreEOS, ended.MinTokens = false, 0
+			for name, run := range map[string]func() (Result, error){
+				"alone": func() (Result, error) { return m.Generate(t.Context(), r, nil) },
+				"an engine": func() (Result, error) {
+					completed(t, e, ended) // which is no answer to r
+					return completed(t, e, r), nil
+				},
+			} {
+				if got, err := run(); err != nil || !slices.Equal(got.IDs, want) || got.FinishReason != reason {
+					t.Errorf("%s, %s: %v, %s (%v); expected %v, %s", c.name, name, got.IDs, got.FinishReason, err, want, reason)
+				}
+			}
+		}
+	}
+}
+
+// TestIgnoreEOSOnCards: a device, which knows the usual tokens that are never chosen and no others, does not choose.
+func TestIgnoreEOSOnCards(t *testing.T) {
+	m := textModel(t, nil, 1)
+	for _, r := range []Request{{IgnoreEOS: true}, {IgnoreEOS: true, StopIDs: slices.Concat(m.masked, m.stops[len(m.masked):])}} {
+		r.Prompt.Prefix = "x"
+		j, err := m.prepare(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.sampler(j).largest() {
+			t.Errorf("with %d stop ids the largest logit is taken for the choice", len(r.StopIDs))
+		}
+	}
+}
+
 // TestMinTokensText: what would end a text does not within the first tokens, and what it looks at begins behind them.
 func TestMinTokensText(t *testing.T) {
 	m := textModel(t, nil, 1)

@@ -88,13 +88,16 @@ type candidate struct {
 // sampler returns what chooses the tokens of j's completion.
 func (m *Model) sampler(j *job) *sampler {
 	masked := m.masked
+	if j.IgnoreEOS {
+		masked = slices.Concat(masked, m.stops)
+	}
 	if len(j.StopIDs) > 0 {
 		// What is to end the completion must be there to choose, though it is never part of one.
 		masked = slices.DeleteFunc(slices.Clone(masked), func(id int32) bool { return slices.Contains(j.StopIDs, id) })
 	}
 	s := newSampler(j.Sampling, masked)
 	s.stops = j.stops
-	s.usual = len(masked) == len(m.masked)
+	s.usual = !j.IgnoreEOS && len(masked) == len(m.masked)
 	if s.repeats() {
 		s.past = slices.Clone(j.prompt.ids)
 	}

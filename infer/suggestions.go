@@ -14,7 +14,7 @@ import (
 
 // suggestions are recent completions, for requests that come while the user types one of them: when the new prefix is the old one and a
 // beginning of the completion. They are kept for requests that allow it (Request.Reuse), of the kind whose answers depend on nothing but the
-// prompt: greedy, without log-probabilities, and without MinTokens, which count from the cursor. It is safe for use by any number of
+// prompt: greedy, without log-probabilities, IgnoreEOS, and MinTokens, which count from the cursor. It is safe for use by any number of
 // goroutines, and forgets the least recently used.
 type suggestions struct {
 	mu    sync.Mutex
@@ -58,7 +58,7 @@ func newSuggestions(limit int64) *suggestions {
 // suggests says whether the answer to j may come from, or become, a suggestion.
 func (j *job) suggests() bool {
 	s := &j.Sampling
-	return j.Reuse && j.MinTokens == 0 && j.Prompt.IDs == nil && !j.Logprobs && !j.PromptLogprobs && (s.Temperature == 0 || s.TopK == 1)
+	return j.Reuse && j.MinTokens == 0 && !j.IgnoreEOS && j.Prompt.IDs == nil && !j.Logprobs && !j.PromptLogprobs && (s.Temperature == 0 || s.TopK == 1)
 }
 
 // keyOf returns the key of j.

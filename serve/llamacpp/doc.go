@@ -15,7 +15,7 @@
 // Where this server differs from llama.cpp's:
 //   - Who names no temperature gets the most probable text, and so does the sampler "infill", which exists to prefer sure tokens; of several
 //     choices that is the first, and the others are drawn. Samplers that package infer does not have (typ_p, xtc, dry, mirostat, top_n_sigma)
-//     change nothing, nor does ignore_eos.
+//     change nothing.
 //   - The cache is always used, as it changes no answer. cache_prompt allows more, when a request sets it: to answer with the rest of a suggestion
 //     shown before that the user types along.
 //   - Text is never searched for control tokens, but in /tokenize, whose answer goes to no model.

@@ -51,6 +51,7 @@ func TestAnswers(t *testing.T) {
 			"[" + whole(0, `one two<&>`, "0", infill) + "," + whole(1, `one two<&>`, "1", infill) + "]"},
 		{"/infill", `{` + fields + `,"response_fields":["content","timings/prompt_n","timings/predicted_ms","generation_settings/n_ctx","tokens_cached","nothing","content/x","timings/y"]}`,
 			`{"content":"one two<&>","generation_settings/n_ctx":64,"timings/predicted_ms":0,"timings/prompt_n":1,"tokens_cached":4}`},
+		{"/infill", `{` + fields + `,"ignore_eos":true,"response_fields":["generation_settings/ignore_eos"]}`, `{"generation_settings/ignore_eos":true}`},
 		{"/infill", `{` + fields + `,"response_fields":["timings","prompt"]}`, `{"prompt":"##",` + timings + `}`},
 		{"/infill", `{` + fields + `,"response_fields":[""],"n_predict":0}`, `{}`},
 	} {
@@ -155,6 +156,8 @@ func TestRequestsReachEngine(t *testing.T) {
 		{"/completion", `,"n_predict":0,"t_max_prompt_ms":1`, func(r *infer.Request) { r.MaxTokens, r.Class = 0, infer.Background }},
 		{"/completion", `,"stop":["a","","b"]`, func(r *infer.Request) { r.Stop = []string{"a", "b"} }},
 		{"/completion", `,"stop":"a"`, func(r *infer.Request) { r.Stop = []string{"a"} }},
+		{"/completion", `,"ignore_eos":true`, func(r *infer.Request) { r.IgnoreEOS = true }},
+		{"/infill", `,"ignore_eos":true`, func(r *infer.Request) { r.IgnoreEOS = true }},
 		{"/completion", `,"cache_prompt":true`, func(r *infer.Request) { r.Reuse = true }},
 		{"/completion", `,"t_max_prompt_ms":500,"t_max_predict_ms":250.5`, func(r *infer.Request) {
 			r.PromptTime, r.DecodeTime = 500*time.Millisecond, 250500*time.Microsecond

@@ -25,6 +25,7 @@ type options struct {
 	unbounded  bool // maxTokens is what the context holds
 	sampling   sampling
 	stop       []string
+	ignoreEOS  bool
 	stream     bool
 	ids        bool // token ids in the answer
 	probs      int  // most probable tokens of each in the answer; 0: no probabilities
@@ -44,6 +45,7 @@ func readOptions(f *wire.Fields) options {
 		n:          choices(f),
 		sampling:   readSampling(f),
 		stop:       f.Stops("stop"),
+		ignoreEOS:  f.Boolean("ignore_eos", false),
 		stream:     f.Boolean("stream", false),
 		ids:        f.Boolean("return_tokens", false),
 		probs:      max(0, f.Whole("n_probs", 0, math.MinInt32, math.MaxInt32)),
@@ -112,7 +114,7 @@ func (o *options) requests(m wire.Model, prompts []infer.Prompt, shape func(infe
 	for _, p := range prompts {
 		for i := range o.n {
 			r := infer.Request{
-				Prompt: p, MaxTokens: o.maxTokens, Sampling: o.sampling.choice(i), Stop: o.stop, Reuse: o.reuse,
+				Prompt: p, MaxTokens: o.maxTokens, Sampling: o.sampling.choice(i), Stop: o.stop, IgnoreEOS: o.ignoreEOS, Reuse: o.reuse,
 				Shape: shape(p), PromptTime: o.promptTime, DecodeTime: o.decodeTime,
 			}
 			r.Sampling.Bias = bias

@@ -107,7 +107,7 @@ func (o *options) settings(m wire.Model, r infer.Request) settings {
 	t := settings{
 		Context: m.Engine.Info().Context, Seed: s.Seed, Temperature: s.Temperature, TopK: s.TopK, TopP: s.TopP, MinP: s.MinP,
 		RepeatLastN: s.RepetitionWindow, RepeatPenalty: s.RepetitionPenalty, PresencePenalty: s.PresencePenalty, FrequencyPenalty: s.FrequencyPenalty,
-		Stop: o.stop, MaxTokens: o.maxTokens, Keep: 0, Stream: o.stream, Probs: o.probs, Indent: r.Shape.MinIndent,
+		Stop: o.stop, MaxTokens: o.maxTokens, Keep: 0, IgnoreEOS: o.ignoreEOS, Stream: o.stream, Probs: o.probs, Indent: r.Shape.MinIndent,
 		Samplers: o.sampling.samplers, LoRA: []scaledAdapter{},
 	}
 	if t.Stop == nil {

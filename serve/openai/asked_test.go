@@ -29,6 +29,7 @@ func TestRequestsReachEngine(t *testing.T) {
 		`{"prompt":"p","stop":["x","","y"]}`:  one(func(r *infer.Request) { r.Stop = []string{"x", "y"} }),
 		`{"prompt":"p","min_tokens":9}`:       one(func(r *infer.Request) { r.MinTokens = 9 }),
 		`{"prompt":"p","min_tokens":40}`:      one(func(r *infer.Request) { r.MinTokens, r.MaxTokens = 40, 40 }),
+		`{"prompt":"p","ignore_eos":true}`:    one(func(r *infer.Request) { r.IgnoreEOS = true }),
 		`{"prompt":"p","stop_token_ids":[3]}`: one(func(r *infer.Request) { r.StopIDs = []int32{3} }),
 		`{"prompt":"p","temperature":0.5,"top_p":0.9,"top_k":-1,"presence_penalty":1,"frequency_penalty":-1,"logit_bias":{"5":-2.5}}`: one(func(r *infer.Request) {
 			r.Sampling = infer.Sampling{Temperature: 0.5, TopP: 0.9, PresencePenalty: 1, FrequencyPenalty: -1, Seed: 1, Bias: map[int32]float64{5: -2.5}}

@@ -22,6 +22,7 @@ type options struct {
 	model        string
 	n            int
 	minTokens    int
+	ignoreEOS    bool
 	sampling     infer.Sampling
 	stop         []string
 	stopIDs      []int32
@@ -35,6 +36,7 @@ func readOptions(f *wire.Fields) options {
 		model:        f.Text("model", ""),
 		n:            f.Whole("n", 1, 1, maxChoices),
 		minTokens:    f.Whole("min_tokens", 0, 0, math.MaxInt32),
+		ignoreEOS:    f.Boolean("ignore_eos", false),
 		sampling:     sampling(f),
 		stop:         f.Stops("stop"),
 		stopIDs:      f.IDs("stop_token_ids"),
@@ -75,7 +77,8 @@ func includeUsage(f *wire.Fields) bool {
 
 // choices returns n requests like q that draw their tokens apart.
 func (o *options) choices(q infer.Request) []infer.Request {
-	q.MinTokens, q.Sampling, q.Stop, q.StopIDs = o.minTokens, o.sampling, append(q.Stop, o.stop...), append(q.StopIDs, o.stopIDs...)
+	q.MinTokens, q.IgnoreEOS, q.Sampling = o.minTokens, o.ignoreEOS, o.sampling
+	q.Stop, q.StopIDs = append(q.Stop, o.stop...), append(q.StopIDs, o.stopIDs...)
 	all := make([]infer.Request, o.n)
 	for i := range all {
 		all[i] = q
