@@ -26,10 +26,13 @@
 // offset, 0 as panels begin at multiples of 1024; 62 and 63 the swizzling, 1 for 128 bytes). The stride dimension's offset is from eight rows to the next
 // eight; the leading dimension's is from one panel to the next for TRANSPOSED operands, and is not used for others, which lie in one panel per step.
 AD_DEVICE uint64_t ad_wgmma_descriptor(ad_shared address, int panel) {
-  return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)((panel & 0x3ffff) >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+  const uint32_t low = (address & 0x3ffff) >> 4 | (uint32_t)((panel & 0x3ffff) >> 4) << 16, high = 1024 >> 4 | 1u << 30;
+  return (uint64_t)high << 32 | low;
 }
-// The descriptor of an operand that lies `bytes` further: adds to the start address.
-AD_DEVICE uint64_t ad_wgmma_advance(uint64_t descriptor, int bytes) { return descriptor + (uint32_t)(bytes >> 4); }
+// The descriptor of an operand that lies `bytes` further: adds to the start address, in the low word alone, so that the high one stays a constant.
+AD_DEVICE uint64_t ad_wgmma_advance(uint64_t descriptor, int bytes) {
+  return descriptor >> 32 << 32 | (uint32_t)((uint32_t)descriptor + (bytes >> 4));
+}
 
 AD_DEVICE void ad_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 AD_DEVICE void ad_wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -43,6 +46,13 @@ template <int PENDING, int... N>
 AD_DEVICE void ad_wgmma_wait(float (&... c)[N][4]) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
   (ad_wgmma_hold(c), ...);
+}
+
+// What c held is not kept: a product that does not add would otherwise carry it through loops, in registers.
+template <int N>
+AD_DEVICE void ad_wgmma_forget(float (&c)[N][4]) {
+  AD_UNROLL
+  for (int j = 0; j < N; j++) asm volatile("" : "=f"(c[j][0]), "=f"(c[j][1]), "=f"(c[j][2]), "=f"(c[j][3]));
 }
 
 template <class T, int N>
@@ -87,9 +97,15 @@ AD_WGMMA(f16, 64) AD_WGMMA(f16, 128) AD_WGMMA(f16, 256)
 
 // A is uint32_t[4], a fragment in registers, or uint64_t, a descriptor of a K-major operand.
 template <class T, int N, bool TRANSPOSED>
-AD_DEVICE void ad_wgmma(float (&c)[N / 8][4], const uint32_t (&a)[4], uint64_t b, bool add = true) { ad_wgmma_shape<T, N>::template multiply<TRANSPOSED>(c, a, b, add); }
+AD_DEVICE void ad_wgmma(float (&c)[N / 8][4], const uint32_t (&a)[4], uint64_t b, bool add = true) {
+  if (!add) ad_wgmma_forget(c);
+  ad_wgmma_shape<T, N>::template multiply<TRANSPOSED>(c, a, b, add);
+}
 template <class T, int N, bool TRANSPOSED>
-AD_DEVICE void ad_wgmma(float (&c)[N / 8][4], uint64_t a, uint64_t b, bool add = true) { ad_wgmma_shape<T, N>::template multiply<TRANSPOSED>(c, a, b, add); }
+AD_DEVICE void ad_wgmma(float (&c)[N / 8][4], uint64_t a, uint64_t b, bool add = true) {
+  if (!add) ad_wgmma_forget(c);
+  ad_wgmma_shape<T, N>::template multiply<TRANSPOSED>(c, a, b, add);
+}
 
 // What this thread stored in shared memory, or copied and waited for, is seen by products that are begun after a barrier from here.
 AD_DEVICE void ad_fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
