@@ -95,8 +95,8 @@ func (r recorder) Record(e tabby.Event) error {
 	switch {
 	case errors.As(err, &invalid):
 		return wire.BadField(invalid.Field, "%s", invalid.Message)
-	case errors.Is(err, events.ErrFull):
-		return nil // logged; an editor can do nothing about it
+	case errors.Is(err, events.ErrUnknown), errors.Is(err, events.ErrFull):
+		return nil // an editor can do nothing about it
 	case err != nil:
 		return fmt.Errorf("the event was not kept: %w", err)
 	}

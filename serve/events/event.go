@@ -80,7 +80,7 @@ type Line struct {
 	Kind       string    `json:"select_kind,omitempty"`
 	Elapsed    int64     `json:"elapsed_ms,omitempty"`
 	Client     string    `json:"client,omitempty"`
-	Model      string    `json:"model,omitempty"` // "" with an unknown completion
+	Model      string    `json:"model,omitempty"`
 	Adapter    string    `json:"adapter,omitempty"`
 	Language   string    `json:"language,omitempty"`
 	Path       string    `json:"path,omitempty"`
@@ -90,16 +90,12 @@ type Line struct {
 	Content    *string   `json:"content"` // a document to learn from, or null
 }
 
-// line joins an event with its completion; c is nil when it is not known.
+// line joins an event with its completion.
 func line(e Event, c *Completion, content bool, now time.Time) Line {
 	l := Line{
 		Time: now.UTC().Truncate(time.Millisecond), Type: e.Type, Completion: e.Completion, Choice: e.Choice, View: e.View, Kind: e.Kind,
-		Elapsed: e.Elapsed.Milliseconds(), Client: e.Client,
+		Elapsed: e.Elapsed.Milliseconds(), Client: e.Client, Model: c.Model, Adapter: c.Adapter, Language: c.Language,
 	}
-	if c == nil {
-		return l
-	}
-	l.Model, l.Adapter, l.Language = c.Model, c.Adapter, c.Language
 	if !content {
 		return l
 	}

@@ -58,7 +58,7 @@ func TestWithoutContent(t *testing.T) {
 	l.Observe(func(e Event) { seen = append(seen, e.Type) })
 	l.now = func() time.Time { return noon }
 	l.Remember(suggestion("cmpl-1"))
-	for _, e := range []Event{{Type: View, Completion: "cmpl-1", View: "v-1"}, {Type: Select, Completion: "cmpl-1", View: "v-1", Kind: "line", Elapsed: 1500 * time.Millisecond}, {Type: Dismiss, Completion: "other"}} {
+	for _, e := range []Event{{Type: View, Completion: "cmpl-1", View: "v-1"}, {Type: Select, Completion: "cmpl-1", View: "v-1", Kind: "line", Elapsed: 1500 * time.Millisecond}, {Type: Dismiss, Completion: "cmpl-1"}} {
 		if err := l.Record(e); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestWithoutContent(t *testing.T) {
 	b, err := os.ReadFile(path)
 	want := `{"time":"2026-05-06T12:00:00Z","type":"view","completion_id":"cmpl-1","choice_index":0,"view_id":"v-1","model":"m","adapter":"a","language":"python","content":null}
 {"time":"2026-05-06T12:00:00Z","type":"select","completion_id":"cmpl-1","choice_index":0,"view_id":"v-1","select_kind":"line","elapsed_ms":1500,"model":"m","adapter":"a","language":"python","content":null}
-{"time":"2026-05-06T12:00:00Z","type":"dismiss","completion_id":"other","choice_index":0,"content":null}
+{"time":"2026-05-06T12:00:00Z","type":"dismiss","completion_id":"cmpl-1","choice_index":0,"model":"m","adapter":"a","language":"python","content":null}
 `
 	if err != nil || string(b) != want {
 		t.Errorf("%v\n%s\nexpected\n%s", err, b, want)
@@ -94,8 +94,6 @@ func TestContent(t *testing.T) {
 		{Type: Select, Completion: "cmpl-1"},
 		{Type: Select, Completion: "cmpl-1", Choice: 1, Kind: "line"},
 		{Type: Select, Completion: "cmpl-1", Choice: 2},
-		{Type: Select, Completion: "unknown"},
-		{Type: Select, Completion: "cmpl-1", Client: "another"}, // whose suggestion it was not
 		{Type: Dismiss, Completion: "cmpl-1"},
 	} {
 		if err := l.Record(e); err != nil {
@@ -157,6 +155,7 @@ func TestDays(t *testing.T) {
 	l := open(t, Options{Dir: dir})
 	for i := range 3 {
 		l.now = func() time.Time { return noon.Add(time.Duration(i) * 12 * time.Hour) }
+		l.Remember(Completion{ID: fmt.Sprint("c", i)})
 		if err := l.Record(Event{Type: View, Completion: fmt.Sprint("c", i)}); err != nil {
 			t.Fatal(err)
 		}
@@ -179,6 +178,7 @@ func TestTornLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := open(t, Options{Dir: dir})
+		l.Remember(Completion{ID: "b"})
 		if err := l.Record(Event{Type: Dismiss, Completion: "b"}); err != nil {
 			t.Fatal(err)
 		}
@@ -197,9 +197,10 @@ func TestFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	l := open(t, Options{Dir: dir, MaxBytes: 1050, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	l := open(t, Options{Dir: dir, MaxBytes: 1050, MaxClientBytes: 1050, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	var kept int
 	for i := range 5 {
+		l.Remember(Completion{ID: fmt.Sprint(i)})
 		switch err := l.Record(Event{Type: View, Completion: fmt.Sprint(i)}); {
 		case err == nil:
 			kept++
@@ -210,6 +211,56 @@ func TestFull(t *testing.T) {
 	// A line has more than 75 bytes and less than 150.
 	if kept != 1 || strings.Count(log.String(), "full") != 1 {
 		t.Errorf("%d events were kept, expected 1; log: %s", kept, &log)
+	}
+}
+
+// TestUnknown: what nobody got here, or somebody else, is neither kept nor counted.
+func TestUnknown(t *testing.T) {
+	for _, dir := range []string{"", t.TempDir()} {
+		l := open(t, Options{Dir: dir})
+		l.Observe(func(e Event) { t.Errorf("%+v is counted", e) })
+		l.Remember(Completion{ID: "cmpl-1", Client: "a"})
+		l.Remember(Completion{ID: "cmpl-2"})
+		for _, e := range []Event{{Type: View, Completion: "other"}, {Type: Select, Completion: "cmpl-1"}, {Type: Select, Completion: "cmpl-1", Client: "b"}, {Type: Dismiss, Completion: "cmpl-2", Client: "a"}} {
+			if err := l.Record(e); !errors.Is(err, ErrUnknown) {
+				t.Errorf("%+v: %v", e, err)
+			}
+		}
+		if l.total != 0 {
+			t.Errorf("%d bytes are kept", l.total)
+		}
+	}
+}
+
+// TestClientShare: a client that reports without end fills neither the folder nor what others may add, and the next day it may again.
+func TestClientShare(t *testing.T) {
+	var log bytes.Buffer
+	dir := t.TempDir()
+	l := open(t, Options{Dir: dir, MaxBytes: 32 * 500, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	now := noon
+	l.now = func() time.Time { return now }
+	for _, client := range []string{"", "b"} {
+		l.Remember(Completion{ID: "cmpl-" + client, Client: client})
+	}
+	for day := range 2 {
+		for _, client := range []string{"", "b"} {
+			before, kept := l.total, 0
+			for range 100 {
+				switch err := l.Record(Event{Type: View, Completion: "cmpl-" + client, Client: client}); {
+				case err == nil:
+					kept++
+				case !errors.Is(err, ErrFull):
+					t.Fatal(err)
+				}
+			}
+			if n := l.total - before; kept == 0 || n > 500 || n < 350 {
+				t.Errorf("day %d: %d events of %q, %d bytes, expected up to 500", day, kept, client, n)
+			}
+		}
+		if n := strings.Count(log.String(), "not kept any more today"); n != 2*(day+1) {
+			t.Errorf("day %d: told %d times\n%s", day, n, &log)
+		}
+		now = now.Add(24 * time.Hour)
 	}
 }
 

@@ -20,7 +20,9 @@ type Options struct {
 	// Content keeps code of users with suggestions that were taken, for training.
 	Content  bool
 	MaxBytes int64 // of all files together: 1 GiB; what comes then is dropped
-	Logger   *slog.Logger
+	// MaxClientBytes bounds what one client may add in a day, so that none fills the folder: a 32nd of MaxBytes.
+	MaxClientBytes int64
+	Logger         *slog.Logger
 }
 
 // Log keeps events. It is safe for use by any number of goroutines. A folder is one Log's: two servers need two.
@@ -28,7 +30,7 @@ type Log struct {
 	o     Options
 	now   func() time.Time
 	table *table
-	// observe gets every event that is valid; nil: nobody does.
+	// observe gets every event of a known completion; nil: nobody does.
 	observe func(Event)
 
 	mu    sync.Mutex
@@ -37,17 +39,28 @@ type Log struct {
 	at    int64 // bytes of file
 	total int64 // bytes of all files
 	full  bool
+	added map[string]int64 // bytes of the day, by client, since the Log was opened
 }
 
-// ErrFull says that the folder has all that it may hold.
-var ErrFull = errors.New("the folder of events is full")
+var (
+	// ErrUnknown says that the client got no such completion, or not lately.
+	ErrUnknown = errors.New("no such completion")
+	// ErrFull says that the folder has all that it may hold, at all or of this client today.
+	ErrFull = errors.New("the folder of events is full")
+)
 
-const defaultMaxBytes = 1 << 30
+const (
+	defaultMaxBytes = 1 << 30
+	clientsShare    = 32
+)
 
 // Open returns a Log over a folder, which is made if it does not exist.
 func Open(o Options) (*Log, error) {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = defaultMaxBytes
+	}
+	if o.MaxClientBytes <= 0 {
+		o.MaxClientBytes = o.MaxBytes / clientsShare
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -78,7 +91,7 @@ func Open(o Options) (*Log, error) {
 	return l, l.turn(l.now().UTC())
 }
 
-// Observe has every event that is valid given to f. It comes before the first.
+// Observe has every event of a known completion given to f. It comes before the first.
 func (l *Log) Observe(f func(Event)) { l.observe = f }
 
 // Remember keeps a completion, so that events can name it. Without Options.Content its texts are not kept.
@@ -93,11 +106,15 @@ func (l *Log) Remember(c Completion) {
 	l.table.put(&c)
 }
 
-// Record keeps an event. An event of a completion that is not known, or that another client got, is kept without what it was. The
-// error is an *InvalidError where the event is none, or says why it was not stored.
+// Record keeps an event of a completion that its client got lately. The error is an *InvalidError where the event is none, ErrUnknown, or says
+// why it was not stored.
 func (l *Log) Record(e Event) error {
 	if err := e.check(); err != nil {
 		return err
+	}
+	c := l.table.get(e.Completion, e.Client)
+	if c == nil {
+		return ErrUnknown
 	}
 	if l.observe != nil {
 		l.observe(e)
@@ -109,12 +126,13 @@ func (l *Log) Record(e Event) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(line(e, l.table.get(e.Completion, e.Client), l.o.Content, now)); err != nil {
+	if err := enc.Encode(line(e, c, l.o.Content, now)); err != nil {
 		return fmt.Errorf("events: %w", err)
 	}
+	n := int64(b.Len())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total+int64(b.Len()) > l.o.MaxBytes {
+	if l.total+n > l.o.MaxBytes {
 		if !l.full {
 			l.full = true
 			l.o.Logger.Warn("events are not kept any more: the folder is full", "folder", l.o.Dir, "bytes", l.total)
@@ -124,7 +142,18 @@ func (l *Log) Record(e Event) error {
 	if err := l.turn(now); err != nil {
 		return err
 	}
-	return l.write(b.Bytes())
+	if had := l.added[e.Client]; had+n > l.o.MaxClientBytes {
+		if had <= l.o.MaxClientBytes {
+			l.added[e.Client] = l.o.MaxClientBytes + 1
+			l.o.Logger.Warn("events of a client are not kept any more today", "client", e.Client, "bytes", had)
+		}
+		return ErrFull
+	}
+	if err := l.write(b.Bytes()); err != nil {
+		return err
+	}
+	l.added[e.Client] += n
+	return nil
 }
 
 // turn opens the file of the day.
@@ -153,7 +182,7 @@ func (l *Log) turn(now time.Time) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("events: %s: %w", f.Name(), err), f.Close())
 	}
-	l.file, l.day, l.at = f, day, whole
+	l.file, l.day, l.at, l.added = f, day, whole, map[string]int64{}
 	return nil
 }
 
