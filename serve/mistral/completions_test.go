@@ -2,7 +2,6 @@ package mistral_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -135,28 +134,16 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// TestFails: before the first event an error has its own status, afterwards it is the last event. A full server says when to come back.
-func TestFails(t *testing.T) {
-	failure := errors.New("boom")
-	after := 0
-	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
-		for range after {
-			if err := emit(0, infer.Chunk{Text: "x"}); err != nil {
-				return nil, err
-			}
-		}
-		return nil, failure
-	}}, serve.Options{}, nil)
+func TestStreamFails(t *testing.T) {
 	const want = `{"object":"error","message":"boom","type":"server_error","param":null,"code":"internal_error","error":{"message":"boom","type":"server_error"}}`
-	if status, got, _ := servetest.Post(t, url+path, `{"prompt":"p","stream":true}`); status != 500 || got != want+"\n" {
-		t.Errorf("%d %s", status, got)
-	}
-	after = 2
-	status, got, _ := servetest.Post(t, url+path, `{"prompt":"p","stream":true}`)
-	if all := servetest.Events(t, strings.NewReader(got)); status != 200 || len(all) != 3 || all[2] != want {
-		t.Errorf("%d %s", status, got)
-	}
-	after, failure = 0, &infer.BusyError{Reason: "7 requests are waiting", RetryAfter: 1500 * time.Millisecond}
+	servetest.StreamFails(t, nil, path, `{"prompt":"p","stream":true}`, want)
+}
+
+// TestBusy: a full server says when to come back.
+func TestBusy(t *testing.T) {
+	url, _ := servetest.Start(t, &servetest.Fake{Do: func(context.Context, []infer.Request, func(int, infer.Chunk) error) ([]infer.Result, error) {
+		return nil, &infer.BusyError{Reason: "7 requests are waiting", RetryAfter: 1500 * time.Millisecond}
+	}}, serve.Options{}, nil)
 	status, got, header := servetest.Post(t, url+path, `{"prompt":"p"}`)
 	if status != 429 || header.Get("Retry-After") != "2" || !strings.HasPrefix(got, `{"object":"error","message":"busy: 7 requests are waiting","type":"overloaded_error",`) {
 		t.Errorf("%d %v %s", status, header, got)

@@ -2,7 +2,6 @@ package openai_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -50,30 +49,11 @@ func TestAnswerStream(t *testing.T) {
 	}
 }
 
-// TestStreamFails: before the first event an error has its own status, afterwards it is the last event.
+// boom is the form of an error of the engine's.
+const boom = `{"error":{"message":"boom","type":"server_error","param":null,"code":"internal_error"}}`
+
 func TestStreamFails(t *testing.T) {
-	boom := errors.New("boom")
-	after := 0
-	url, log := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
-		for range after {
-			if err := emit(0, infer.Chunk{Text: "x"}); err != nil {
-				return nil, err
-			}
-		}
-		return nil, boom
-	}}, serve.Options{}, nil)
-	const failure = `{"error":{"message":"boom","type":"server_error","param":null,"code":"internal_error"}}`
-	if status, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"p","stream":true}`); status != 500 || got != failure+"\n" {
-		t.Errorf("%d %s", status, got)
-	}
-	after = 2
-	status, got, _ := servetest.Post(t, url+"/v1/completions", `{"prompt":"p","stream":true}`)
-	if all := servetest.Events(t, strings.NewReader(got)); status != 200 || len(all) != 3 || all[2] != failure {
-		t.Errorf("%d %s", status, got)
-	}
-	if n := strings.Count(log.String(), "error=boom"); n != 2 {
-		t.Errorf("%d of 2 failures in the log\n%s", n, log)
-	}
+	servetest.StreamFails(t, nil, "/v1/completions", `{"prompt":"p","stream":true}`, boom)
 }
 
 func TestBusy(t *testing.T) {

@@ -240,27 +240,8 @@ func TestChatWithoutTemplate(t *testing.T) {
 	}
 }
 
-// TestChatStreamFails: before the first event an error has its own status, afterwards it is the last event.
 func TestChatStreamFails(t *testing.T) {
-	boom := errors.New("boom")
-	after := 0
-	url, _ := servetest.Start(t, &servetest.Fake{Do: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
-		for range after {
-			if err := emit(0, infer.Chunk{Text: "x"}); err != nil {
-				return nil, err
-			}
-		}
-		return nil, boom
-	}}, serve.Options{}, converses)
-	const failure = `{"error":{"message":"boom","type":"server_error","param":null,"code":"internal_error"}}`
-	if status, got, _ := servetest.Post(t, url+"/v1/chat/completions", `{`+hello+`,"stream":true}`); status != 500 || got != failure+"\n" {
-		t.Errorf("%d %s", status, got)
-	}
-	after = 2
-	status, got, _ := servetest.Post(t, url+"/v1/chat/completions", `{`+hello+`,"stream":true}`)
-	if all := servetest.Events(t, strings.NewReader(got)); status != 200 || len(all) != 3 || all[2] != failure {
-		t.Errorf("%d %s", status, got)
-	}
+	servetest.StreamFails(t, converses, "/v1/chat/completions", `{`+hello+`,"stream":true}`, boom)
 }
 
 // TestChatEqualsCompletion: the greedy answer to a conversation is the completion of its prompt, whole and streamed.

@@ -255,6 +255,32 @@ func Events(t testing.TB, r io.Reader) (all []string) {
 	return all
 }
 
+// StreamFails checks how a stream is answered whose completion fails: before the first event the error has its own status, afterwards it is the last
+// event, and the log has it both times. change is as of Start; failure is the error "boom" in the protocol's form.
+func StreamFails(t *testing.T, change func(*wire.Model), path, body, failure string) {
+	t.Helper()
+	after := 0
+	url, log := Start(t, &Fake{Do: func(_ context.Context, _ []infer.Request, emit func(int, infer.Chunk) error) ([]infer.Result, error) {
+		for range after {
+			if err := emit(0, infer.Chunk{Text: "x"}); err != nil {
+				return nil, err
+			}
+		}
+		return nil, errors.New("boom")
+	}}, serve.Options{}, change)
+	if status, got, _ := Post(t, url+path, body); status != http.StatusInternalServerError || got != failure+"\n" {
+		t.Errorf("%d %s", status, got)
+	}
+	after = 2
+	status, got, _ := Post(t, url+path, body)
+	if all := Events(t, strings.NewReader(got)); status != http.StatusOK || len(all) != 3 || all[2] != failure {
+		t.Errorf("%d %s", status, got)
+	}
+	if n := strings.Count(log.String(), "error=boom"); n != 2 {
+		t.Errorf("%d of 2 failures in the log\n%s", n, log)
+	}
+}
+
 // Disconnects checks that a client which leaves while it waits for an answer to body ends its completion. start serves an engine and returns
 // its address.
 func Disconnects(t *testing.T, start func(engine wire.Engine) (url string), path, body string) {
