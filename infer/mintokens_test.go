@@ -141,8 +141,8 @@ func TestIgnoreEOSOnCards(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.sampler(j).largest() {
-			t.Errorf("with %d stop ids the largest logit is taken for the choice", len(r.StopIDs))
+		if m.sampler(j).unchanged() {
+			t.Errorf("with %d stop ids the device may choose", len(r.StopIDs))
 		}
 	}
 }
