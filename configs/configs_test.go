@@ -66,7 +66,7 @@ func TestBadRecipes(t *testing.T) {
 		want string
 	}{
 		"unknown key": {minimal + "  warmpu: 3\n", nil,
-			`r.yaml:6: train: found unknown key "warmpu", expected one of steps, epochs, micro_batch, accumulation, lr, schedule, warmup_steps, warmup_ratio, min_lr_ratio, weight_decay, decay_all, beta1, beta2, epsilon, clip, dropout, gradient_checkpointing`},
+			`r.yaml:6: train: found unknown key "warmpu", expected one of steps, epochs, micro_batch, accumulation, lr, schedule, warmup_steps, warmup_ratio, min_lr_ratio, weight_decay, decay_all, beta1, beta2, epsilon, clip, dropout, gradient_checkpointing, memory_gb`},
 		"unknown section": {"trian: {}\n", nil,
 			`r.yaml:1: found unknown key "trian", expected one of model, init, lora, data, train, eval, checkpoint, seed, threads, device, precision, out`},
 		"unknown key in a list": {"data:\n  train:\n  - path: x\n  - pth: y\n", nil,
@@ -113,7 +113,9 @@ func TestBadRecipes(t *testing.T) {
 		"files and seed":   {minimal, []string{"data.split={by: files, files: [a.py], seed: 1}"}, `--set data.split={by: files, files: [a.py], seed: 1}: data.split.by: found "files" beside a fraction or seed, expected one of the two`},
 		"original files":   {minimal, []string{"data.protocol=original", "data.split={by: files, files: [a.py]}"}, `--set data.split={by: files, files: [a.py]}: data.split.by: found "files", expected a fraction with the original protocol, or data.eval`},
 		"set without =":    {minimal, []string{"train.lr"}, `--set train.lr: found "train.lr", expected key.path=value`},
-		"set unknown":      {minimal, []string{"train.rl=1"}, `--set train.rl=1: train: found unknown key "rl", expected one of steps, epochs, micro_batch, accumulation, lr, schedule, warmup_steps, warmup_ratio, min_lr_ratio, weight_decay, decay_all, beta1, beta2, epsilon, clip, dropout, gradient_checkpointing`},
+		"set unknown":      {minimal, []string{"train.rl=1"}, `--set train.rl=1: train: found unknown key "rl", expected one of steps, epochs, micro_batch, accumulation, lr, schedule, warmup_steps, warmup_ratio, min_lr_ratio, weight_decay, decay_all, beta1, beta2, epsilon, clip, dropout, gradient_checkpointing, memory_gb`},
+		"memory":           {minimal, []string{"train.gradient_checkpointing=true", "train.memory_gb=-2"}, `--set train.memory_gb=-2: train.memory_gb: found -2, expected 0 to 1e+06`},
+		"memory alone":     {minimal, []string{"train.memory_gb=14.4"}, `--set train.memory_gb=14.4: train.memory_gb: found a limit without gradient checkpointing, expected gradient_checkpointing: true with it`},
 		"set beyond list":  {minimal, []string{"data.train.1.path=x"}, `--set data.train.1.path=x: data.train.1: found "1", expected a number below the list's length 1`},
 		"set into a value": {minimal, []string{"train.steps.x=1"}, `--set train.steps.x=1: train.steps: found 10, expected keys and values`},
 		"set type":         {minimal, []string{"train.lr=abc"}, `--set train.lr=abc: train.lr: found "abc", expected a finite number`},

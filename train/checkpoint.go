@@ -58,7 +58,7 @@ func identityOf(r *configs.Recipe) map[string]string {
 		switch {
 		case slices.Contains([]string{"out", "threads", "model", "eval", "checkpoint"}, section):
 		case strings.HasPrefix(v.Key, "data.eval."), strings.HasPrefix(v.Key, "data.train.") && strings.HasSuffix(v.Key, ".path"):
-		case v.Key == "init.tokenizer", v.Key == "train.gradient_checkpointing":
+		case v.Key == "init.tokenizer", v.Key == "train.gradient_checkpointing", v.Key == "train.memory_gb":
 		default:
 			m[v.Key] = v.Text
 		}

@@ -57,6 +57,8 @@ type MemoryColumn struct {
 	Workspace     int64 `json:"workspace"`   // of kernels, and gaps: the rest of the arena
 	Total         int64 `json:"total"`       // what a run allocates, to the byte
 
+	Kept []graph.Kept `json:"kept,omitempty"` // with checkpointing, of the blocks: what is not computed again though it could be
+
 	Beside            int64  `json:"beside"`                        // what the process needs beside the plans, roughly
 	Memory            int64  `json:"memory,omitempty"`              // of the device; 0: not known
 	LargestMicroBatch *int   `json:"largest_micro_batch,omitempty"` // that fits into Memory; nil: Memory is not known
@@ -151,8 +153,20 @@ type planner struct {
 	made   map[planKey]planned
 }
 
-// planKey is what is varied: micro-batch and how many of them make a step, sequence, and the adapters' rank (0: full training).
-type planKey struct{ batch, accumulation, sequence, rank int }
+// planKey is what is varied: micro-batch and how many of them make a step, sequence, the adapters' rank (0: full training), and the memory
+// that may be used to keep what checkpointing would compute again.
+type planKey struct {
+	batch, accumulation, sequence, rank int
+	memoryGB                            float64
+}
+
+// within returns the key with no more to keep than fits into the bytes given.
+func (k planKey) within(bytes int64) planKey {
+	if gb := math.Floor(float64(bytes)/1e8) / 10; k.memoryGB > gb {
+		k.memoryGB = max(0, gb)
+	}
+	return k
+}
 
 // of returns the key with micro-batches of n sequences, so many to a step.
 func (k planKey) of(n, accumulation int) planKey {
@@ -188,7 +202,7 @@ func (p *planner) plan(k planKey) (planned, error) {
 		return planned{}, err
 	}
 	r := p.recipe
-	r.Train.MicroBatch, r.Train.Accumulation = k.batch, k.accumulation
+	r.Train.MicroBatch, r.Train.Accumulation, r.Train.MemoryGB = k.batch, k.accumulation, k.memoryGB
 	var adapters []graph.Adapter
 	if k.rank > 0 {
 		l := configs.LoRA{Rank: k.rank, Alpha: 1, Targets: []string{lora.AllLinear}}
@@ -222,7 +236,7 @@ func (p *planner) plan(k planKey) (planned, error) {
 
 // own is the recipe's own plan.
 func (p *planner) own(sequence int) planKey {
-	k := planKey{batch: p.recipe.Train.MicroBatch, accumulation: p.recipe.Train.Accumulation, sequence: sequence}
+	k := planKey{batch: p.recipe.Train.MicroBatch, accumulation: p.recipe.Train.Accumulation, sequence: sequence, memoryGB: p.recipe.Train.MemoryGB}
 	if p.recipe.LoRA != nil {
 		k.rank = p.recipe.LoRA.Rank
 	}
@@ -245,16 +259,17 @@ func (p *planner) columns(memory int64, m *Memory) ([]MemoryColumn, error) {
 			Precision: precision(p.recipe.Precision, p.kind), Storage: made.storage.String(),
 			Weights: u.Weights, Masters: u.Masters, Gradients: u.Gradients, Optimizer: u.Moments, InputsOutputs: u.Inputs + u.Outputs,
 			Activations: a.Activations, Workspace: a.AllPlans - a.Activations, Total: made.total(checkpointing),
-			Beside: devices.Beside(p.kind), Memory: memory,
+			Kept: a.Kept, Beside: devices.Beside(p.kind), Memory: memory,
 		}
 		if memory > 0 {
-			n, err := p.largest(own, checkpointing, memory-c.Beside)
+			free := memory - c.Beside
+			n, err := p.largest(own.within(free), checkpointing, free)
 			if err != nil {
 				return nil, err
 			}
 			c.LargestMicroBatch, c.Tokens = &n, n*m.Sequence
-			if c.Recipe && n < own.batch {
-				if c.Advice, err = p.advise(own, n, memory-c.Beside); err != nil {
+			if c.Recipe && (n < own.batch || c.Total > free) {
+				if c.Advice, err = p.advise(own.within(free), n, free); err != nil {
 					return nil, err
 				}
 			}
@@ -325,6 +340,9 @@ func (p *planner) advise(own planKey, fits int, bytes int64) ([]Step, error) {
 		if checkpointing && !p.recipe.Train.GradientCheckpointing {
 			sets = append(sets, "train.gradient_checkpointing=true")
 		}
+		if k.memoryGB != p.recipe.Train.MemoryGB {
+			sets = append(sets, fmt.Sprintf("train.memory_gb=%v", k.memoryGB))
+		}
 		steps = append(steps, Step{sets, made.total(checkpointing)})
 		return true, nil
 	}
@@ -333,6 +351,10 @@ func (p *planner) advise(own planKey, fits int, bytes int64) ([]Step, error) {
 		return []string{fmt.Sprintf("train.micro_batch=%d", n), fmt.Sprintf("train.accumulation=%d", windows/n)}
 	}
 	checkpointing := p.recipe.Train.GradientCheckpointing
+	if fits >= own.batch { // with less kept
+		_, err := try(own, checkpointing)
+		return steps, err
+	}
 	if fits > 0 {
 		// The largest that makes the same steps of more micro-batches; where none fits, shorter steps.
 		for n := fits; n > 0; n-- {
@@ -391,7 +413,7 @@ func whatFits(ctx context.Context, r configs.Recipe, c model.Config, sequence in
 	target, done := devices.Target(k, r.Threads)
 	defer done()
 	p := planner{ctx: ctx, recipe: r, config: c, kind: k, target: target, made: map[planKey]planned{}}
-	own := p.own(sequence)
+	own := p.own(sequence).within(free)
 	n, err := p.largest(own, r.Train.GradientCheckpointing, free)
 	if err != nil {
 		return ""

@@ -72,7 +72,14 @@ func (m *Memory) WriteTable(w io.Writer) error {
 		if c.Device == "cuda" && c.Memory == 0 && c.Recipe {
 			b.WriteString("the largest micro-batch on cuda needs --memory, such as --memory 80GB\n")
 		}
-		if !c.Recipe || c.LargestMicroBatch == nil || *c.LargestMicroBatch >= m.MicroBatch {
+		if c.Recipe && len(c.Kept) > 0 {
+			var kept []string
+			for _, k := range c.Kept {
+				kept = append(kept, fmt.Sprintf("%s (%d)", k.Name, k.Blocks))
+			}
+			fmt.Fprintf(&b, "kept by blocks on %s: %s\n", c.Device, strings.Join(kept, ", "))
+		}
+		if !c.Recipe || c.LargestMicroBatch == nil || len(c.Advice) == 0 && *c.LargestMicroBatch >= m.MicroBatch {
 			continue
 		}
 		fmt.Fprintf(&b, "\nA micro-batch of %d does not fit into the %s of %s", m.MicroBatch, bytesText(c.Memory), c.Device)

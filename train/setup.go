@@ -446,7 +446,7 @@ func planConfig(r *configs.Recipe, c model.Config, sequence int, adapters []grap
 	}
 	cfg := graph.Config{
 		Model: c, Batch: t.MicroBatch, Seq: sequence,
-		ModelDropout: t.Dropout == "model", Checkpointing: t.GradientCheckpointing, Precision: precision(r.Precision, k),
+		ModelDropout: t.Dropout == "model", Checkpointing: t.GradientCheckpointing, Memory: int64(t.MemoryGB * 1e9), Precision: precision(r.Precision, k),
 		Once: t.Accumulation == 1, Adapters: adapters,
 		Group: func(param string, _ []int) int {
 			if adapted := strings.HasSuffix(param, ".lora_A") || strings.HasSuffix(param, ".lora_B"); adapted || decays[param] || t.DecayAll {

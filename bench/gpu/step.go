@@ -29,7 +29,7 @@ type options struct {
 	model, tokens, device, precision, adapter string
 	sequences, micro, length, rank            int
 	steps, evaluations, algorithms            int
-	rate                                      float64
+	rate, memory                              float64
 	checkpointing, profile                    bool
 }
 
@@ -78,11 +78,12 @@ func (o *options) planFlags(f *flag.FlagSet) {
 	f.IntVar(&o.length, "length", 2048, "tokens of a sequence")
 	f.IntVar(&o.rank, "rank", 0, "of LoRA adapters at all linear modules; 0: train everything")
 	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing")
+	f.Float64Var(&o.memory, "memory", 0, "GB that the plans may take with it: as much is kept as fits; 0: as little as can be")
 }
 
 // config is what is planned, but for the micro-batch and adapters.
 func (o *options) config(c model.Config, kind devices.Kind) graph.Config {
-	cfg := graph.Config{Model: c, Seq: o.length, Checkpointing: o.checkpointing, Precision: graph.Precision(o.precision)}
+	cfg := graph.Config{Model: c, Seq: o.length, Checkpointing: o.checkpointing, Memory: int64(o.memory * 1e9), Precision: graph.Precision(o.precision)}
 	cfg.Storage = devices.Storage(kind, cfg.Precision.Operands())
 	return cfg
 }

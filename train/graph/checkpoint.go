@@ -1,68 +1,78 @@
 package graph
 
+import (
+	"slices"
+	"sort"
+
+	"autodev/compute"
+)
+
+// checkpointed returns the placement of the program with gradient checkpointing, and the calls of its blocks whose results are kept all
+// the same: attention where its gradient reads them, since computing it again takes long for what it would save, and then, in the order of
+// keepOrder, as many as fit. fits reports that of a placement; nil: no more are kept.
+func (p *program) checkpointed(dev compute.Target, fits func(placement) bool) (placement, []*instr) {
+	blocks := p.blocks()
+	var kept []*instr
+	for _, c := range p.code {
+		if dev.KeepsAttention() && c.call.Kernel == compute.Attention && blocks[c.block] {
+			kept = append(kept, c)
+		}
+	}
+	place := func(blocks map[int]bool, kept []*instr) placement {
+		return p.checkpoint(blocks, set(kept)).recompute().place(dev)
+	}
+	best := place(blocks, kept)
+	if len(blocks) == 0 {
+		return best, kept
+	}
+	// The last block's gradients follow its forward calls almost at once, so that keeping its values often costs no memory; then they are not
+	// computed again.
+	last := slices.Max(keys(blocks))
+	delete(blocks, last)
+	if q := place(blocks, kept); q.arena <= best.arena {
+		best = q
+	} else {
+		blocks[last] = true
+	}
+	if fits == nil {
+		return best, kept
+	}
+	order := p.keepOrder(blocks, kept)
+	n := sort.Search(len(order), func(n int) bool {
+		return !fits(place(blocks, slices.Concat(kept, order[:n+1])))
+	})
+	if n > 0 {
+		kept = slices.Concat(kept, order[:n])
+		best = place(blocks, kept)
+	}
+	return best, kept
+}
+
+func set(calls []*instr) map[*instr]bool {
+	m := map[*instr]bool{}
+	for _, c := range calls {
+		m[c] = true
+	}
+	return m
+}
+
 // checkpoint returns the program with gradient checkpointing (Chen et al. 2016): of every block in blocks only what flows
-// to the next block stays in memory; what the block's gradients need is computed again before them. The calls are the same
-// with the same inputs, so the bits are.
-func (p *program) checkpoint(blocks map[int]bool) *program {
-	producer := map[*value]*instr{}
-	outside := map[*value]bool{} // values that forward calls of another block use
-	for _, c := range p.code {
-		if c.phase != forward {
-			continue
-		}
-		for _, v := range c.in {
-			if f := producer[v]; f != nil && f.block != c.block {
-				outside[v] = true
-			}
-		}
-		for _, v := range c.out {
-			if v != nil && !v.fixed {
-				producer[v] = c
-			}
-		}
+// to the next block and what kept calls compute stays in memory; what else the block's gradients need is computed again before them. The
+// calls are the same with the same inputs, so the bits are.
+func (p *program) checkpoint(blocks map[int]bool, kept map[*instr]bool) *program {
+	dropped := p.dropped(blocks)
+	needed := map[int]map[*instr]bool{}
+	for b := range blocks {
+		needed[b] = p.repeated(b, dropped, kept)
 	}
-	// dropped reports the call that computes v again, nil when v stays.
-	dropped := func(v *value) *instr {
-		if f := producer[v]; f != nil && f.block >= 0 && blocks[f.block] && !outside[v] {
-			return f
-		}
-		return nil
-	}
-
-	needed := map[int]map[*instr]bool{} // per block, the calls to repeat
-	var need func(v *value)
-	need = func(v *value) {
-		f := dropped(v)
-		if f == nil {
-			return
-		}
-		if needed[f.block] == nil {
-			needed[f.block] = map[*instr]bool{}
-		}
-		if needed[f.block][f] {
-			return
-		}
-		needed[f.block][f] = true
-		for _, in := range f.in {
-			need(in)
-		}
-	}
-	for _, c := range p.code {
-		if c.phase == backward {
-			for _, v := range c.in {
-				need(v)
-			}
-		}
-	}
-
 	q := &program{}
 	copies := map[*value]*value{}
 	repeated := map[int]bool{}
 	for _, c := range p.code {
 		if c.phase == backward {
 			for _, v := range c.in {
-				f := dropped(v)
-				if f == nil || repeated[f.block] {
+				f := dropped[v]
+				if f == nil || kept[f] || repeated[f.block] {
 					continue
 				}
 				repeated[f.block] = true
@@ -90,6 +100,115 @@ func (p *program) checkpoint(blocks map[int]bool) *program {
 		q.code = append(q.code, c)
 	}
 	return q
+}
+
+// dropped returns the forward calls of the blocks by the values that they compute for their own block alone.
+func (p *program) dropped(blocks map[int]bool) map[*value]*instr {
+	producer := map[*value]*instr{}
+	for _, c := range p.code {
+		if c.phase != forward {
+			continue
+		}
+		for _, v := range c.in {
+			if f := producer[v]; f != nil && f.block != c.block {
+				delete(producer, v)
+			}
+		}
+		for _, v := range c.out {
+			if v != nil && !v.fixed && blocks[c.block] {
+				producer[v] = c
+			}
+		}
+	}
+	return producer
+}
+
+// repeated returns the calls of a block that its gradients need again.
+func (p *program) repeated(block int, dropped map[*value]*instr, kept map[*instr]bool) map[*instr]bool {
+	needed := map[*instr]bool{}
+	var need func(v *value)
+	need = func(v *value) {
+		f := dropped[v]
+		if f == nil || f.block != block || kept[f] || needed[f] {
+			return
+		}
+		needed[f] = true
+		for _, in := range f.in {
+			need(in)
+		}
+	}
+	for _, c := range p.code {
+		if c.phase == backward {
+			for _, v := range c.in {
+				need(v)
+			}
+		}
+	}
+	return needed
+}
+
+// keepOrder lists calls of the blocks whose results may be kept beside those that are, in each block the one first that saves most time for
+// its memory. Of all blocks the first one each comes first, of the last block first of all.
+func (p *program) keepOrder(blocks map[int]bool, kept []*instr) []*instr {
+	dropped := p.dropped(blocks)
+	var rounds [][]*instr
+	order := keys(blocks)
+	slices.Sort(order)
+	slices.Reverse(order)
+	for _, b := range order {
+		keep := set(kept)
+		for round := 0; ; round++ {
+			needed := p.repeated(b, dropped, keep)
+			var best *instr
+			most := 0.0
+			for _, c := range p.code {
+				if !needed[c] || cheap(c.call.Kernel) { // what is cheap is not kept without checkpointing either (recompute)
+					continue
+				}
+				keep[c] = true
+				saved := p.cost(needed) - p.cost(p.repeated(b, dropped, keep))
+				delete(keep, c)
+				if rate := saved / float64(c.outBytes()); best == nil || rate > most {
+					best, most = c, rate
+				}
+			}
+			if best == nil {
+				break
+			}
+			keep[best] = true
+			if round == len(rounds) {
+				rounds = append(rounds, nil)
+			}
+			rounds[round] = append(rounds[round], best)
+		}
+	}
+	return slices.Concat(rounds...)
+}
+
+// operationsPerByte is how much a large GPU computes while it moves a byte, by which times are compared. CPUs compute less; the order that
+// comes of it is nearly the same.
+const operationsPerByte = 240
+
+// cost is the time of some of the program's calls, as operations.
+func (p *program) cost(calls map[*instr]bool) float64 {
+	total := 0.0
+	for _, c := range p.code {
+		if calls[c] {
+			call := c.placeless()
+			total += max(call.Operations(), operationsPerByte*float64(call.Traffic()))
+		}
+	}
+	return total
+}
+
+func (c *instr) outBytes() int64 {
+	var n int64
+	for _, v := range c.out {
+		if v != nil {
+			n += v.buf.Bytes()
+		}
+	}
+	return n
 }
 
 // blocks lists the blocks of the program's forward calls.

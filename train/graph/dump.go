@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 
 	"autodev/compute"
@@ -31,6 +33,27 @@ type ArenaUsage struct {
 	Activations int64 // the most bytes of activations and their gradients alive at once
 	Workspace   int64 // the largest work space of a kernel
 	Calls       int
+	Kept        []Kept // of the blocks, with gradient checkpointing: what is not computed again though it could be
+}
+
+// Kept is calls of the same name in so many blocks, whose results are kept for their gradients.
+type Kept struct {
+	Name   string `json:"name"` // with * for the block's number
+	Blocks int    `json:"blocks"`
+}
+
+// kinds sums up calls of blocks.
+func kinds(calls []*instr) []Kept {
+	var all []Kept
+	for _, c := range calls {
+		name := strings.Replace(c.call.Name, strconv.Itoa(c.block), "*", 1)
+		i := slices.IndexFunc(all, func(k Kept) bool { return k.Name == name })
+		if i < 0 {
+			i, all = len(all), append(all, Kept{Name: name})
+		}
+		all[i].Blocks++
+	}
+	return all
 }
 
 // Total returns the bytes of all spaces.
@@ -38,8 +61,9 @@ func (u Usage) Total() int64 {
 	return u.Weights + u.Masters + u.Gradients + u.Moments + u.Inputs + u.Outputs + u.Arena
 }
 
-func (p placement) usage() ArenaUsage {
-	return ArenaUsage{Bytes: p.arena, Activations: p.live, Workspace: p.workspace, Calls: len(p.calls)}
+// usage is that of a step placed so, with the arena of all plans.
+func (p placement) usage(all int64) ArenaUsage {
+	return ArenaUsage{Bytes: p.arena, AllPlans: all, Activations: p.live, Workspace: p.workspace, Calls: len(p.calls)}
 }
 
 // Usage returns the memory the plans need.

@@ -3,7 +3,6 @@ package graph
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	G "gorgonia.org/gorgonia"
 
@@ -98,46 +97,36 @@ func build(cfg Config, net network, target compute.Target) (*Training, error) {
 	if target.KeepsAttention() {
 		step = step.keepAttention()
 	}
-	plain, checkpointed, evaluation := step.recompute().place(target), step.sparsest(target), eval.place(target)
-	chosen := plain
-	if cfg.Checkpointing {
-		chosen = checkpointed
-	}
-	t.step = compute.Plan{Calls: chosen.calls}
-	t.eval = compute.Plan{Calls: evaluation.calls}
-	for i := range t.params {
-		if p := &t.params[i]; p.Trained && cfg.Once {
-			p.Grad.Offset = chosen.grads["d "+p.Name]
-		}
-	}
+	plain, evaluation := step.recompute().place(target), eval.place(target)
 	t.norm, t.update = t.optimizer()
+	work := t.workOptimizer()
+	// all is the arena of all plans beside each other, the step placed so.
+	all := func(step placement) int64 {
+		if cfg.Once { // gradients lie in the arena where the optimiser works
+			return max(step.arena+work, evaluation.arena)
+		}
+		return max(step.arena, evaluation.arena, work)
+	}
 	t.usage = Usage{
 		Weights: bytes[compute.Weights], Masters: bytes[compute.Masters], Gradients: bytes[compute.Grads], Moments: bytes[compute.Moments],
 		Inputs: bytes[compute.Inputs], Outputs: bytes[compute.Outputs],
-		Plain: plain.usage(), Checkpointed: checkpointed.usage(),
 	}
-	// The optimiser's calls may need work space too, beside gradients that lie in the arena.
-	work := int64(0)
-	for _, p := range []*compute.Plan{&t.norm, &t.update} {
-		for i := range p.Calls {
-			if n := target.WorkBytes(&p.Calls[i]); n > 0 {
-				p.Calls[i].Work = compute.Buffer{Space: compute.Arena, DType: compute.F32, Shape: []int{int((n + 3) / 4)}}
-				if cfg.Once {
-					p.Calls[i].Work.Offset = chosen.arena
-				}
-				work = max(work, align(n))
-			}
-		}
+	var fits func(placement) bool
+	if beside := t.usage.Total(); cfg.Memory > 0 {
+		fits = func(step placement) bool { return beside+all(step) <= cfg.Memory }
 	}
-	for _, a := range []*ArenaUsage{&t.usage.Plain, &t.usage.Checkpointed} {
-		a.AllPlans = max(a.Bytes, evaluation.arena, work)
-		if cfg.Once {
-			a.AllPlans = max(a.Bytes+work, evaluation.arena)
-		}
-	}
+	checkpointed, kept := step.checkpointed(target, fits)
+	t.usage.Plain, t.usage.Checkpointed = plain.usage(all(plain)), checkpointed.usage(all(checkpointed))
+	t.usage.Checkpointed.Kept = kinds(kept)
+	chosen := plain
 	t.usage.Arena = t.usage.Plain.AllPlans
 	if cfg.Checkpointing {
-		t.usage.Arena = t.usage.Checkpointed.AllPlans
+		chosen, t.usage.Arena = checkpointed, t.usage.Checkpointed.AllPlans
+	}
+	t.step = compute.Plan{Calls: chosen.calls}
+	t.eval = compute.Plan{Calls: evaluation.calls}
+	if cfg.Once {
+		t.placeGradients(chosen)
 	}
 	bytes[compute.Arena] = t.usage.Arena
 	for _, p := range t.Plans() {
@@ -325,21 +314,6 @@ func differentiate(cfg *Config, net network, eval bool, host compute.HostKernels
 	return b, gradOf, nil
 }
 
-// sparsest returns the placement of the checkpointed program. The last block's gradients follow its forward calls almost
-// at once, so that keeping its values often costs no memory; then they are not computed again.
-func (p *program) sparsest(dev compute.Target) placement {
-	blocks := p.blocks()
-	placed := p.checkpoint(blocks).recompute().place(dev)
-	if len(blocks) == 0 {
-		return placed
-	}
-	delete(blocks, slices.Max(keys(blocks)))
-	if q := p.checkpoint(blocks).recompute().place(dev); q.arena <= placed.arena {
-		return q
-	}
-	return placed
-}
-
 func keys(m map[int]bool) []int {
 	var ks []int
 	for k := range m {
@@ -378,4 +352,37 @@ func (t *Training) optimizer() (norm, update compute.Plan) {
 		squares("gradient norm", compute.Buffer{Space: compute.Grads, DType: t.cfg.DType, Shape: []int{int(end) / t.cfg.DType.Size()}})
 	}
 	return norm, update
+}
+
+// workOptimizer gives the optimiser's calls, which may need work space too, a place at the start of the arena and returns its bytes.
+func (t *Training) workOptimizer() int64 {
+	var work int64
+	for _, p := range []*compute.Plan{&t.norm, &t.update} {
+		for i := range p.Calls {
+			if n := t.target.WorkBytes(&p.Calls[i]); n > 0 {
+				p.Calls[i].Work = compute.Buffer{Space: compute.Arena, DType: compute.F32, Shape: []int{int((n + 3) / 4)}}
+				work = max(work, align(n))
+			}
+		}
+	}
+	return work
+}
+
+// placeGradients says where the step leaves the gradients that lie in the arena: to the directory and to the optimiser, which then works
+// behind the step's values.
+func (t *Training) placeGradients(step placement) {
+	for i := range t.params {
+		if p := &t.params[i]; p.Trained {
+			p.Grad.Offset = step.grads["d "+p.Name]
+		}
+	}
+	t.norm, t.update = t.optimizer()
+	t.workOptimizer()
+	for _, p := range []*compute.Plan{&t.norm, &t.update} {
+		for i := range p.Calls {
+			if w := &p.Calls[i].Work; w.Space != compute.None {
+				w.Offset = step.arena
+			}
+		}
+	}
 }

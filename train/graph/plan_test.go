@@ -287,7 +287,7 @@ func TestCheckpointing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		q := p.checkpoint(p.blocks())
+		q := p.checkpoint(p.blocks(), nil)
 		if err := q.check(); err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ func (p *program) foldSums() *program {
 			if f < 0 || code[l].phase != sum.phase || f != l && !o.fixed && at[o] >= f {
 				continue
 			}
-			if last < 0 || code[l].operations() > code[last].operations() {
+			if last < 0 || code[l].placeless().Operations() > code[last].placeless().Operations() {
 				first, other, last = f, o, l
 			}
 		}
@@ -94,9 +94,9 @@ func (c *instr) withBase(v *value) *instr {
 	return &d
 }
 
-// operations is what the call has to compute.
-func (c *instr) operations() float64 {
+// placeless is the call with operands that have types and shapes alone.
+func (c *instr) placeless() *compute.Call {
 	call := c.call
 	call.In, call.Out = buffers(c.in), buffers(c.out)
-	return call.Operations()
+	return &call
 }
