@@ -255,14 +255,16 @@ func (j *job) checkpoint(ctx context.Context, n int, position []byte) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", dir, err)
 	}
-	return j.rotate()
+	return j.rotate(n)
 }
 
-// rotate removes all but the newest checkpoints. A folder is renamed first, so that it never looks like a whole one while its
+// rotate removes all but the newest checkpoints up to step n, the run's last. Newer ones are damaged, or it would have gone on
+// from them, and do not stand in for whole ones. A folder is renamed first, so that it never looks like a whole one while its
 // files disappear.
-func (j *job) rotate() error {
+func (j *job) rotate(n int) error {
 	keep := j.recipe.Checkpoint.Keep
 	steps, err := checkpoints(j.recipe.Out)
+	steps = slices.DeleteFunc(steps, func(step int) bool { return step > n })
 	if err != nil || keep == 0 || len(steps) <= keep {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 )
 
 // RecordFile is the run's record in its output folder: a JSON object a line.
@@ -94,14 +95,20 @@ type record struct {
 	empty bool // when it was opened
 }
 
+// recordBegin is how every record begins.
+const recordBegin = `{"step":0,"run":{`
+
 // openRecord opens the record and drops what was written after step, whole lines or not. measured is the step of the last
-// measurement that is left, -1 for none.
+// measurement that is left, -1 for none. A file of something else, such as documents to train on, is left alone: it is an error.
 func openRecord(name string, step int) (_ *record, measured int, err error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, -1, fmt.Errorf("record: %w", err)
 	}
-	keep, measured, err := recordUpTo(f, step)
+	keep := int64(0)
+	if err = isRecord(f); err == nil {
+		keep, measured, err = recordUpTo(f, step)
+	}
 	if err == nil {
 		err = f.Truncate(keep)
 	}
@@ -112,6 +119,19 @@ func openRecord(name string, step int) (_ *record, measured int, err error) {
 		return nil, -1, errors.Join(fmt.Errorf("record %s: %w", name, err), f.Close())
 	}
 	return &record{f, keep == 0}, measured, nil
+}
+
+// isRecord reports a file that is not empty and no record, not even one that was cut off in its first line.
+func isRecord(f io.ReaderAt) error {
+	b := make([]byte, len(recordBegin))
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if !strings.HasPrefix(recordBegin, string(b[:n])) {
+		return fmt.Errorf("found a file that begins with %q, expected none or the record of an earlier run, which begins with %q (choose another --out)", b[:n], recordBegin)
+	}
+	return nil
 }
 
 // recordUpTo returns the length of the beginning of r that holds whole lines of steps up to step, and the step of the last

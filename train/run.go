@@ -323,7 +323,7 @@ func (j *job) run(ctx context.Context, sum *Summary, progress io.Writer) (err er
 	var busy time.Duration
 	if begin > 0 {
 		// What was to happen after the step may have been cut off.
-		if err := j.rotate(); err != nil {
+		if err := j.rotate(begin); err != nil {
 			return err
 		}
 		if err := after(begin); err != nil {

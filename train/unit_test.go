@@ -201,6 +201,38 @@ func TestRecordIsCutAtTheCheckpoint(t *testing.T) {
 	}
 }
 
+// Documents to train on are often called train.jsonl too.
+func TestRecordLeavesOtherFilesAlone(t *testing.T) {
+	name := filepath.Join(t.TempDir(), RecordFile)
+	for _, text := range []string{
+		"{\"content\":\"x = 1\"}\n{\"content\":\"y = 2\"}\n", "{\"step\":0,\"content\":\"x\"}\n", "no JSON, and no line end", "\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := openRecord(name, 0); err == nil || !strings.Contains(err.Error(), name+": found a file that begins with") {
+			t.Errorf("%q: error %v", text, err)
+		}
+		if b, err := os.ReadFile(name); err != nil || string(b) != text {
+			t.Errorf("%q: left %q, %v", text, b, err)
+		}
+	}
+	// What a kill leaves of a first line is ours.
+	if err := os.WriteFile(name, []byte(recordBegin[:9]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := openRecord(name, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.empty {
+		t.Error("a first line that was cut off was kept")
+	}
+	if err := r.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func FuzzEventsUpTo(f *testing.F) {
 	f.Add([]byte{1, 2, 3}, 4)
 	f.Fuzz(func(t *testing.T, b []byte, step int) {
