@@ -129,9 +129,9 @@ func recoverFolders(out string) error {
 		return fmt.Errorf("look for leftovers: %w", err)
 	}
 	for _, e := range entries {
-		name := strings.TrimPrefix(e.Name(), ".")
+		name, hidden := strings.CutPrefix(e.Name(), ".")
 		name, _, _ = strings.Cut(name, ".")
-		if name == e.Name() || name != finalFolder && !checkpointName.MatchString(name) {
+		if !hidden || name != finalFolder && !checkpointName.MatchString(name) {
 			continue
 		}
 		if err := atomicdir.Recover(filepath.Join(out, name)); err != nil {
@@ -259,8 +259,7 @@ func (j *job) checkpoint(ctx context.Context, n int, position []byte) error {
 }
 
 // rotate removes all but the newest checkpoints up to step n, the run's last. Newer ones are damaged, or it would have gone on
-// from them, and do not stand in for whole ones. A folder is renamed first, so that it never looks like a whole one while its
-// files disappear.
+// from them, and do not stand in for whole ones.
 func (j *job) rotate(n int) error {
 	keep := j.recipe.Checkpoint.Keep
 	steps, err := checkpoints(j.recipe.Out)
@@ -269,13 +268,7 @@ func (j *job) rotate(n int) error {
 		return err
 	}
 	for _, n := range steps[keep:] {
-		dir := checkpointFolder(j.recipe.Out, n)
-		// The name is one that atomicdir.Recover removes.
-		away := filepath.Join(j.recipe.Out, "."+filepath.Base(dir)+".tmp-removed")
-		if err := os.Rename(dir, away); err != nil {
-			return fmt.Errorf("remove old checkpoint: %w", err)
-		}
-		if err := os.RemoveAll(away); err != nil {
+		if err := atomicdir.Remove(checkpointFolder(j.recipe.Out, n)); err != nil {
 			return fmt.Errorf("remove old checkpoint: %w", err)
 		}
 	}

@@ -8,12 +8,25 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
+// Names beside a folder "out" are hidden and so kept apart from a user's own, such as a copy "out.old": ".out.tmp-123" is not
+// whole yet, ".out.old" is about to be replaced.
+const (
+	tmpMark = ".tmp-"
+	oldMark = ".old"
+)
+
+func hidden(path, mark string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+mark)
+}
+
 // Write calls fill with an empty temporary folder beside path, makes every file in it durable and renames the folder to
-// path. A folder already at path is replaced; between the two renames the old one stays as path+".old", which Recover
-// puts back after a crash. When fill or any step fails, path is left as it was and the temporary folder is removed.
+// path. A folder already at path is replaced; between the two renames the old one stays beside it, and Recover puts it back
+// after a crash. When fill or any step fails, path is left as it was and the temporary folder is removed.
 func Write(path string, fill func(dir string) error) (err error) {
+	path = filepath.Clean(path) // with a slash at its end, it would be its own parent
 	parent := filepath.Dir(path)
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("create %s: %w", parent, err)
@@ -21,7 +34,7 @@ func Write(path string, fill func(dir string) error) (err error) {
 	if err := Recover(path); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(parent, "."+filepath.Base(path)+".tmp-")
+	tmp, err := os.MkdirTemp(parent, filepath.Base(hidden(path, tmpMark)))
 	if err != nil {
 		return fmt.Errorf("create a temporary folder for %s: %w", path, err)
 	}
@@ -39,7 +52,7 @@ func Write(path string, fill func(dir string) error) (err error) {
 	if err := syncTree(tmp); err != nil {
 		return err
 	}
-	old := path + ".old"
+	old := hidden(path, oldMark)
 	replaced := false
 	if _, err := os.Lstat(path); err == nil {
 		if err := os.Rename(path, old); err != nil {
@@ -64,10 +77,11 @@ func Write(path string, fill func(dir string) error) (err error) {
 	return nil
 }
 
-// Recover finishes or undoes a Write to path that a crash interrupted: it removes temporary folders left beside path and
-// restores path+".old" when path itself is missing.
+// Recover finishes or undoes a Write to path, or a Remove, that a crash interrupted: it removes temporary folders left beside
+// path and puts a folder that was to be replaced back when path itself is missing.
 func Recover(path string) error {
-	old := path + ".old"
+	path = filepath.Clean(path)
+	old := hidden(path, oldMark)
 	if _, err := os.Lstat(old); err == nil {
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			if err := os.Rename(old, path); err != nil {
@@ -77,16 +91,35 @@ func Recover(path string) error {
 			return fmt.Errorf("remove %s: %w", old, err)
 		}
 	}
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*"))
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("look for leftovers of %s: %w", path, err)
 	}
-	for _, dir := range left {
+	for _, e := range entries {
+		// What follows the mark has no dot, or it is of a folder "out.tmp-…".
+		if rest, ok := strings.CutPrefix(e.Name(), filepath.Base(hidden(path, tmpMark))); !ok || strings.Contains(rest, ".") {
+			continue
+		}
+		dir := filepath.Join(filepath.Dir(path), e.Name())
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("remove %s: %w", dir, err)
 		}
 	}
 	return nil
+}
+
+// Remove removes the folder at path. It is renamed first, so that it never looks like a whole one while its files disappear;
+// Recover finishes a Remove that was interrupted.
+func Remove(path string) error {
+	path = filepath.Clean(path)
+	away := hidden(path, tmpMark+"removed")
+	if err := os.Rename(path, away); err != nil {
+		return err
+	}
+	return os.RemoveAll(away)
 }
 
 func syncTree(dir string) error {
