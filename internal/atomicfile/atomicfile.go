@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 )
 
@@ -27,9 +28,19 @@ type Pending interface {
 	Cleanup() error
 }
 
-// Create begins a file that is to appear at path. The error names path, not the temporary file.
+// Create begins a file that is to appear at path, or, where path is a symbolic link, at what it leads to. The error names path,
+// not the temporary file. What is no file, such as /dev/null, is not replaced: it is an error.
 func Create(path string) (Pending, error) {
-	f, err := create(filepath.Dir(path), path)
+	to := path
+	if st, err := os.Stat(path); err == nil {
+		if mode := st.Mode(); !mode.IsRegular() && !mode.IsDir() {
+			return nil, fmt.Errorf("create %s: found mode %v, expected a file or none", path, mode)
+		}
+		if to, err = filepath.EvalSymlinks(path); err != nil {
+			return nil, fmt.Errorf("create %s: %w", path, err)
+		}
+	}
+	f, err := create(filepath.Dir(to), to)
 	if err != nil {
 		var at *fs.PathError
 		if errors.As(err, &at) {

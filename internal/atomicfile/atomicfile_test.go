@@ -3,6 +3,7 @@ package atomicfile
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,4 +88,42 @@ func TestWriteFileThatCannotBePutInPlaceLeavesNothing(t *testing.T) {
 		t.Errorf("a file in place of a folder: error %v", err)
 	}
 	expectFiles(t, dir, 1)
+}
+
+func TestWriteFileFollowsLinks(t *testing.T) {
+	dir := t.TempDir()
+	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")
+	if err := os.WriteFile(target, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("target", link); err != nil {
+		t.Skip(err)
+	}
+	if err := WriteFile(link, []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Lstat(link); err != nil || st.Mode()&fs.ModeSymlink == 0 {
+		t.Errorf("the link is %v (%v), expected a link still", st.Mode(), err)
+	}
+	if got := read(t, target); got != "new" {
+		t.Errorf("found %q behind the link, expected %q", got, "new")
+	}
+	expectFiles(t, dir, 2)
+}
+
+// Run as root, replacing /dev/null by a file would break the system.
+func TestWriteFileReplacesNoSocket(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer l.Close()
+	if err := WriteFile(path, []byte("text")); err == nil || !strings.Contains(err.Error(), path+": found mode S") {
+		t.Errorf("error %v", err)
+	}
+	if st, err := os.Lstat(path); err != nil || st.Mode()&fs.ModeSocket == 0 {
+		t.Errorf("the socket is %v (%v)", st, err)
+	}
 }
