@@ -16,6 +16,7 @@ import (
 
 	"autodev/internal/atomicdir"
 	"autodev/internal/jsonfields"
+	"autodev/internal/sizedfile"
 	"autodev/model"
 	"autodev/model/dtype"
 	"autodev/model/safetensors"
@@ -80,7 +81,7 @@ func lookUp(ps []pattern, name string, or float64) float64 {
 // Load reads the PEFT adapter in folder dir for models of configuration c. What AutoDev does not compute (DoRA, trained
 // biases or whole modules, adapted embeddings, …) is refused by name, and so is an adapter of another model.
 func Load(dir string, c model.Config) (*Adapter, error) {
-	cfg, err := readConfig(filepath.Join(dir, ConfigFile))
+	cfg, err := readConfig(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -92,15 +93,9 @@ func Load(dir string, c model.Config) (*Adapter, error) {
 	return a, errors.Join(err, file.Close())
 }
 
-func readConfig(name string) (*adapterConfig, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, fmt.Errorf("read adapter: %w", err)
-	}
-	if info.Size() > maxConfigBytes {
-		return nil, fmt.Errorf("%s: %d bytes, expected at most %d", name, info.Size(), maxConfigBytes)
-	}
-	b, err := os.ReadFile(name)
+func readConfig(dir string) (*adapterConfig, error) {
+	name := filepath.Join(dir, ConfigFile)
+	b, err := sizedfile.ReadFS(os.DirFS(dir), ConfigFile, name, maxConfigBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read adapter: %w", err)
 	}

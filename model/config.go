@@ -13,6 +13,7 @@ import (
 
 	"autodev/compute"
 	"autodev/internal/jsonfields"
+	"autodev/internal/sizedfile"
 	"autodev/model/dtype"
 )
 
@@ -180,7 +181,7 @@ const maxConfigBytes = 16 << 20
 
 // ReadConfig reads config.json from fsys, the folder of a model; dir stands for the folder in errors.
 func ReadConfig(fsys fs.FS, dir string) (Config, error) {
-	b, err := readSmall(fsys, dir, ConfigFile)
+	b, err := sizedfile.ReadFS(fsys, ConfigFile, path.Join(dir, ConfigFile), maxConfigBytes)
 	if err != nil {
 		return Config{}, err
 	}
@@ -410,31 +411,6 @@ func jsonError(err error) error {
 	var s *json.SyntaxError
 	if errors.As(err, &s) {
 		return fmt.Errorf("offset %d: %w", s.Offset, err)
-	}
-	return err
-}
-
-// readSmall reads a whole file of a model folder that must not be large.
-func readSmall(fsys fs.FS, dir, name string) ([]byte, error) {
-	st, err := fs.Stat(fsys, name)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path.Join(dir, name), cause(err))
-	}
-	if st.Size() > maxConfigBytes {
-		return nil, fmt.Errorf("%s: %d bytes, expected at most %d", path.Join(dir, name), st.Size(), maxConfigBytes)
-	}
-	b, err := fs.ReadFile(fsys, name)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path.Join(dir, name), cause(err))
-	}
-	return b, nil
-}
-
-// cause drops the operation and the relative path of a file error, which our own message names better.
-func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
 	}
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"autodev/internal/sizedfile"
 	"autodev/model/dtype"
 	"autodev/model/safetensors"
 	"autodev/model/torchbin"
@@ -101,7 +102,7 @@ type tensorFile interface {
 func Open(dir string) (*Folder, error) {
 	st, err := os.Stat(dir)
 	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", dir, cause(err))
+		return nil, fmt.Errorf("model %s: %w", dir, sizedfile.Cause(err))
 	}
 	if !st.IsDir() {
 		return nil, fmt.Errorf("model %s: a file, expected a folder with %s", dir, ConfigFile)
@@ -150,7 +151,7 @@ func (f *Folder) openFiles() error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", path.Join(f.Dir, name), cause(err))
+			return fmt.Errorf("%s: %w", path.Join(f.Dir, name), sizedfile.Cause(err))
 		}
 		f.label = path.Join(f.Dir, name)
 		if name == SafetensorsFile || name == TorchFile {
@@ -163,7 +164,7 @@ func (f *Folder) openFiles() error {
 
 // openShards opens the files that an index names.
 func (f *Folder) openShards(index string) error {
-	b, err := readSmall(f.FS, f.Dir, index)
+	b, err := sizedfile.ReadFS(f.FS, index, f.label, maxConfigBytes)
 	if err != nil {
 		return err
 	}
@@ -197,16 +198,9 @@ func (f *Folder) openShards(index string) error {
 // openFile opens one weight file and takes in its tensors.
 func (f *Folder) openFile(name string) error {
 	shown := path.Join(f.Dir, name)
-	file, err := f.FS.Open(name)
+	file, size, err := sizedfile.OpenFS(f.FS, name)
 	if err != nil {
-		return fmt.Errorf("%s: %w", shown, cause(err))
-	}
-	st, err := file.Stat()
-	if err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", shown, cause(err)), file.Close())
-	}
-	if st.IsDir() {
-		return errors.Join(fmt.Errorf("%s: a folder, expected a file", shown), file.Close())
+		return fmt.Errorf("%s: %w", shown, sizedfile.Cause(err))
 	}
 	var r io.ReaderAt
 	if at, ok := file.(io.ReaderAt); ok {
@@ -214,7 +208,7 @@ func (f *Folder) openFile(name string) error {
 	} else {
 		b, err := io.ReadAll(file)
 		if err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", shown, cause(err)), file.Close())
+			return errors.Join(fmt.Errorf("%s: %w", shown, sizedfile.Cause(err)), file.Close())
 		}
 		r = bytes.NewReader(b)
 	}
@@ -228,7 +222,7 @@ func (f *Folder) openFile(name string) error {
 	}
 	n := 0
 	if path.Ext(name) == ".bin" {
-		t, err := torchbin.NewFile(r, st.Size(), shown)
+		t, err := torchbin.NewFile(r, size, shown)
 		if err != nil {
 			return errors.Join(err, file.Close())
 		}
@@ -240,7 +234,7 @@ func (f *Folder) openFile(name string) error {
 		}
 		n = len(t.Tensors())
 	} else {
-		t, err := safetensors.NewFile(r, st.Size(), shown)
+		t, err := safetensors.NewFile(r, size, shown)
 		if err != nil {
 			return errors.Join(err, file.Close())
 		}
@@ -252,7 +246,7 @@ func (f *Folder) openFile(name string) error {
 		}
 		n = len(t.Tensors())
 	}
-	f.Files = append(f.Files, FileInfo{Name: name, Bytes: st.Size(), Tensors: n})
+	f.Files = append(f.Files, FileInfo{Name: name, Bytes: size, Tensors: n})
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"autodev/internal/atomicdir"
+	"autodev/internal/sizedfile"
 	"autodev/model/dtype"
 	"autodev/model/safetensors"
 )
@@ -44,8 +45,9 @@ func SaveFrom(ctx context.Context, dir string, c Config, src Source, o SaveOptio
 
 func save(dir string, fill func(tmp string) error) error {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		if _, err := os.Stat(filepath.Join(dir, ConfigFile)); err != nil {
-			return fmt.Errorf("save %s: a folder without %s, expected none or a model's that may be replaced", dir, ConfigFile)
+		// Other programs have a config.json too.
+		if _, err := ReadConfig(os.DirFS(dir), filepath.ToSlash(dir)); err != nil {
+			return fmt.Errorf("save %s: the folder is there, expected none or a model's that may be replaced: %w", dir, err)
 		}
 	}
 	if err := atomicdir.Write(dir, fill); err != nil {
@@ -203,17 +205,17 @@ func writeTensors(name string, ts []safetensors.Tensor) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	b := bufio.NewWriterSize(f, 1<<20)
 	if err := safetensors.Write(b, ts, map[string]string{"format": "pt"}); err != nil {
-		return fmt.Errorf("write %s: %w", name, cause(err))
+		return fmt.Errorf("write %s: %w", name, sizedfile.Cause(err))
 	}
 	if err := b.Flush(); err != nil {
-		return fmt.Errorf("write %s: %w", name, cause(err))
+		return fmt.Errorf("write %s: %w", name, sizedfile.Cause(err))
 	}
 	return nil
 }
 
 func writeFile(name string, b []byte) error {
 	if err := os.WriteFile(name, b, 0o644); err != nil {
-		return fmt.Errorf("write %s: %w", name, cause(err))
+		return fmt.Errorf("write %s: %w", name, sizedfile.Cause(err))
 	}
 	return nil
 }
@@ -225,12 +227,12 @@ func copyAssets(dir string, from fs.FS) (generation bool, err error) {
 		return false, nil
 	}
 	for _, name := range append(TokenizerFiles(), chatTemplateFile, generationFile) {
-		src, err := from.Open(name)
+		src, _, err := sizedfile.OpenFS(from, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return false, fmt.Errorf("copy %s: %w", name, err)
+			return false, fmt.Errorf("copy %s: %w", name, sizedfile.Cause(err))
 		}
 		err = copyTo(filepath.Join(dir, name), src)
 		if err := errors.Join(err, src.Close()); err != nil {

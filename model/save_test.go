@@ -165,6 +165,10 @@ func TestSaveErrors(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(foreign, "thesis"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, ConfigFile), []byte(`{"port": 8080}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	big := w.Clone()
 	big.Data("transformer.h.1.mlp.c_fc.weight")[7] = 70000
 	less := Init(c, 1)
@@ -180,7 +184,8 @@ func TestSaveErrors(t *testing.T) {
 		o    SaveOptions
 		want string
 	}{
-		{"foreign folder", foreign, context.Background(), c, w, SaveOptions{}, "save DIR/foreign: a folder without config.json, expected none or a model's that may be replaced"},
+		{"foreign folder", foreign, context.Background(), c, w, SaveOptions{}, "save DIR/foreign: the folder is there, expected none or a model's that may be replaced: DIR/foreign/config.json: no such file or directory"},
+		{"folder of another program", other, context.Background(), c, w, SaveOptions{}, "expected none or a model's that may be replaced: " + filepath.ToSlash(other) + "/config.json: model_type: missing, expected gpt_bigcode or gpt2"},
 		{"cancelled", "a", ctx, c, w, SaveOptions{}, "context canceled"},
 		{"overflow", "a", context.Background(), c, big, SaveOptions{DType: dtype.F16}, "tensor transformer.h.1.mlp.c_fc.weight: elements from 0: element 7: 70000 is beyond F16, expected at most 65504"},
 		{"missing tensor", "a", context.Background(), c, less, SaveOptions{}, "tensor transformer.ln_f.bias: missing"},

@@ -12,10 +12,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"autodev/internal/sizedfile"
 )
 
 // maxID bounds the ids of a file, and with them the memory that a hostile one can ask for.
 const maxID = 1<<22 - 1
+
+// Limits of files in bytes: the largest vocabularies in use take a tenth of them.
+const (
+	maxFile      = 256 << 20
+	maxCompanion = 32 << 20
+)
 
 // maxNesting bounds Sequences inside Sequences.
 const maxNesting = 4
@@ -38,7 +46,7 @@ func Load(name string) (*Tokenizer, error) {
 	}
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer %s: %w", name, cause(err))
+		return nil, fmt.Errorf("tokenizer %s: %w", name, sizedfile.Cause(err))
 	}
 	if info.IsDir() {
 		return load(os.DirFS(abs), ".", name)
@@ -61,7 +69,7 @@ func Parse(tokenizerJSON []byte, name string) (*Tokenizer, error) {
 func load(fsys fs.FS, name, shown string) (*Tokenizer, error) {
 	info, err := fs.Stat(fsys, name)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer %s: %w", shown, cause(err))
+		return nil, fmt.Errorf("tokenizer %s: %w", shown, sizedfile.Cause(err))
 	}
 	dir, in := path.Dir(name), path.Dir(shown)
 	file := path.Base(name)
@@ -72,15 +80,13 @@ func load(fsys fs.FS, name, shown string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	content, err := fs.ReadFile(fsys, path.Join(dir, file))
+	content, err := sizedfile.ReadFS(fsys, path.Join(dir, file), path.Join(in, file), maxFile)
 	var t *Tokenizer
 	switch {
 	case err == nil:
 		t, err = Parse(content, path.Join(in, file))
 	case info.IsDir() && errors.Is(err, fs.ErrNotExist):
 		t, err = loadMerges(fsys, dir, in, side)
-	default:
-		err = fmt.Errorf("%s: %w", path.Join(in, file), cause(err))
 	}
 	if err != nil {
 		return nil, err
@@ -94,15 +100,6 @@ func load(fsys fs.FS, name, shown string) (*Tokenizer, error) {
 		}
 	}
 	return t, nil
-}
-
-// cause drops the path that the standard library puts into file errors; ours already name it.
-func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
 }
 
 // tokenizerFile is tokenizer.json. truncation and padding belong to a caller of the Python package and are not read.
@@ -546,12 +543,12 @@ func (s *specialName) UnmarshalJSON(b []byte) error {
 func readCompanions(fsys fs.FS, dir, shown string) (companions, error) {
 	var c companions
 	for _, name := range []string{"special_tokens_map.json", "tokenizer_config.json"} {
-		content, err := fs.ReadFile(fsys, path.Join(dir, name))
+		content, err := sizedfile.ReadFS(fsys, path.Join(dir, name), path.Join(shown, name), maxCompanion)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return c, fmt.Errorf("%s: %w", path.Join(shown, name), cause(err))
+			return c, err
 		}
 		var f struct {
 			Class      string                `json:"tokenizer_class"`
@@ -590,20 +587,19 @@ func readCompanions(fsys fs.FS, dir, shown string) (companions, error) {
 // loadMerges reads vocab.json and merges.txt.
 func loadMerges(fsys fs.FS, dir, shown string, side companions) (*Tokenizer, error) {
 	vocabName, mergesName := path.Join(shown, "vocab.json"), path.Join(shown, "merges.txt")
-	content, err := fs.ReadFile(fsys, path.Join(dir, "vocab.json"))
+	content, err := sizedfile.ReadFS(fsys, path.Join(dir, "vocab.json"), vocabName, maxFile)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("tokenizer %s: found neither tokenizer.json nor vocab.json", shown)
 		}
-		return nil, fmt.Errorf("%s: %w", vocabName, cause(err))
+		return nil, err
 	}
 	var vocab map[string]int64
 	if err := json.Unmarshal(content, &vocab); err != nil {
 		return nil, fmt.Errorf("%s: %w", vocabName, jsonError(content, err))
 	}
-	content, err = fs.ReadFile(fsys, path.Join(dir, "merges.txt"))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", mergesName, cause(err))
+	if content, err = sizedfile.ReadFS(fsys, path.Join(dir, "merges.txt"), mergesName, maxFile); err != nil {
+		return nil, err
 	}
 	merges, err := readMergesText(string(content))
 	if err != nil {

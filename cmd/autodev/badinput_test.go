@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -107,11 +108,12 @@ func TestBadInput(t *testing.T) {
 		{"window beyond the model", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--window", "601"}, 1, `window 601: SMALL reads at most 600 tokens`},
 		{"evaluated model typo", []string{"eval", "perplexity", "--data", w.held, "--model", "autodev-tyni"}, 1, `model autodev-tyni: no such file or directory, expected a folder with config.json and weights (or "autodev-tiny")`},
 		{"adapter of another model", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--adapter", foreignDir}, 1, `DIR/foreign/adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_A.weight: shape [2 32], expected [2 48]: is this the adapter of another model?`},
-		{"no adapter", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--adapter", empty}, 1, `read adapter: stat DIR/empty/adapter_config.json: no such file or directory`},
+		{"no adapter", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--adapter", empty}, 1, `read adapter: DIR/empty/adapter_config.json: no such file or directory`},
 		{"bad JSON line", []string{"eval", "perplexity", "--data", badLine, "--model", small}, 1, `DIR/bad.jsonl: line 2: byte 13: invalid character '}' looking for beginning of value`},
 		{"per-token folder", []string{"eval", "perplexity", "--data", w.held, "--model", small, "--per-token", filepath.Join(none, "tokens.jsonl")}, 1, `--per-token: create DIR/none/tokens.jsonl: no such file or directory`},
 
 		{"merge of a foreign adapter", []string{"lora", "merge", "--model", small, "--adapter", foreignDir, "--out", out}, 1, `DIR/foreign/adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_A.weight: shape [2 32], expected [2 48]: is this the adapter of another model?`},
+		{"merge into the model", []string{"lora", "merge", "--model", small, "--adapter", foreignDir, "--out", small}, 2, `--out SMALL: exists already, expected a new or empty folder`},
 		{"merge without adapter", []string{"lora", "merge", "--out", out}, 2, `--adapter is missing`},
 		{"completion with a foreign adapter", []string{"complete", "--model", small, "--adapter", foreignDir, "--prefix-file", prefix}, 1, `DIR/foreign/adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_A.weight: shape [2 32], expected [2 48]: is this the adapter of another model?`},
 		{"completion by no model", []string{"complete", "--model", none, "--prefix-file", prefix}, 1, `model DIR/none: no such file or directory, expected a folder with config.json and weights (or "autodev-tiny")`},
@@ -131,6 +133,7 @@ func TestBadInput(t *testing.T) {
 		{"ids", []string{"tokenize", "--decode", "--file", prefix}, 1, `DIR/prefix.py: token id 1: found "def", expected a number`},
 		{"ids beyond the vocabulary", []string{"tokenize", "--decode", "--tokenizer", w.tokenizer, "--file", in("ids", "1 2 999")}, 1, `DIR/ids: token id 3: found 999, expected an id of the vocabulary (0 to 289)`},
 		{"vocabulary too small", []string{"tokenizer", "train", "--quiet", "--out", out, "--vocab-size", "100", w.code}, 1, `train tokenizer: vocabulary size 100, expected at least 261 (5 specials and 256 bytes)`},
+		{"vocabulary into a model", []string{"tokenizer", "train", "--quiet", "--out", small, "--vocab-size", "300", w.code}, 2, `--out SMALL: the folder of a model, whose tokenizer would be replaced, expected another`},
 		{"documents", []string{"data", "cat", none}, 1, `data source: stat DIR/none: no such file or directory`},
 		{"documents' format", []string{"data", "cat", w.code, "--input", "csv"}, 2, `--input csv: expected one of auto, parquet, jsonl, folder`},
 		{"demo without Go", []string{"demo", "--goroot", none}, 1, `standard library: data source: stat DIR/none/src: no such file or directory`},
@@ -144,6 +147,45 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("more than one line:\n%s", o.err)
 			}
 		})
+	}
+}
+
+// A folder from elsewhere may hold links to anything: none makes a command wait or read for ever.
+func TestFoldersWithDevices(t *testing.T) {
+	model, adapter := t.TempDir(), t.TempDir()
+	if err := os.CopyFS(model, os.DirFS(smallModel(t))); err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, filepath.Join(adapter, "adapter_config.json"), `{"peft_type": "LORA", "target_modules": "all-linear"}`)
+	for _, c := range []struct{ dir, file, want string }{
+		{model, "config.json", "%s: mode"},
+		{model, "model.safetensors", "%s: mode"},
+		{model, "tokenizer.json", "%s: mode"},
+		{model, "tokenizer_config.json", "%s: mode"},
+		{adapter, "adapter_config.json", "read adapter: %s: mode"},
+		{adapter, "adapter_model.safetensors", "open %s: mode"},
+	} {
+		name := filepath.Join(c.dir, c.file)
+		text, err := os.ReadFile(name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.RemoveAll(name), os.Symlink("/dev/zero", name)); err != nil {
+			t.Skip(err)
+		}
+		args := []string{"complete", "--model", model, "--prefix-file", filepath.Join(adapter, "adapter_config.json")}
+		if c.dir == adapter {
+			args = []string{"lora", "merge", "--model", model, "--adapter", adapter, "--out", filepath.Join(adapter, "out")}
+		}
+		if o := autodev(t, "", args...); o.code != exitFailure || !strings.HasPrefix(o.err, "autodev: "+fmt.Sprintf(c.want, name)) {
+			t.Errorf("%s: exit code %d, %s", c.file, o.code, o.err)
+		}
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+		if text != nil {
+			writeText(t, name, string(text))
+		}
 	}
 }
 
@@ -188,6 +230,7 @@ func TestReport(t *testing.T) {
 	}{
 		{nil, 0, ""},
 		{errors.Join(errors.New("a"), fmt.Errorf("b:\n  c")), exitFailure, "autodev: a; b:; c\n"},
+		{errors.New("tensor \x1b[2Jx\u202e: missing"), exitFailure, "autodev: tensor  [2Jx : missing\n"},
 		{fmt.Errorf("x: %w", usageError("y")), exitMisuse, "autodev: x: y\n"},
 		{fmt.Errorf("load m: %w", context.Canceled), exitInterrupt, "autodev: load m: interrupted\n"},
 		{fmt.Errorf("pack m: %w", signalled{}), exitInterrupt, "autodev: pack m: interrupted\n"},

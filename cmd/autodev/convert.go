@@ -12,7 +12,6 @@ import (
 	"reflect"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -214,13 +213,7 @@ func showValue(v any) any {
 		if len(v) > long {
 			v = strings.ToValidUTF8(v[:long], "") + "…"
 		}
-		// What a file says must not steer a terminal.
-		return strings.Map(func(r rune) rune {
-			if !unicode.IsPrint(r) {
-				return ' '
-			}
-			return r
-		}, v)
+		return printable(v)
 	case float32:
 		return fmt.Sprint(v)
 	case float64:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 )
 
 // misuse is an error of the command line itself: exit code 2.
@@ -15,6 +16,16 @@ func (m misuse) Unwrap() error { return m.error }
 
 // usageError reports that the command was called wrongly.
 func usageError(format string, args ...any) error { return misuse{fmt.Errorf(format, args...)} }
+
+// printable returns s with spaces for what is not printed: names and texts that come from files must not steer a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
 
 // Exit codes: 1 for failure, 2 for misuse, 130 when interrupted.
 const (
@@ -33,7 +44,7 @@ func report(ctx context.Context, w io.Writer, err error) int {
 	for i, l := range lines {
 		lines[i] = strings.TrimSpace(l)
 	}
-	message := strings.Join(lines, "; ")
+	message := printable(strings.Join(lines, "; "))
 	if errors.Is(err, context.Canceled) {
 		// Some look at the context's error, some at its cause, which names the signal.
 		message = strings.ReplaceAll(message, context.Canceled.Error(), "interrupted")

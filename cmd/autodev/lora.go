@@ -25,7 +25,7 @@ func loraMergeCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "model", Usage: "model folder `DIR`; default the embedded one"},
 			&cli.StringFlag{Name: "adapter", Usage: "adapter folder `DIR`"},
-			&cli.StringFlag{Name: "out", Usage: "folder `DIR` of the merged model"},
+			&cli.StringFlag{Name: "out", Usage: "folder `DIR` of the merged model; it must not hold anything yet"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
@@ -42,6 +42,9 @@ func loraMergeCommand() *cli.Command {
 }
 
 func mergeAdapter(ctx context.Context, name, adapter, out string, w io.Writer) error {
+	if err := mustBeNew(out); err != nil {
+		return err
+	}
 	ckpt, err := openWeights(ctx, name)
 	if err != nil {
 		return err

@@ -51,7 +51,7 @@ func TestLoRAMerge(t *testing.T) {
 	if n != 8 {
 		t.Errorf("%d merged tensors in the reference, expected 8", n)
 	}
-	err = mergeAdapter(t.Context(), filepath.Join(peft, "gpt2"), filepath.Join(peft, "all-linear", "adapter"), out, &stdout)
+	err = mergeAdapter(t.Context(), filepath.Join(peft, "gpt2"), filepath.Join(peft, "all-linear", "adapter"), out+"2", &stdout)
 	if err == nil || !strings.Contains(err.Error(), "adapter_model.safetensors: tensor base_model.model.transformer.h.0.attn.c_attn.lora_B.weight: shape [24 4], expected [48 4]") {
 		t.Errorf("adapter of another model: %v", err)
 	}

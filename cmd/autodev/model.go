@@ -196,7 +196,7 @@ func modelInfo(ctx context.Context, dir, format string, tensors, verify bool, ou
 	row("KV cache", "%s a token in f32, %s in bf16; %s for a full context in f32", bytesText(v.KVBytes["f32"]), bytesText(v.KVBytes["bf16"]), bytesText(v.KVBytes["f32"]*int64(v.Positions)))
 	row("element types", "%s", strings.Trim(fmt.Sprint(v.DTypes), "[]"))
 	for _, x := range v.Files {
-		row("file", "%s, %s, %d tensors", x.Name, bytesText(x.Bytes), x.Tensors)
+		row("file", "%s, %s, %d tensors", printable(x.Name), bytesText(x.Bytes), x.Tensors)
 	}
 	row("tokenizer", "%s", v.Tokenizer)
 	if err := w.Flush(); err != nil {
@@ -204,7 +204,7 @@ func modelInfo(ctx context.Context, dir, format string, tensors, verify bool, ou
 	}
 	// A table of its own: its names are longer.
 	for _, t := range v.Tensors {
-		row(t.Name, "%s\t%v\t%s", t.DType, t.Shape, t.File)
+		fmt.Fprintf(w, "%s\t%s\t%v\t%s\n", printable(t.Name), t.DType, t.Shape, printable(t.File))
 	}
 	return w.Flush()
 }

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
 	"autodev/data"
 	"autodev/data/source"
 	"autodev/internal/progress"
+	"autodev/model"
 	"autodev/tokenizer"
 )
 
@@ -46,6 +49,9 @@ func tokenizerTrainCommand() *cli.Command {
 				return usageError("tokenizer train: --vocab-size is missing")
 			case !c.Args().Present():
 				return usageError("tokenizer train: no source given")
+			}
+			if _, err := os.Stat(filepath.Join(c.String("out"), model.ConfigFile)); err == nil {
+				return usageError("--out %s: the folder of a model, whose tokenizer would be replaced, expected another", c.String("out"))
 			}
 			set, err := source.Open(c.Context, source.Options{Languages: c.StringSlice("language"), MaxDocuments: c.Int("max-docs")}, c.Args().Slice()...)
 			if err != nil {

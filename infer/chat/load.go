@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+
+	"autodev/internal/sizedfile"
 )
 
 // maxFile bounds the files that templates are read from; the longest of the wild have 30 KiB, tokenizer_config.json 2 MiB.
@@ -136,18 +137,6 @@ func readJSON(fsys fs.FS, folder, file string, v any) (found bool, err error) {
 	return err == nil, err
 }
 
-func readFile(fsys fs.FS, folder, file string) (_ []byte, err error) {
-	f, err := fsys.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", folder, file, err)
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", folder, file, err)
-	}
-	if len(content) > maxFile {
-		return nil, fmt.Errorf("%s: %s: found more than %d bytes, expected at most that", folder, file, maxFile)
-	}
-	return content, nil
+func readFile(fsys fs.FS, folder, file string) ([]byte, error) {
+	return sizedfile.ReadFS(fsys, file, folder+": "+file, maxFile)
 }

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"autodev/internal/sizedfile"
 	"autodev/model"
 	"autodev/model/dtype"
 	"autodev/model/safetensors"
@@ -55,7 +56,7 @@ func Open(dir string) (*Folder, error) {
 	label := path.Join(shown, File)
 	data, file, unmap, err := mapFile(filepath.Join(dir, File))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", label, cause(err))
+		return nil, fmt.Errorf("%s: %w", label, sizedfile.Cause(err))
 	}
 	f, err := parse(data, c, q, label)
 	if err != nil {

@@ -3,6 +3,8 @@ package packed
 import (
 	"errors"
 	"fmt"
+
+	"autodev/internal/sizedfile"
 )
 
 // Own is a copy of a folder's weights in memory of the process's own, in huge pages: a pass over a model reads all weights, and
@@ -41,7 +43,7 @@ func (o *Own) Fill(name string, between func() error) error {
 			b := o.data[at:min(at+copyBlock, end)]
 			// Read, not copied from where the file is mapped: that would map it page by page.
 			if _, err := o.f.file.ReadAt(b, at); err != nil {
-				return fmt.Errorf("%s: tensor %s: %w", o.f.label, name, cause(err))
+				return fmt.Errorf("%s: tensor %s: %w", o.f.label, name, sizedfile.Cause(err))
 			}
 			if err := between(); err != nil {
 				return err

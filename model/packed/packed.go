@@ -3,12 +3,12 @@ package packed
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 
+	"autodev/internal/sizedfile"
 	"autodev/model"
 )
 
@@ -87,7 +87,7 @@ func padded(n int64) int64 { return (n + align - 1) / align * align }
 
 // Is reports whether the model folder fsys is a packed one, by its config.json.
 func Is(fsys fs.FS) bool {
-	b, err := readConfig(fsys, "")
+	b, err := sizedfile.ReadFS(fsys, model.ConfigFile, model.ConfigFile, maxConfig)
 	if err != nil {
 		return false
 	}
@@ -97,25 +97,12 @@ func Is(fsys fs.FS) bool {
 
 // ReadConfig reads the config.json of the packed folder fsys; dir stands for the folder in errors.
 func ReadConfig(fsys fs.FS, dir string) (model.Config, Quantization, error) {
-	b, err := readConfig(fsys, dir)
+	b, err := sizedfile.ReadFS(fsys, model.ConfigFile, path.Join(dir, model.ConfigFile), maxConfig)
 	if err != nil {
 		return model.Config{}, Quantization{}, err
 	}
 	c, q, err := parseConfig(b, path.Join(dir, model.ConfigFile))
 	return c, q, err
-}
-
-func readConfig(fsys fs.FS, dir string) ([]byte, error) {
-	name := path.Join(dir, model.ConfigFile)
-	st, err := fs.Stat(fsys, model.ConfigFile)
-	if err == nil && st.Size() > maxConfig {
-		return nil, fmt.Errorf("%s: %d bytes, expected at most %d", name, st.Size(), maxConfig)
-	}
-	b, err := fs.ReadFile(fsys, model.ConfigFile)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, cause(err))
-	}
-	return b, nil
 }
 
 // split takes quantization_config out of a config.json; nil when it is not there or another method's.
@@ -201,13 +188,4 @@ func check(c model.Config, entries map[string]Entry) error {
 		return fmt.Errorf("%d tensors, expected the %d of the configuration", len(entries), n)
 	}
 	return nil
-}
-
-// cause drops the operation and the relative path of a file error, which our own message names better.
-func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
 }

@@ -16,6 +16,7 @@ import (
 	"strconv"
 
 	"autodev/internal/atomicdir"
+	"autodev/internal/sizedfile"
 	"autodev/model"
 	"autodev/model/dtype"
 	"autodev/model/safetensors"
@@ -77,7 +78,7 @@ func writeWeights(ctx context.Context, name string, entries []Entry, fill func(*
 		return 0, "", fmt.Errorf("tensor %s: not written", w.entries[0].Name)
 	}
 	if err := w.out.Flush(); err != nil {
-		return 0, "", fmt.Errorf("write %s: %w", File, cause(err))
+		return 0, "", fmt.Errorf("write %s: %w", File, sizedfile.Cause(err))
 	}
 	st, err := f.Stat()
 	if err != nil {
@@ -139,10 +140,10 @@ func (w *Writer) Bytes(name string, parts ...[]byte) error {
 			return fmt.Errorf("tensor %s: %s of %d bytes, expected %d", name, p.Name, len(parts[i]), p.Size)
 		}
 		if _, err := w.out.Write(parts[i]); err != nil {
-			return fmt.Errorf("write %s: %w", File, cause(err))
+			return fmt.Errorf("write %s: %w", File, sizedfile.Cause(err))
 		}
 		if _, err := w.out.Write(make([]byte, padded(p.Size)-p.Size)); err != nil {
-			return fmt.Errorf("write %s: %w", File, cause(err))
+			return fmt.Errorf("write %s: %w", File, sizedfile.Cause(err))
 		}
 	}
 	return nil
