@@ -21,6 +21,8 @@ typedef unsigned long uint64_t;
 
 // A device function; it is always inlined.
 #define AD_DEVICE __attribute__((device, always_inline)) inline
+// Makes a lambda one: [&](int i) AD_INLINED { … }.
+#define AD_INLINED __attribute__((always_inline))
 // The definition's head of a kernel that is launched with at most `threads` threads a block.
 #define AD_KERNEL(name, params, threads) \
   extern "C" __attribute__((global)) __attribute__((launch_bounds(threads))) void name params

@@ -9,6 +9,7 @@
 #include <utility>
 
 #define AD_DEVICE inline
+#define AD_INLINED
 #define AD_KERNEL(name, params, threads)                                                                          \
   static void ad_kernel_##name params;                                                                            \
   static const bool ad_registered_##name = standin::add(#name, threads, standin::unpack<ad_kernel_##name>::kernel()); \
