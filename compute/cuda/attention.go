@@ -13,6 +13,7 @@ type attentionCall struct {
 	compute.Attr
 	n     int
 	store Store
+	width int // of the kernels' tiles, at least HeadDim; 0 without tensor cores
 	tiles attentionTiles
 	name  string // of the kernels, without what is done and the store
 	drop  string // part of the names of kernels with dropout of their own
@@ -71,7 +72,7 @@ func newAttentionCall(q *Queue, n int, a compute.Attr, s Store) (c attentionCall
 		}
 		t := &c.tiles
 		t.shared = [3]int{2 * w * (t.forward + 2*64), 2 * w * (2*t.queries + 4*32), 2 * w * (2*64 + 4*t.gradRows)}
-		c.name = fmt.Sprint("attention", w)
+		c.name, c.width = fmt.Sprint("attention", w), w
 		if a.Drop > 0 {
 			c.drop = "drop_"
 		}
@@ -84,7 +85,7 @@ func newAttentionCall(q *Queue, n int, a compute.Attr, s Store) (c attentionCall
 		r = 1
 		c.tiles = scalarTiles(r, a.HeadDim)
 	}
-	c.name, c.drop = fmt.Sprint("attention_scalar", r), ""
+	c.name, c.drop, c.width = fmt.Sprint("attention_scalar", r), "", 0
 	return c, nil
 }
 
@@ -121,6 +122,13 @@ func foldOf(heads, most int) int {
 
 // launch prepares one of the call's kernels. between are the arguments between the sizes and the scales.
 func (c *attentionCall) launch(q *Queue, kernel, fold int, blocks Dim, pointers []Ptr, between []any, scales ...float32) (*Launch, error) {
+	name := c.name + [3]string{"_", "_grad_queries_", "_grad_keys_"}[kernel] + c.drop + c.store.String()
+	grid := Grid{Blocks: blocks, Threads: Dim{c.tiles.threads}, Shared: c.tiles.shared[kernel]}
+	return q.Prepare(name, grid, c.arguments(fold, pointers, between, scales...)...)
+}
+
+// arguments are those of all kernels of attention.
+func (c *attentionCall) arguments(fold int, pointers []Ptr, between []any, scales ...float32) []any {
 	args := make([]any, 0, len(pointers)+7+len(between)+len(scales))
 	for _, p := range pointers {
 		args = append(args, p)
@@ -130,8 +138,7 @@ func (c *attentionCall) launch(q *Queue, kernel, fold int, blocks Dim, pointers 
 	for _, s := range scales {
 		args = append(args, s)
 	}
-	name := c.name + [3]string{"_", "_grad_queries_", "_grad_keys_"}[kernel] + c.drop + c.store.String()
-	return q.Prepare(name, Grid{Blocks: blocks, Threads: Dim{c.tiles.threads}, Shared: c.tiles.shared[kernel]}, args...)
+	return args
 }
 
 // key returns the dropout key's address, none without dropout.
@@ -170,6 +177,9 @@ func attention(q *Queue, y, lse, qkv, docStart, key Ptr, n int, a compute.Attr, 
 		return nil, err
 	}
 	fold := foldOf(c.Heads/c.KVHeads, c.tiles.fold)
+	if l, err := c.warpgroupForward(q, fold, []Ptr{y, lse, qkv, docStart, key}); l != nil || err != nil {
+		return l, err
+	}
 	return c.launch(q, attentionForward, fold, c.queryBlocks(c.tiles.forward, fold), []Ptr{y, lse, qkv, docStart, key}, nil, c.scale(), c.keep())
 }
 

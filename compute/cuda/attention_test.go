@@ -128,6 +128,18 @@ func (p attentionProblem) check(t *testing.T, d *Device) (y, dqkv []float32) {
 	return y, dqkv
 }
 
+// eachAttention runs f under each schedule on a device with kernels of compute capability 9.0, where it has them, and on one without.
+func eachAttention(t *testing.T, f func(t *testing.T, d *Device)) {
+	t.Helper()
+	for _, no := range []bool{false, true} {
+		t.Run(fmt.Sprint("warpgroups ", !no), func(t *testing.T) {
+			cudatest.Seeds(t, func(t *testing.T, cuda, cublas string) {
+				f(t, openDevice(t, Options{CUDA: cuda, CublasLt: cublas, NoWarpgroups: no}))
+			})
+		})
+	}
+}
+
 // The results are near the yardstick's and have the same bits under all schedules.
 func TestAttention(t *testing.T) {
 	problems := []attentionProblem{
@@ -135,8 +147,9 @@ func TestAttention(t *testing.T) {
 		newAttentionProblem(1, 200, 2, 1, 128, 0, BF16),
 		newAttentionProblem(1, 65, 3, 1, 32, 0.1, F32),
 	}
-	first := make([][2][]float32, len(problems))
-	eachSeed(t, func(t *testing.T, d *Device) {
+	first := map[bool][][2][]float32{false: make([][2][]float32, len(problems)), true: make([][2][]float32, len(problems))}
+	eachAttention(t, func(t *testing.T, d *Device) {
+		first := first[d.options.NoWarpgroups]
 		for i, p := range problems {
 			y, dqkv := p.check(t, d)
 			if first[i][0] == nil {
@@ -272,7 +285,7 @@ func TestAttentionBugsAreCaught(t *testing.T) {
 			caught := 0
 			for _, seed := range bug.seeds {
 				t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-					if d, _ := onStandin(t, bug.plant, map[string]int64{"seed": seed}); bug.caught(t, d) {
+					if d, _ := onStandin(t, bug.plant, map[string]int64{"seed": seed, "capability": 80}); bug.caught(t, d) {
 						caught++
 					}
 				})

@@ -33,6 +33,8 @@ type Options struct {
 	CallByCall bool
 	// Unfused keeps products and the activations that follow them apart, to see what fusing them is worth.
 	Unfused bool
+	// NoWarpgroups runs the kernels of compute capability 8.0 on 9.0 too, to see what those for 9.0 are worth.
+	NoWarpgroups bool
 	// Poison fills the arena with NaNs instead of zeros, for tests: what is read there must have been written.
 	Poison bool
 }

@@ -12,6 +12,9 @@ import (
 // GraphsEnv is the environment variable that, set to 0, has CUDA's programs run call by call, so that an error names its call.
 const GraphsEnv = "AUTODEV_CUDA_GRAPHS"
 
+// WarpgroupsEnv is the environment variable that, set to 0, has cards of compute capability 9.0 run the kernels of 8.0.
+const WarpgroupsEnv = "AUTODEV_CUDA_WARPGROUPS"
+
 // findCUDA reports why card number index cannot be used, nil if it can.
 func findCUDA(index int) error {
 	_, err := cuda.Find(cuda.Options{Index: index})
@@ -29,7 +32,7 @@ func checkCUDA(index int, m Model) error {
 
 // openCUDA opens the card that s says.
 func openCUDA(s Spec, o Options) (*Device, error) {
-	d, err := cuda.New(cuda.Options{Index: s.Index, Fits: o.Fits, CallByCall: os.Getenv(GraphsEnv) == "0"})
+	d, err := cuda.New(cuda.Options{Index: s.Index, Fits: o.Fits, CallByCall: os.Getenv(GraphsEnv) == "0", NoWarpgroups: os.Getenv(WarpgroupsEnv) == "0"})
 	if err != nil {
 		return nil, err
 	}

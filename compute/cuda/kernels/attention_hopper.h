@@ -96,20 +96,20 @@ AD_DEVICE void copy_tiles(ad_shared tiles, Range *range, const T *qkv, const Pro
     int least, most;
     bounds<kRows>(p, q, threadIdx.x % 32, least, most);
     const int end = q.clamped(kRows - 1) + 1, begin = least / kKeys * kKeys;
-    if (slot) ad_barrier(kQueriesEmpty, kAll);
+    if (slot) AD_BUG(hopper_queries, ad_barrier(kQueriesEmpty, kAll), );
     if (threadIdx.x == 0) *range = Range{begin, most};
     const T *const queries = qkv + (int64_t)q.b * p.seq * width + q.h(copier.row) * p.dim + copier.piece * 8;
     copier.template copy<kRows>(tiles + L::queries, queries, width, q.t(copier.row), copier.step >> q.fold, p.seq, inside && q.h(copier.row) < q.headEnd);
     for (int u0 = begin; u0 < end; u0 += kKeys, slot++) {
       const int stage = slot & 1;
-      if (slot > 1) ad_barrier(keys_empty(stage), kAll);
+      if (slot > 1) AD_BUG(hopper_keys, ad_barrier(keys_empty(stage), kAll), );
       copier.template copy<kKeys>(tiles + L::keys + stage * L::stage, keys, width, u0 + copier.row, copier.step, p.seq, inside);
       ad_cp_commit();
       if (u0 > begin) {
         ad_cp_wait<1>();
         show_values(stage ^ 1);
       }
-      if (slot > 1) ad_barrier(values_empty(stage), kAll);
+      if (slot > 1) AD_BUG(hopper_values, ad_barrier(values_empty(stage), kAll), );
       copier.template copy<kKeys>(tiles + L::values + stage * L::stage, keys + p.kvHeads * p.dim, width, u0 + copier.row, copier.step, p.seq, inside);
       ad_cp_commit();
       show_keys(stage);
@@ -227,9 +227,8 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
       ad_barrier(values_full(stage, group), kOne);
       begin_outputs(stage, u0 > begin + N);
       ad_barrier_arrive(turn(group ^ 1), kOwners);
-      AD_BUG(hopper_keys, , ad_barrier_arrive(keys_empty(stage ^ 1), kAll));
-      ad_wgmma_wait<1>(s);
-      AD_BUG(hopper_keys, ad_barrier_arrive(keys_empty(stage ^ 1), kAll), );
+      AD_BUG(hopper_scores, ad_wgmma_wait<1>(s), );
+      ad_barrier_arrive(keys_empty(stage ^ 1), kAll);
       if (u0 + N >= end) ad_barrier_arrive(kQueriesEmpty, kAll);
       soften(u0, most);
       if (rows.moved) {
@@ -239,7 +238,7 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
           AD_UNROLL
           for (int e = 0; e < 4; e++) out[0][j][e] *= rows.factor[e / 2];
       } else {
-        ad_wgmma_wait<0>(out[0]);
+        AD_BUG(hopper_wait, ad_wgmma_wait<0>(out[0]), );
       }
       ad_barrier_arrive(values_empty(stage), kAll);
       round();

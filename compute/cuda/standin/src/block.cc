@@ -129,6 +129,7 @@ struct Worker {
   int policy = 0;  // 0 ascending, 1 any, 2 newest first, 3 warp by warp in an order of its own
   int rank[kMaxThreads / 32];
   enum { kAtTheWait, kAtOnce, kAnyTime } products = kAtTheWait;  // when products run
+  bool early = false;                                            // asynchronous copies happen at once, else at the wait that covers them
   ProductMemory product_memory;
   Context main;
   const Launch *launch = nullptr;
@@ -245,6 +246,7 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
   w.random = (uint64_t)settings.seed * 0x2545f4914f6cdd1dull + number;
   w.policy = settings.seed == 0 ? 0 : 1 + (settings.seed - 1) % 3;
   for (int i = 0; i < kMaxThreads / 32; i++) w.rank[i] = next_random(w.random) % 4096;
+  w.early = settings.seed % 5 == 3;
   w.products = settings.seed == 0 ? Worker::kAtTheWait : decltype(w.products)((settings.seed + number) % 3);
   w.ready.clear();
   w.head = 0;
@@ -513,7 +515,9 @@ static void do_copy(const Copy &c) {
 
 void copy_async(void *to, const void *from, bool valid) {
   if ((uintptr_t)to % 16 || (valid && (uintptr_t)from % 16)) fail("asynchronous copy from %p to %p, expected multiples of 16", from, to);
-  worker->fibers[worker->running].open.push_back({to, from, valid});
+  const Copy c = {to, from, valid};
+  if (worker->early) do_copy(c);
+  worker->fibers[worker->running].open.push_back(c);
 }
 
 void copy_commit() {
@@ -526,7 +530,7 @@ void copy_wait(int pending) {
   Fiber &f = worker->fibers[worker->running];
   while ((int)f.groups.size() > pending) {
     for (auto &c : f.groups.front()) {
-      do_copy(c);
+      if (!worker->early) do_copy(c);
       worker->product_memory.copied(c.to, f.unfenced);
     }
     f.groups.erase(f.groups.begin());

@@ -207,7 +207,8 @@ inline int32_t ad_opaque(int32_t x) { return x; }
 
 typedef uint32_t ad_u4 __attribute__((vector_size(16)));
 
-// A copy happens as late as it may, at the wait that covers it: what is read earlier is what was there before.
+// A copy happens as late as it may, at the wait that covers it: what is read earlier is what was there before. Under one schedule of five it happens at
+// once: what it overwrites too early is gone.
 typedef uintptr_t ad_shared;
 inline ad_shared ad_shared_address(const void *p) { return (ad_shared)p; }
 inline void ad_cp_async16(void *shared, const void *global, bool valid) { standin::copy_async(shared, global, valid); }

@@ -1,0 +1,101 @@
+package cuda
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"autodev/compute/cuda/cudatest"
+	"autodev/compute/ref"
+)
+
+// longAttention has several tiles of keys to a tile of queries, and more tiles of queries than the stand-in has multiprocessors; documents are
+// the sequences.
+func longAttention(seq, heads, dim int, s Store) attentionProblem {
+	p := newAttentionProblem(1, seq, heads, 1, dim, 0, s)
+	clear(p.docStart)
+	return p
+}
+
+// forward returns y of the device and of the yardstick.
+func (p attentionProblem) forward(t testing.TB, d *Device) (y, want []float32, err error) {
+	t.Helper()
+	want = make([]float32, len(p.dy))
+	if err := ref.Attention(want, p.qkv, p.docStart, attentionKey, p.Attr); err != nil {
+		t.Fatal(err)
+	}
+	err = d.Do(func(q *Queue) error {
+		out := alloc[uint16](t, q, len(p.dy))
+		l, err := attention(q, out, 0, upload(t, q, encode(p.qkv, p.store)), upload(t, q, p.docStart), 0, p.n, p.Attr, p.store)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(l.Enqueue(q), q.Sync()); err != nil {
+			return err
+		}
+		y = decode(download[uint16](t, q, out, len(p.dy)), p.store)
+		return nil
+	})
+	return y, want, err
+}
+
+// Blocks that do many tiles of queries, with many tiles of keys each.
+func TestAttentionLong(t *testing.T) {
+	problems := []attentionProblem{longAttention(450, 4, 64, BF16), longAttention(420, 4, 128, F16), newAttentionProblem(2, 300, 6, 2, 96, 0, BF16)}
+	eachSeed(t, func(t *testing.T, d *Device) {
+		for _, p := range problems {
+			y, want, err := p.forward(t, d)
+			if err != nil {
+				t.Fatal(p, err)
+			}
+			tolerance, _ := p.tolerance()
+			cudatest.Close(t, p.String(), y, want, tolerance, 0x1p-7)
+		}
+	})
+}
+
+// Barriers and waits that are taken out of the kernels for compute capability 9.0 must show, and wrong steps.
+func TestAttentionHopperBugsAreCaught(t *testing.T) {
+	p := longAttention(450, 4, 64, BF16)
+	for _, bug := range []struct {
+		name  string
+		least int
+	}{
+		// Copies that come too soon show where the stand-in copies at once.
+		{"hopper_queries", 1}, {"hopper_keys", 1}, {"hopper_values", 4}, {"hopper_copies", 3}, {"hopper_proxy", 3}, {"hopper_scores", 5}, {"hopper_wait", 5}, {"hopper_step", 5},
+	} {
+		planted(t, "attention64_hopper.cu:"+bug.name, bug.least, func(b workbench) bool {
+			y, want, err := p.forward(t, b.d)
+			if err != nil {
+				return true
+			}
+			tolerance, _ := p.tolerance()
+			_, differs := cudatest.Differs(y, want, 2*tolerance, 0x1p-6)
+			return differs
+		})
+	}
+}
+
+// A module for compute capability 9.0 that does not load leaves the work to kernels for 8.0, and the log says so, once.
+func TestAttentionWithoutItsModule(t *testing.T) {
+	d, _ := onStandin(t, "", nil)
+	var log bytes.Buffer
+	old := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(old)
+	err := d.Do(func(q *Queue) error {
+		q.d.entries["attention_hopper64_bf16"].module.Name = "absent"
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newAttentionProblem(1, 65, 2, 1, 64, 0, BF16)
+	p.check(t, d)
+	p.check(t, d)
+	if n := strings.Count(log.String(), "do not load"); n != 1 || !d.options.NoWarpgroups {
+		t.Errorf("%d lines in the log, expected one: %s", n, &log)
+	}
+}
