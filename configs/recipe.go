@@ -182,8 +182,9 @@ type Train struct {
 	Dropout string `yaml:"dropout"`
 	// GradientCheckpointing computes each block's activations again in the backward pass to save memory. Default false.
 	GradientCheckpointing bool `yaml:"gradient_checkpointing"`
-	// MemoryGB is how many gigabytes (10⁹ bytes) weights, optimiser and activations may take with GradientCheckpointing: as much as fits is
-	// kept instead of computed again, what saves most time for its size first. Default 0: as little as can be.
+	// MemoryGB is how many gigabytes (10⁹ bytes) weights, optimiser and activations may take to save time: of what is computed again in the
+	// backward pass (with GradientCheckpointing blocks, without it norms and activation functions) as much is kept as fits, what saves most
+	// for its size first. Default 0: as little as can be.
 	MemoryGB float64 `yaml:"memory_gb"`
 }
 

@@ -236,9 +236,6 @@ func (v *validator) train(t *Train) {
 	v.notNegative("train.clip", t.Clip)
 	v.choice("train.dropout", t.Dropout, "none", "model")
 	v.between("train.memory_gb", t.MemoryGB, 0, 1e6)
-	if t.MemoryGB > 0 && !t.GradientCheckpointing {
-		v.fail("train.memory_gb", "a limit without gradient checkpointing", "gradient_checkpointing: true with it")
-	}
 	v.float32("train.lr", t.LR)
 	v.float32("train.epsilon", t.Epsilon)
 	v.float32("train.weight_decay", t.WeightDecay)

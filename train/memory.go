@@ -57,7 +57,7 @@ type MemoryColumn struct {
 	Workspace     int64 `json:"workspace"`   // of kernels, and gaps: the rest of the arena
 	Total         int64 `json:"total"`       // what a run allocates, to the byte
 
-	Kept []graph.Kept `json:"kept,omitempty"` // with checkpointing, of the blocks: what is not computed again though it could be
+	Kept []graph.Kept `json:"kept,omitempty"` // of the blocks: what is not computed again though it could be
 
 	Beside            int64  `json:"beside"`                        // what the process needs beside the plans, roughly
 	Memory            int64  `json:"memory,omitempty"`              // of the device; 0: not known

@@ -78,7 +78,7 @@ func (o *options) planFlags(f *flag.FlagSet) {
 	f.IntVar(&o.length, "length", 2048, "tokens of a sequence")
 	f.IntVar(&o.rank, "rank", 0, "of LoRA adapters at all linear modules; 0: train everything")
 	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing")
-	f.Float64Var(&o.memory, "memory", 0, "GB that the plans may take with it: as much is kept as fits; 0: as little as can be")
+	f.Float64Var(&o.memory, "memory", 0, "GB that the plans may take to keep what would be computed again; 0: as little as can be")
 }
 
 // config is what is planned, but for the micro-batch and adapters.

@@ -1,49 +1,54 @@
 package graph
 
 import (
+	"cmp"
+	"maps"
+	"math"
 	"slices"
 	"sort"
 
 	"autodev/compute"
 )
 
-// checkpointed returns the placement of the program with gradient checkpointing, and the calls of its blocks whose results are kept all
-// the same: attention where its gradient reads them, since computing it again takes long for what it would save, and then, in the order of
-// keepOrder, as many as fit. fits reports that of a placement; nil: no more are kept.
-func (p *program) checkpointed(dev compute.Target, fits func(placement) bool) (placement, []*instr) {
-	blocks := p.blocks()
+// placeWithin returns the placement of the program that computes again what its gradients need, with gradient checkpointing whole blocks, else
+// what is cheap (recompute); and the calls whose results are kept all the same: attention where its gradient reads them, since computing it
+// again takes long for what it would save, and then, in the order of keepOrder, as many as fit. fits reports that of a placement; nil: no
+// more are kept.
+func (p *program) placeWithin(dev compute.Target, checkpointing bool, fits func(placement) bool) (placement, []*instr) {
+	blocks := map[int]bool{}
+	if checkpointing {
+		blocks = p.blocks()
+	}
 	var kept []*instr
 	for _, c := range p.code {
 		if dev.KeepsAttention() && c.call.Kernel == compute.Attention && blocks[c.block] {
 			kept = append(kept, c)
 		}
 	}
-	place := func(blocks map[int]bool, kept []*instr) placement {
-		return p.checkpoint(blocks, set(kept)).recompute().place(dev)
+	place := func(kept []*instr) placement {
+		keep := set(kept)
+		return p.checkpoint(blocks, keep).recompute(keep).place(dev)
 	}
-	best := place(blocks, kept)
-	if len(blocks) == 0 {
-		return best, kept
-	}
-	// The last block's gradients follow its forward calls almost at once, so that keeping its values often costs no memory; then they are not
-	// computed again.
-	last := slices.Max(keys(blocks))
-	delete(blocks, last)
-	if q := place(blocks, kept); q.arena <= best.arena {
-		best = q
-	} else {
-		blocks[last] = true
+	best := place(kept)
+	if len(blocks) > 0 {
+		// The last block's gradients follow its forward calls almost at once, so that keeping its values often costs no memory; then they are
+		// not computed again.
+		last := slices.Max(slices.Collect(maps.Keys(blocks)))
+		delete(blocks, last)
+		if q := place(kept); q.arena <= best.arena {
+			best = q
+		} else {
+			blocks[last] = true
+		}
 	}
 	if fits == nil {
 		return best, kept
 	}
 	order := p.keepOrder(blocks, kept)
-	n := sort.Search(len(order), func(n int) bool {
-		return !fits(place(blocks, slices.Concat(kept, order[:n+1])))
-	})
+	n := sort.Search(len(order), func(n int) bool { return !fits(place(slices.Concat(kept, order[:n+1]))) })
 	if n > 0 {
 		kept = slices.Concat(kept, order[:n])
-		best = place(blocks, kept)
+		best = place(kept)
 	}
 	return best, kept
 }
@@ -147,42 +152,53 @@ func (p *program) repeated(block int, dropped map[*value]*instr, kept map[*instr
 	return needed
 }
 
-// keepOrder lists calls of the blocks whose results may be kept beside those that are, in each block the one first that saves most time for
-// its memory. Of all blocks the first one each comes first, of the last block first of all.
-func (p *program) keepOrder(blocks map[int]bool, kept []*instr) []*instr {
+// keepOrder lists calls whose results may be kept beside those that are, the one first that saves most time for its memory given those before.
+// Of blocks that are not checkpointed it is the cheap ones. Calls that save as much come by block, the last one's first.
+func (p *program) keepOrder(checkpointed map[int]bool, kept []*instr) []*instr {
+	type candidate struct {
+		*instr
+		rate float64 // operations saved for each byte
+	}
+	var all []candidate
+	blocks := p.blocks()
 	dropped := p.dropped(blocks)
-	var rounds [][]*instr
-	order := keys(blocks)
-	slices.Sort(order)
-	slices.Reverse(order)
-	for _, b := range order {
+	for _, b := range slices.Backward(slices.Sorted(maps.Keys(blocks))) {
 		keep := set(kept)
-		for round := 0; ; round++ {
+		for _, c := range p.code {
+			if c.phase == forward && c.block == b && !checkpointed[b] && !cheap(c.call.Kernel) {
+				keep[c] = true
+			}
+		}
+		limit := math.Inf(1) // a call that saves more with those before it does not come before them
+		for {
 			needed := p.repeated(b, dropped, keep)
-			var best *instr
-			most := 0.0
+			best := candidate{rate: math.Inf(-1)}
 			for _, c := range p.code {
-				if !needed[c] || cheap(c.call.Kernel) { // what is cheap is not kept without checkpointing either (recompute)
+				if !needed[c] {
 					continue
 				}
 				keep[c] = true
 				saved := p.cost(needed) - p.cost(p.repeated(b, dropped, keep))
 				delete(keep, c)
-				if rate := saved / float64(c.outBytes()); best == nil || rate > most {
-					best, most = c, rate
+				if rate := saved / float64(c.outBytes()); rate > best.rate {
+					best = candidate{c, rate}
 				}
 			}
-			if best == nil {
+			if best.instr == nil {
 				break
 			}
-			keep[best] = true
-			if round == len(rounds) {
-				rounds = append(rounds, nil)
-			}
-			rounds[round] = append(rounds[round], best)
+			keep[best.instr] = true
+			limit = min(limit, best.rate)
+			best.rate = limit
+			all = append(all, best)
 		}
 	}
-	return slices.Concat(rounds...)
+	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(b.rate, a.rate) })
+	order := make([]*instr, len(all))
+	for i, c := range all {
+		order[i] = c.instr
+	}
+	return order
 }
 
 // operationsPerByte is how much a large GPU computes while it moves a byte, by which times are compared. CPUs compute less; the order that

@@ -63,7 +63,7 @@ func TestMemory(t *testing.T) {
 }
 
 // TestKeepOrder: of SantaCoder's blocks with adapters, what is kept first is what takes longest to compute for its size: attention's output,
-// the adapters' inner products, then the large products' results from the narrowest on.
+// the adapters' inner products, then the large products' results from the narrowest on, then norms and activations.
 func TestKeepOrder(t *testing.T) {
 	c := model.Config{
 		Architecture: model.GPTBigCode, VocabSize: 49280, Vocab: 49153, Positions: 2048, Embed: 2048, Layers: 3, Heads: 16, KVHeads: 1,
@@ -80,7 +80,7 @@ func TestKeepOrder(t *testing.T) {
 		name := strings.TrimPrefix(k.Name, "transformer.h.*.")
 		got = append(got, fmt.Sprint(name, " ", k.Blocks))
 	}
-	want := []string{"attention * 3", "mlp.c_proj.lora_A 3", "attn.c_attn.lora_A 3", "attn.c_proj.lora_A 3", "mlp.c_fc.lora_A 3", "attn.c_proj 3", "attn.c_attn 3", "mlp.c_fc 3"}
+	want := []string{"attention * 3", "mlp.c_proj.lora_A 3", "attn.c_attn.lora_A 3", "attn.c_proj.lora_A 3", "mlp.c_fc.lora_A 3", "attn.c_proj 3", "attn.c_attn 3", "mlp.c_fc 3", "ln_1 3", "ln_2 3", "gelu_tanh 3"}
 	if !slices.Equal(got, want) {
 		t.Errorf("kept: %q, expected %q", got, want)
 	}

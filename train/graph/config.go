@@ -30,8 +30,9 @@ type Config struct {
 	// Checkpointing keeps only the inputs of blocks, and what attention computes where the device's gradient of it reads that, and computes
 	// the rest of a block again before its gradients: less memory for up to a third more work, the same bits.
 	Checkpointing bool
-	// Memory is how many bytes the plans may take in all with Checkpointing: of what would be computed again as much is kept as fits, what
-	// saves most time for its size first. 0 keeps nothing more; plans that need more as it is are no error.
+	// Memory is how many bytes the plans may take in all to save time: of what would be computed again, with Checkpointing or, norms and
+	// activations, without, as much is kept as fits, what saves most time for its size first. 0 keeps nothing more; plans that need more
+	// as it is are no error.
 	Memory int64
 
 	// Precision says what enters the matrix products of a training step. Where weights are kept as float32, evaluation is in float32

@@ -33,7 +33,7 @@ type ArenaUsage struct {
 	Activations int64 // the most bytes of activations and their gradients alive at once
 	Workspace   int64 // the largest work space of a kernel
 	Calls       int
-	Kept        []Kept // of the blocks, with gradient checkpointing: what is not computed again though it could be
+	Kept        []Kept // of the blocks: what is not computed again though it could be
 }
 
 // Kept is calls of the same name in so many blocks, whose results are kept for their gradients.
@@ -62,8 +62,8 @@ func (u Usage) Total() int64 {
 }
 
 // usage is that of a step placed so, with the arena of all plans.
-func (p placement) usage(all int64) ArenaUsage {
-	return ArenaUsage{Bytes: p.arena, AllPlans: all, Activations: p.live, Workspace: p.workspace, Calls: len(p.calls)}
+func (p placement) usage(all int64, kept []*instr) ArenaUsage {
+	return ArenaUsage{Bytes: p.arena, AllPlans: all, Activations: p.live, Workspace: p.workspace, Calls: len(p.calls), Kept: kinds(kept)}
 }
 
 // Usage returns the memory the plans need.

@@ -97,7 +97,7 @@ func build(cfg Config, net network, target compute.Target) (*Training, error) {
 	if target.KeepsAttention() {
 		step = step.keepAttention()
 	}
-	plain, evaluation := step.recompute().place(target), eval.place(target)
+	evaluation := eval.place(target)
 	t.norm, t.update = t.optimizer()
 	work := t.workOptimizer()
 	// all is the arena of all plans beside each other, the step placed so.
@@ -115,13 +115,16 @@ func build(cfg Config, net network, target compute.Target) (*Training, error) {
 	if beside := t.usage.Total(); cfg.Memory > 0 {
 		fits = func(step placement) bool { return beside+all(step) <= cfg.Memory }
 	}
-	checkpointed, kept := step.checkpointed(target, fits)
-	t.usage.Plain, t.usage.Checkpointed = plain.usage(all(plain)), checkpointed.usage(all(checkpointed))
-	t.usage.Checkpointed.Kept = kinds(kept)
-	chosen := plain
-	t.usage.Arena = t.usage.Plain.AllPlans
-	if cfg.Checkpointing {
-		chosen, t.usage.Arena = checkpointed, t.usage.Checkpointed.AllPlans
+	var chosen placement
+	for _, way := range []struct {
+		checkpointing bool
+		usage         *ArenaUsage
+	}{{false, &t.usage.Plain}, {true, &t.usage.Checkpointed}} {
+		placed, kept := step.placeWithin(target, way.checkpointing, fits)
+		*way.usage = placed.usage(all(placed), kept)
+		if way.checkpointing == cfg.Checkpointing {
+			chosen, t.usage.Arena = placed, way.usage.AllPlans
+		}
 	}
 	t.step = compute.Plan{Calls: chosen.calls}
 	t.eval = compute.Plan{Calls: evaluation.calls}
@@ -312,14 +315,6 @@ func differentiate(cfg *Config, net network, eval bool, host compute.HostKernels
 		gradOf[name] = grads[i]
 	}
 	return b, gradOf, nil
-}
-
-func keys(m map[int]bool) []int {
-	var ks []int
-	for k := range m {
-		ks = append(ks, k)
-	}
-	return ks
 }
 
 // optimizer lists the calls of the gradient norm and of an AdamW step.

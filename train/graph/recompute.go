@@ -4,8 +4,8 @@ import "autodev/compute"
 
 // recompute returns the program with selective recomputation (Korthikanti et al. 2022): outputs of cheap calls, which are
 // as large as any but take no longer to compute than to read, are not kept from the forward phase but computed again just
-// before their first use by a gradient. The calls and their inputs are the same, so the bits are.
-func (p *program) recompute() *program {
+// before their first use by a gradient, but for those of kept calls. The calls and their inputs are the same, so the bits are.
+func (p *program) recompute(kept map[*instr]bool) *program {
 	producer, last := map[*value]*instr{}, map[*value]int{}
 	for i, c := range p.code {
 		for _, v := range c.out {
@@ -23,7 +23,7 @@ func (p *program) recompute() *program {
 	var again func(v *value, i int) bool
 	again = func(v *value, i int) bool {
 		f := producer[v]
-		if f == nil || f.phase != forward || !cheap(f.call.Kernel) {
+		if f == nil || f.phase != forward || !cheap(f.call.Kernel) || kept[f] {
 			return false
 		}
 		for _, in := range f.in {
