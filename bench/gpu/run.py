@@ -29,12 +29,15 @@ SIZES = {
     "santacoder": {
         "config": dict(vocab_size=49280, n_positions=2048, n_embd=2048, n_layer=24, n_head=16, n_inner=8192),
         "length": 2048, "sequences": 16, "steps": 50, "few": 13, "rank": 64, "small_rank": 16, "evaluations": 6,
+        "full": ["-micro-batch", "8", "-memory", "43.3"],  # what 16 at a time need, used to compute less again
+        "adapters": ["-micro-batch", "4", "-memory", "13.8"],  # a third of full fine-tuning's memory, less what lies beside the plans
         "products": ["-tokens", "32768"], "train": {"micro": 8, "accumulation": 2, "steps": 12},
         "decode": ["-prompt", "512", "-tokens", "256"], "together": ["-prompt", "32", "-tokens", "256"],
     },
     "tiny": {  # against the stand-in: finds mistakes in these scripts, no speed
         "config": dict(vocab_size=8192, n_positions=256, n_embd=64, n_layer=2, n_head=4, n_inner=128),
         "length": 32, "sequences": 4, "steps": 6, "few": 5, "rank": 8, "small_rank": 4, "evaluations": 1,
+        "full": ["-micro-batch", "2", "-memory", "1"], "adapters": ["-micro-batch", "2", "-memory", "1"],
         "products": "-tokens 64 -embed 64 -qkv 96 -inner 128 -vocab 256 -rows 32 -rank 8 -square 64 -bytes 65536 -runs 2 -algorithms 2".split(),
         "train": {"micro": 2, "accumulation": 2, "steps": 2},
         "decode": "-prompt 20 -tokens 5 -windows 1 -length 64".split(), "together": "-prompt 4 -tokens 6".split(),
@@ -223,7 +226,7 @@ class Bench:
                  f"{least} tokens/s" if least else "", r["tokens_per_second"] >= least if least else None)
 
     def full(self):
-        r = self.ours("full", "-sequences", self.size["sequences"], "-steps", self.size["steps"], "-evaluations", self.size["evaluations"], "-profile", limit=130)
+        r = self.ours("full", "-sequences", self.size["sequences"], *self.size["full"], "-steps", self.size["steps"], "-evaluations", self.size["evaluations"], "-profile", limit=130)
         self.speed("full fine-tuning, AutoDev", r, 55000)
         self.row("  evaluation", f"{r['eval_tokens_per_second']:.0f} tokens/s: {r['eval_tokens_per_second'] / r['tokens_per_second']:.2f} × training", "2.5 ×", r["eval_tokens_per_second"] >= 2.5 * r["tokens_per_second"])
         bandwidth = self.results.get("products", {}).get("copy_bytes_per_second")
@@ -236,7 +239,7 @@ class Bench:
 
     def adapters(self):
         shutil.rmtree(self.work / "adapter", ignore_errors=True)
-        r = self.ours("lora", "-sequences", self.size["sequences"], "-steps", self.size["few"], "-rank", self.size["rank"], "-checkpointing", "-adapter", self.work / "adapter", "-profile", limit=80)
+        r = self.ours("lora", "-sequences", self.size["sequences"], "-steps", self.size["few"], "-rank", self.size["rank"], "-checkpointing", *self.size["adapters"], "-adapter", self.work / "adapter", "-profile", limit=80)
         self.speed(f"LoRA r={self.size['rank']}, checkpointing, AutoDev", r, 70000)
         if "full" in self.results:
             share = r["device_used_bytes"] / self.results["full"]["device_used_bytes"]

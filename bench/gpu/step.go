@@ -212,6 +212,7 @@ func memory(d *cuda.Device) (free, total int64, err error) {
 // build plans the training with the most sequences at a time that fit, and allocates its memory.
 func (o *options) build(c model.Config, adapter *lora.Adapter, device compute.Device, kind devices.Kind, free int64) (*graph.Training, error) {
 	cfg := o.config(c, kind)
+	cfg.Memory = min(cfg.Memory, free)
 	if adapter != nil {
 		cfg.Adapters = adapters(adapter.Modules)
 	}
