@@ -326,7 +326,7 @@ func TestPlanTable(t *testing.T) {
 	if err := m.WriteTable(&b); err != nil {
 		t.Fatal(err)
 	}
-	if want := "kept by blocks on cuda: attention * (24), "; !strings.Contains(b.String(), want) {
+	if want := "kept by blocks on cuda: attention (24), mlp.c_proj.lora_A (23), "; !strings.Contains(b.String(), want) {
 		t.Errorf("no %q in\n%s", want, b.String())
 	}
 	if c := m.column(t, devices.CUDA, true); c.Total > 14.4e9 || c.Total < 14e9 {

@@ -122,6 +122,10 @@ func predict(_ context.Context, args []string) (any, error) {
 			all.add(l, times, s)
 		}
 	}
+	if !cfg.Once { // the driver clears gradients before the first micro-batch
+		l := launch{&compute.Call{Kernel: compute.Zero}, "clearing gradients", 0, float64(u.Gradients)}
+		all.add(l, 1, r.seconds(l))
+	}
 	p.step, p.groups = all.seconds, all.sorted()
 	return p, nil
 }

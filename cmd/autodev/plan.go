@@ -23,8 +23,8 @@ func planCommand() *cli.Command {
 		Name:  "plan",
 		Usage: "say how much memory a recipe needs, before anything is allocated",
 		Description: "Makes the plans that a run of the recipe would make, for the CPU and for CUDA, with and without gradient checkpointing, and\n" +
-			"says what they hold and the largest micro-batch that fits. Of a model only config.json and the headers of its weights are read,\n" +
-			"of the data nothing.",
+			"says what they hold, what blocks keep in train.memory_gb, and the largest micro-batch that fits. Of a model only config.json and\n" +
+			"the headers of its weights are read, of the data nothing.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "the recipe, a YAML `FILE`"},
 			&cli.GenericFlag{Name: "set", Usage: "override a setting of the recipe, `KEY.PATH=VALUE` (any number of times)", Value: &settings{}},

@@ -38,7 +38,7 @@ type ArenaUsage struct {
 
 // Kept is calls of the same name in so many blocks, whose results are kept for their gradients.
 type Kept struct {
-	Name   string `json:"name"` // with * for the block's number
+	Name   string `json:"name"` // in its block
 	Blocks int    `json:"blocks"`
 }
 
@@ -46,7 +46,11 @@ type Kept struct {
 func kinds(calls []*instr) []Kept {
 	var all []Kept
 	for _, c := range calls {
-		name := strings.Replace(c.call.Name, strconv.Itoa(c.block), "*", 1)
+		name, rest, _ := strings.Cut(c.call.Name, strconv.Itoa(c.block))
+		if inner, ok := strings.CutPrefix(rest, "."); ok {
+			name = inner
+		}
+		name = strings.TrimSpace(name)
 		i := slices.IndexFunc(all, func(k Kept) bool { return k.Name == name })
 		if i < 0 {
 			i, all = len(all), append(all, Kept{Name: name})
