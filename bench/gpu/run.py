@@ -47,7 +47,7 @@ TESTS = {  # binary: the tests of it that concern the card
     "compute/cuda": ".", "compute/cuda/driver": ".", "compute/cuda/cublaslt": ".", "compute/cuda/dynlib": ".", "compute/cuda/kernels": "Entries|For|Target",
     "compute/devices": ".", "train/graph": "CUDA", "infer": "TestCard",
 }
-SANITIZED = "TestLayerNorm$|TestAttention$|TestCrossEntropy|TestAdamW|TestEmbed|TestBiasGELU|TestMatmul$"
+SANITIZED = "TestLayerNorm$|TestAttention$|TestWarpgroupProducts$|TestCrossEntropy|TestAdamW|TestEmbed|TestBiasGELU|TestMatmul$"
 
 
 class Bench:
@@ -209,6 +209,17 @@ class Bench:
                 continue
             self.row(f"product {p['name']}", f"{p['first_tflops']:.0f} TFLOP/s, best of {p['algorithms']} algorithms {p['best_tflops']:.0f}", "0.90 of best", p["share"] >= 0.9)
 
+    def attention(self):
+        """Attention's kernels for compute capability 9.0 beside those for 8.0."""
+        out = self.run([self.bin / "compute_cuda.test", "-test.run", "^$", "-test.bench", "^BenchmarkAttention$/./drop_0$", "-test.benchtime", "3x", "-test.timeout", "55s"], 60, cwd=ROOT / "compute/cuda")
+        rates = {(way, kernels == "true"): float(rate) for way, kernels, rate in
+                 re.findall(r"^BenchmarkAttention/(\w+)/drop_0/warpgroups_(true|false)\S*\s.*?([\d.]+) TFLOP/s", out, re.M)}
+        self.results["attention"] = {f"{way}, {'kernels for 9.0' if new else 'for 8.0'}": rate for (way, new), rate in rates.items()}
+        for way, least in ("forward", 300), ("backward", None):
+            new, old = rates[way, True], rates[way, False]
+            self.row(f"attention {way}, 16x2048, 16/1 heads of 128", f"{new:.0f} TFLOP/s; kernels for compute capability 8.0: {old:.0f}", f"{least} TFLOP/s" if least else "",
+                     new >= least if least else None)
+
     def ours(self, name, *flags, limit=100):
         self.need_model()
         r = self.results[name] = self.json([self.bin / "gpu", "step", "-model", self.model, "-tokens-file", self.tokens, "-length", self.size["length"], *flags], limit)
@@ -356,7 +367,7 @@ class Bench:
             r[check] = found
             self.row(f"compute-sanitizer {check}", "; ".join(found) or "no summary: look into log.txt", "0", bool(found) and all(f.startswith("0 ") for f in found))
 
-    PARTS = [("environment", environment), ("tests", tests), ("products", products), ("full", full), ("adapters", adapters), ("full_peer", full_peer), ("full_compiled", full_compiled),
+    PARTS = [("environment", environment), ("tests", tests), ("products", products), ("attention", attention), ("full", full), ("adapters", adapters), ("full_peer", full_peer), ("full_compiled", full_compiled),
              ("adapters_peer", adapters_peer), ("decode", decode), ("together", together), ("small", small), ("float16", float16), ("adapters_compiled", adapters_compiled), ("tuned", tuned), ("command", command), ("sanitizer", sanitizer)]
 
     def all(self):

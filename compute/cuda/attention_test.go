@@ -297,18 +297,24 @@ func TestAttentionBugsAreCaught(t *testing.T) {
 	}
 }
 
-// BenchmarkAttention times SantaCoder's attention on a GPU: 8 sequences of 2048 tokens, 16 heads that share one key head of 128. A
-// causal product has half the operations of a full one: 2·n·Seq·H·D each way forward, two and a half times as many backward.
+// BenchmarkAttention times SantaCoder's attention on a GPU: 16 sequences of 2048 tokens, 16 heads that share one key head of 128, with kernels of
+// compute capability 9.0, where the card has them, and without. A causal product has half the operations of a full one: 2·n·Seq·H·D forward,
+// two and a half times as many backward.
 func BenchmarkAttention(b *testing.B) {
 	if !cudatest.GPU() {
 		b.Skip("SKIPPED: the stand-in's times mean nothing, set AUTODEV_TEST_GPU")
 	}
-	d := openDevice(b, Options{})
 	for _, drop := range []float64{0, 0.1} {
-		p := newAttentionProblem(8, 2048, 16, 1, 128, drop, BF16)
-		clear(p.docStart)
-		for _, direction := range []string{"forward", "backward"} {
-			b.Run(fmt.Sprintf("%s/drop %v", direction, drop), func(b *testing.B) { p.time(b, d, direction == "backward") })
+		p := attentionProblem{Attr: compute.Attr{Heads: 16, KVHeads: 1, HeadDim: 128, Seq: 2048, Scale: 1 / math.Sqrt(128), Drop: drop, Salt: 5}, n: 16 * 2048, store: BF16}
+		some := random(11, 1<<20, BF16)
+		p.qkv = slices.Repeat(some, p.n*18*128>>20)
+		p.dy = slices.Repeat(some, p.n*16*128>>20)
+		p.docStart = make([]int32, p.n)
+		for _, no := range []bool{false, true} {
+			d := openDevice(b, Options{NoWarpgroups: no})
+			for _, direction := range []string{"forward", "backward"} {
+				b.Run(fmt.Sprintf("%s/drop %v/warpgroups %v", direction, drop, !no), func(b *testing.B) { p.time(b, d, direction == "backward") })
+			}
 		}
 	}
 }

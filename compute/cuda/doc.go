@@ -50,6 +50,9 @@
 // memory overwrites it. Options.Unfused and Options.CallByCall (AUTODEV_CUDA_GRAPHS=0) take these apart; Program.Profile
 // times every call.
 //
+// Attention has kernels of its own for compute capability 9.0 (attention_hopper.go), which do not run anywhere else; Options.NoWarpgroups
+// (AUTODEV_CUDA_WARPGROUPS=0) or a module that the driver does not load leave the work to those for 8.0.
+//
 // # Errors
 //
 // A failing call is a *driver.Error: the call, the driver's name and text. OutOfMemory is what was asked, what is free and, from

@@ -50,7 +50,8 @@ struct PanelCopier {
   }
 };
 
-// The tiles of queries, late tokens first, of all heads and sequences: those see the most keys.
+// The tiles of queries, late tokens first, of all heads and sequences: those see the most keys. Blocks take them in turn, to and fro, so that each has
+// about the same work.
 struct Work {
   int headTiles, sequences, tokenTiles, group, folded;
 
@@ -61,6 +62,8 @@ struct Work {
     tokenTiles = (p.seq + (kRows >> p.fold) - 1) / (kRows >> p.fold);
   }
   AD_DEVICE int count() const { return headTiles * sequences * tokenTiles; }
+  // What this block takes in a round; count() or more when there is nothing left.
+  AD_DEVICE int turn(int round) const { return round * gridDim.x + (round & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
   AD_DEVICE Queries tile(const Problem &p, int i) const {
     const int y = i % headTiles, g = y / folded, b = i / headTiles % sequences, z = i / headTiles / sequences;
     return Queries{b, (tokenTiles - 1 - z) * (kRows >> p.fold), g * group + (y % folded << p.fold), (g + 1) * group, p.fold, p.seq};
@@ -90,8 +93,8 @@ AD_DEVICE void copy_tiles(ad_shared tiles, Range *range, const T *qkv, const Pro
     ad_barrier_arrive(values_full(stage, 1), kOne);
   };
   int slot = 0;  // tiles of keys so far
-  for (int i = blockIdx.x; i < work.count(); i += gridDim.x) {
-    const Queries q = work.tile(p, i);
+  for (int round = 0; work.turn(round) < work.count(); round++) {
+    const Queries q = work.tile(p, work.turn(round));
     const T *const keys = qkv + (int64_t)q.b * p.seq * width + (p.heads + q.head / work.group) * p.dim + copier.piece * 8;
     int least, most;
     bounds<kRows>(p, q, threadIdx.x % 32, least, most);
@@ -166,8 +169,8 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
   const uint64_t keys = ad_wgmma_descriptor(tiles + L::keys, L::panelK), values = ad_wgmma_descriptor(tiles + L::values, L::panelK);
   if (group == 1) ad_barrier_arrive(turn(0), kOwners);  // the first turn
   int slot = 0;
-  for (int i = blockIdx.x; i < work.count(); i += gridDim.x) {
-    const Queries q = work.tile(p, i);
+  for (int round = 0; work.turn(round) < work.count(); round++) {
+    const Queries q = work.tile(p, work.turn(round));
     const int end = q.clamped(kRows - 1) + 1;
     int t[2], from[2];  // what this thread's rows see
     AD_UNROLL
@@ -204,7 +207,7 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
       }
       rows.soften(s, scale);
     };
-    auto round = [&]() AD_INLINED {
+    auto pack = [&]() AD_INLINED {
       AD_UNROLL
       for (int j = 0; j < N / 8; j++)
         AD_UNROLL
@@ -218,7 +221,7 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
     ad_barrier_arrive(keys_empty(slot & 1), kAll);
     if (begin + N >= end) ad_barrier_arrive(kQueriesEmpty, kAll);
     soften(begin, most);
-    round();
+    pack();
     for (int u0 = begin + N; u0 < end; u0 += N, slot++) {
       const int stage = slot & 1;  // of the values, the keys are in the other
       ad_barrier(keys_full(stage ^ 1, group), kOne);
@@ -231,6 +234,7 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
       ad_barrier_arrive(keys_empty(stage ^ 1), kAll);
       if (u0 + N >= end) ad_barrier_arrive(kQueriesEmpty, kAll);
       soften(u0, most);
+      // One wait behind the branches would be moved ahead of the powers of two.
       if (rows.moved) {
         ad_wgmma_wait<0>(out[0]);
         AD_UNROLL
@@ -241,7 +245,7 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
         AD_BUG(hopper_wait, ad_wgmma_wait<0>(out[0]), );
       }
       ad_barrier_arrive(values_empty(stage), kAll);
-      round();
+      pack();
     }
     ad_barrier(values_full(slot & 1, group), kOne);
     begin_outputs(slot & 1, begin + N < end);
