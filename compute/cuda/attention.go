@@ -24,6 +24,7 @@ type attentionTiles struct {
 	forward, queries, gradRows int // rows of a tile of queries: of forward, of grad_queries, of grad_keys
 	keys                       int // keys of a block of grad_keys
 	columns                    int // blocks that share the columns of one key head's gradient
+	enough                     int // blocks of grad_keys: for each of an H100's 132 multiprocessors twice as many as run there at a time, or a few fewer
 	threads                    int
 	fold                       int // the most heads of a tile
 	shared                     [3]int
@@ -63,7 +64,7 @@ func newAttentionCall(q *Queue, n int, a compute.Attr, s Store) (c attentionCall
 		case a.HeadDim <= 128:
 			w = 128
 		}
-		c.tiles = attentionTiles{forward: 128, queries: 128, gradRows: 64, keys: 64, columns: 1, threads: 128, fold: 1024 / w}
+		c.tiles = attentionTiles{forward: 128, queries: 128, gradRows: 64, keys: 64, columns: 1, enough: 528, threads: 128, fold: 1024 / w}
 		switch w {
 		case 128:
 			c.tiles.gradRows = 32
@@ -96,7 +97,7 @@ const maxHeadDim = 256
 func scalarTiles(r, dim int) attentionTiles {
 	rows, wide := 16*r, (dim+3)/4*4
 	tile, scores := 4*rows*(wide+4), 4*rows*(rows+1)
-	return attentionTiles{forward: rows, queries: rows, gradRows: rows, keys: rows, columns: 1, threads: 256, fold: rows,
+	return attentionTiles{forward: rows, queries: rows, gradRows: rows, keys: rows, columns: 1, enough: 528, threads: 256, fold: rows,
 		shared: [3]int{2*tile + scores, 4*tile + scores, 4*tile + 2*scores}}
 }
 
@@ -198,37 +199,41 @@ func attentionGrad(q *Queue, dqkv, dy, y, lse, qkv, docStart, key, work Ptr, n i
 	if y == 0 || lse == 0 {
 		return nil, fmt.Errorf("cuda: AttentionGrad without y and lse of its Attention: the plan was made for another device")
 	}
+	c = c.onWarpgroups(q)
+	return c.gradients(q, dqkv, dy, y, lse, qkv, docStart, key, work)
+}
+
+// gradients is attentionGrad with the call's kernels.
+func (c *attentionCall) gradients(q *Queue, dqkv, dy, y, lse, qkv, docStart, key, work Ptr) (launches Sequence, err error) {
 	delta := work
-	parts := delta + Ptr(4*n*a.Heads)
-	group := a.Heads / a.KVHeads
-	share := c.headShare(cudaplan.HeadSplits(a))
+	parts := delta + Ptr(4*c.n*c.Heads)
+	group := c.Heads / c.KVHeads
+	share := c.headShare(cudaplan.HeadSplits(c.Attr))
 	splits := ceilDiv(group, share)
 	if splits == 1 {
 		parts = 0
 	}
-	var launches Sequence
 	add := func(l *Launch, e error) {
 		launches = append(launches, l)
 		if err == nil {
 			err = e
 		}
 	}
-	gain := float32(a.Scale)
+	gain := float32(c.Scale)
 	fold := foldOf(group, c.tiles.fold)
 	add(c.launch(q, attentionGradQueries, fold, c.queryBlocks(c.tiles.queries, fold), []Ptr{dqkv, delta, dy, y, qkv, docStart, key, lse}, nil, c.scale(), gain, c.keep()))
-	add(c.launch(q, attentionGradKeys, foldOf(share, c.tiles.fold), Dim{a.KVHeads * splits * c.tiles.columns, n / a.Seq, ceilDiv(a.Seq, c.tiles.keys)},
+	add(c.launch(q, attentionGradKeys, foldOf(share, c.tiles.fold), Dim{c.KVHeads * splits * c.tiles.columns, c.n / c.Seq, ceilDiv(c.Seq, c.tiles.keys)},
 		[]Ptr{dqkv, parts, dy, qkv, docStart, key, lse, delta}, []any{share}, c.scale(), gain, c.keep()))
 	if splits > 1 {
-		elements := int64(n) * int64(2*a.KVHeads*a.HeadDim)
-		add(q.Prepare("attention_sum_"+s.String(), Grid{Blocks: Dim{blocksFor(elements, 256, 4096)}, Threads: Dim{256}}, dqkv, parts, n, a.Heads, a.KVHeads, a.HeadDim, splits))
+		elements := int64(c.n) * int64(2*c.KVHeads*c.HeadDim)
+		add(q.Prepare("attention_sum_"+c.store.String(), Grid{Blocks: Dim{blocksFor(elements, 256, 4096)}, Threads: Dim{256}}, dqkv, parts, c.n, c.Heads, c.KVHeads, c.HeadDim, splits))
 	}
 	return launches, err
 }
 
 // headShare returns how many of the query heads that share a key head one block of grad_keys goes over. Sums depend on it, so it is a function of the
-// call alone: enough blocks for two to each of an H100's 132 multiprocessors, twice.
+// call and its kernels alone: the most that leaves enough blocks.
 func (c *attentionCall) headShare(most int) int {
-	const enough = 528
 	blocks := ceilDiv(c.Seq, c.tiles.keys) * c.KVHeads * c.tiles.columns * (c.n / c.Seq)
-	return ceilDiv(c.Heads/c.KVHeads, min(most, ceilDiv(enough, blocks)))
+	return ceilDiv(c.Heads/c.KVHeads, min(most, ceilDiv(c.tiles.enough, blocks)))
 }

@@ -5,10 +5,12 @@ import (
 	"log/slog"
 )
 
-// The tiles of attention_hopper.h.
+// The tiles of attention_hopper.h and attention_hopper_grad.h.
 const (
-	warpgroupRows = 128 // of queries
-	warpgroupKeys = 128
+	warpgroupRows   = 128 // of queries, or of keys that a block of grad_keys owns
+	warpgroupKeys   = 128
+	warpgroupStage  = 64 // rows of a stage's tiles in gradients
+	warpgroupStages = 4
 )
 
 // onWarpgroups reports whether the device runs the kernel named, which is made for products of warpgroups (compute capability 9.0), and the options let
@@ -39,4 +41,17 @@ func (c *attentionCall) warpgroupForward(q *Queue, fold int, pointers []Ptr) (*L
 	shared := 1024 + 2*c.width*(2*warpgroupRows+4*warpgroupKeys) // queries and outputs; keys and values in two stages
 	grid := Grid{Blocks: Dim{min(tiles, q.d.properties.Multiprocessors)}, Threads: Dim{384}, Shared: shared}
 	return q.Prepare(name, grid, c.arguments(fold, pointers, []any{sequences}, c.scale(), c.keep())...)
+}
+
+// onWarpgroups returns the call with gradients by products of warpgroups, or as it is where there are no such kernels.
+func (c attentionCall) onWarpgroups(q *Queue) attentionCall {
+	name := fmt.Sprint("attention_hopper", c.width)
+	if c.width == 0 || c.Drop > 0 || !q.onWarpgroups(name+"_grad_keys_"+c.store.String()) {
+		return c
+	}
+	shared := 1024 + 2*c.width*(2*warpgroupRows+warpgroupStages*2*warpgroupStage) // what a block owns, then the stages
+	c.name = name
+	c.tiles = attentionTiles{queries: warpgroupRows, gradRows: warpgroupStage, keys: warpgroupRows, columns: 1, enough: 256, threads: 384, fold: c.tiles.fold,
+		shared: [3]int{0, shared, shared}}
+	return c
 }

@@ -19,6 +19,7 @@ type attentionProblem struct {
 	compute.Attr
 	n        int
 	store    Store
+	enough   int // what attentionTiles of gradients is told, unless it is 0
 	qkv, dy  []float32
 	docStart []int32
 }
@@ -74,6 +75,14 @@ func (p attentionProblem) run(t testing.TB, d *Device) (y, dqkv []float32, err e
 			return err
 		}
 		backward, err := attentionGrad(q, grad, dy, out, lse, qkv, docStart, key, work, p.n, p.Attr, p.store)
+		if p.enough > 0 && err == nil {
+			var c attentionCall
+			if c, err = newAttentionCall(q, p.n, p.Attr, p.store); err == nil {
+				c = c.onWarpgroups(q)
+				c.tiles.enough = p.enough
+				backward, err = c.gradients(q, grad, dy, out, lse, qkv, docStart, key, work)
+			}
+		}
 		if err != nil {
 			return err
 		}
