@@ -11,7 +11,7 @@
 //   - cuda/kernels: the kernels in CUDA C++ (.cu), ad_cuda.h which they are written against (ad_warpgroup.h: what only compute capability 9.0 has), and
 //     their checked-in PTX (embedded, compressed);
 //   - cuda/standin: a libcuda and a libcublasLt for machines without a GPU, built from the same .cu files by the tests;
-//   - cuda/cudatest: what tests open devices with; cuda/headers: compares constants with NVIDIA's headers.
+//   - cuda/cudatest: what tests open devices with; cuda/wheels: NVIDIA's libraries and headers, for tests.
 //
 // What must not live here: models, graphs, files, anything that knows what a training step is.
 //

@@ -176,3 +176,37 @@ func TestMatmulRejects(t *testing.T) {
 		}
 	}
 }
+
+// Algorithms are asked for with addresses that are aligned as the product says, however a product before was: what was found fits all that Bind
+// takes, which is none that is aligned less.
+func TestMatmulEpilogueAlignment(t *testing.T) {
+	eachSeed(t, func(t *testing.T, d *Device) {
+		p := cublaslt.Product{M: 8, N: 8, K: 8, In: cublaslt.BF16, Out: cublaslt.BF16, Epilogue: cublaslt.BiasGELUAux}
+		if err := d.Do(func(q *Queue) error {
+			at := alloc[uint16](t, q, 1024) // of 256 bytes
+			for _, offset := range []Ptr{256, 16, 64, 16 + 256} {
+				for range 2 { // the second time the descriptor has the first product's addresses
+					if _, err := q.TimeAlgorithms(p, 2, 1); err != nil {
+						return err
+					}
+					m, err := q.PrepareMatmul(p, cublaslt.Operands{A: at, B: at, D: at + 1024, Bias: at + offset, Aux: at + 512 + offset, Alpha: 1})
+					if err != nil {
+						return err
+					}
+					if err := errors.Join(m.Enqueue(q), q.Sync()); err != nil {
+						t.Errorf("bias and aux at multiples of %d bytes: %v", offset&-offset, err)
+					}
+				}
+			}
+			for _, o := range []cublaslt.Operands{{Bias: at + 8, Aux: at}, {Bias: at, Aux: at + 8}} {
+				o.A, o.B, o.D, o.Alpha = at, at, at+1024, 1
+				if _, err := q.PrepareMatmul(p, o); err == nil {
+					t.Errorf("bias at %#x and aux at %#x were accepted", o.Bias, o.Aux)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

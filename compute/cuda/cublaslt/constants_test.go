@@ -4,20 +4,20 @@ import (
 	"testing"
 	"unsafe"
 
-	"autodev/compute/cuda/headers"
+	"autodev/compute/cuda/wheels"
 )
 
 // The constants are those of cublasLt.h, cublas_api.h and library_types.h of cuBLAS 13.10.0.20 and CUDA 13.5 (wheels nvidia-cublas 13.10.0.20 and
 // nvidia-cuda-runtime 13.5.37); see driver.TestConstants.
 func TestConstants(t *testing.T) {
-	headers.Compare(t, "library_types.h", []headers.Constant{
+	wheels.Compare(t, "library_types.h", []wheels.Constant{
 		{Name: "CUDA_R_32F", Ours: int(F32), Header: 0}, {Name: "CUDA_R_16F", Ours: int(F16), Header: 2}, {Name: "CUDA_R_16BF", Ours: int(BF16), Header: 14},
 	})
-	headers.Compare(t, "cublas_api.h", []headers.Constant{
+	wheels.Compare(t, "cublas_api.h", []wheels.Constant{
 		{Name: "CUBLAS_COMPUTE_32F", Ours: compute32F, Header: 68}, {Name: "CUBLAS_COMPUTE_32F_FAST_TF32", Ours: compute32FTF32, Header: 77},
 		{Name: "CUBLAS_OP_T", Ours: opT, Header: 1}, {Name: "CUBLAS_STATUS_NOT_SUPPORTED", Ours: statusNotSupported, Header: 15},
 	})
-	headers.Compare(t, "cublasLt.h", []headers.Constant{
+	wheels.Compare(t, "cublasLt.h", []wheels.Constant{
 		{Name: "CUBLASLT_MATMUL_DESC_TRANSA", Ours: descTransA, Header: 3}, {Name: "CUBLASLT_MATMUL_DESC_TRANSB", Ours: descTransB, Header: 4},
 		{Name: "CUBLASLT_MATMUL_DESC_EPILOGUE", Ours: descEpilog, Header: 7}, {Name: "CUBLASLT_MATMUL_DESC_BIAS_POINTER", Ours: descBias, Header: 8},
 		{Name: "CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER", Ours: descAux, Header: 11}, {Name: "CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD", Ours: descAuxLD, Header: 12},

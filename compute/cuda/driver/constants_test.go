@@ -3,13 +3,13 @@ package driver
 import (
 	"testing"
 
-	"autodev/compute/cuda/headers"
+	"autodev/compute/cuda/wheels"
 )
 
 // The constants are those of cuda.h of CUDA 13.5 (CUDA_VERSION 13050; wheel nvidia-cuda-runtime 13.5.37). The numbers here were copied
-// from it by hand; where AUTODEV_CUDA_INCLUDE names a folder with a cuda.h, they are compared with that.
+// from it by hand; where there is a cuda.h (package wheels), they are compared with that.
 func TestConstants(t *testing.T) {
-	headers.Compare(t, "cuda.h", []headers.Constant{
+	wheels.Compare(t, "cuda.h", []wheels.Constant{
 		{Name: "CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK", Ours: int(MaxThreadsPerBlock), Header: 1},
 		{Name: "CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK", Ours: int(MaxSharedPerBlock), Header: 8},
 		{Name: "CU_DEVICE_ATTRIBUTE_WARP_SIZE", Ours: int(WarpSize), Header: 10},

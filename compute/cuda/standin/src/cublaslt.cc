@@ -31,7 +31,7 @@ struct Preference {
   uint32_t alignment[4] = {256, 256, 256, 256};
 };
 struct Algo {
-  uint64_t magic, shape, workspace, alignment, rest[4];
+  uint64_t magic, shape, workspace, alignment, epilogue, rest[3];  // alignments of matrices and of the epilogue's addresses
 };
 struct Result {
   Algo algo;
@@ -41,7 +41,6 @@ struct Result {
   int reserved[4];
 };
 static_assert(sizeof(Algo) == 64 && sizeof(Result) == 96);
-
 
 float load(const void *p, uint32_t type, int64_t i) {
   switch (type) {
@@ -105,6 +104,12 @@ int check(const Desc &d, const Layout &a, const Layout &b, const Layout &c, cons
   for (int32_t type : {d.bias_type, d.aux_type})
     if (type >= 0 && (uint32_t)type != out.type) return kNotSupported;
   return kOK;
+}
+
+// Alignment of the epilogue's addresses, of which kernels ask no more than they had when the algorithm was asked for.
+uint64_t epilogue_alignment(const Desc &d) {
+  const uint64_t bits = (uint64_t)d.bias | (uint64_t)d.aux | 256;
+  return bits & -bits;
 }
 
 void column(const Product &p, int64_t batch, int64_t j, const float *a) {
@@ -254,7 +259,7 @@ API(cublasLtMatmulAlgoGetHeuristic(void *, void *desc, void *a, void *b, void *c
   if (wanted < 1) return kInvalid;
   Result r = {};
   r.workspace = std::min<uint64_t>(p.workspace, standin_workspace());
-  r.algo = {0xad17, shape_of(*(Desc *)desc, *(Layout *)a, *(Layout *)b, *(Layout *)c, *(Layout *)d), r.workspace, 1, {}};
+  r.algo = {0xad17, shape_of(*(Desc *)desc, *(Layout *)a, *(Layout *)b, *(Layout *)c, *(Layout *)d), r.workspace, 1, epilogue_alignment(*(Desc *)desc), {}};
   for (uint32_t x : p.alignment) r.algo.alignment = std::max<uint64_t>(r.algo.alignment, x);
   results[0] = r;
   *found = 1;
@@ -276,6 +281,7 @@ API(cublasLtMatmul(void *handle, void *desc, const float *alpha, const void *A, 
     if ((uintptr_t)x % std::min<uint64_t>(algo->alignment, 16)) return kInvalid;
   const uint32_t e = p->d.epilogue;
   if ((e != kDefault && e & (kBias | kGrad | kBGradA | kBGradB) && !p->d.bias) || (e & kAux && !p->d.aux)) return kInvalid;
+  if (epilogue_alignment(p->d) < algo->epilogue) return kInvalid;
   if (C == D && (p->c.ld != p->out.ld)) return kInvalid;
   const size_t used = algo->workspace;
   return standin_enqueue(stream, "cublasLtMatmul", [=] {

@@ -1,5 +1,4 @@
-// Package headers compares constants with those of NVIDIA's headers. It is for tests only.
-package headers
+package wheels
 
 import (
 	"os"
@@ -17,8 +16,8 @@ type Constant struct {
 	Header int
 }
 
-// Compare checks the constants against their table and, where AUTODEV_CUDA_INCLUDE names a folder with the header (the include folder of
-// a toolkit or of the wheels nvidia-cuda-runtime and nvidia-cublas), against the header itself.
+// Compare checks the constants against their table and, where there is one, against the header itself: of the folder that AUTODEV_CUDA_INCLUDE
+// names (that of a toolkit), or of the wheels nvidia-cuda-runtime and nvidia-cublas.
 func Compare(t *testing.T, header string, constants []Constant) {
 	t.Helper()
 	for _, c := range constants {
@@ -26,12 +25,15 @@ func Compare(t *testing.T, header string, constants []Constant) {
 			t.Errorf("%s is %d, expected %d", c.Name, c.Ours, c.Header)
 		}
 	}
-	folder := os.Getenv("AUTODEV_CUDA_INCLUDE")
-	if folder == "" {
-		t.Logf("%s itself was not read: AUTODEV_CUDA_INCLUDE names no folder", header)
+	path := find("*/include/" + header)
+	if folder := os.Getenv("AUTODEV_CUDA_INCLUDE"); folder != "" {
+		path = filepath.Join(folder, header)
+	}
+	if path == "" {
+		t.Logf("%s itself was not read: %s", header, missing)
 		return
 	}
-	text, err := os.ReadFile(filepath.Join(folder, header))
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +45,7 @@ func Compare(t *testing.T, header string, constants []Constant) {
 			t.Errorf("%s is %d, %s has %d", c.Name, c.Ours, header, v)
 		}
 	}
-	t.Logf("%d constants compared with %s", len(constants), header)
+	t.Logf("%d constants compared with %s", len(constants), path)
 }
 
 var definition = regexp.MustCompile(`(?m)^\s*(?:#define\s+(\w+)\s+|(\w+)\s*=\s*)([^,\n/]+)`)
