@@ -1,8 +1,6 @@
 package cuda
 
 import (
-	"errors"
-
 	"autodev/compute"
 	"autodev/compute/cuda/cublaslt"
 )
@@ -21,7 +19,7 @@ func (b *bound) prepareFused(q *Queue, a *bound) (ops Sequence, ok bool, err err
 		l := linear{n: b.rows(0), in: b.columns(1), out: b.columns(0), alpha: float32(b.Attr.Alpha), store: b.store}
 		m, err = l.gradXGELU(q, a.out[0], b.in[0], b.in[1], b.in[2], a.in[1])
 	}
-	if unsupported := (*cublaslt.Error)(nil); errors.Is(err, cublaslt.ErrNoAlgorithm) || errors.As(err, &unsupported) {
+	if cublaslt.Unsupported(err) {
 		return nil, false, nil
 	}
 	return Sequence{m}, true, err

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"autodev/compute"
+	"autodev/compute/cuda/cublaslt"
+	"autodev/compute/cuda/cudatest"
 	"autodev/compute/cudaplan"
 	"autodev/compute/ref"
 )
@@ -50,22 +52,45 @@ func newMLP(d compute.DType, inPlace bool) *mlp {
 }
 
 // TestFusions: fused and unfused programs give what the reference gives, in place and beside, with and without something to add to, and fused
-// ones have fewer steps.
+// ones have fewer steps, where the library has the epilogues.
 func TestFusions(t *testing.T) {
-	_, l := onStandin(t, "", nil)
+	o := Options{Poison: true}
+	variants := 4
+	set := func(int64) {}
+	if !cudatest.GPU() {
+		l := cudatest.Library(t, "")
+		o.CUDA, o.CublasLt, variants = l.CUDA, l.CublasLt, 6
+		set = func(epilogues int64) {
+			if err := l.Set("epilogues", epilogues); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for _, s := range []Store{F32, BF16, F16} {
 		for _, inPlace := range []bool{false, true} {
-			for variant := range 4 {
-				unfused, based := variant&1 > 0, variant&2 > 0
+			for variant := range variants {
+				c := struct {
+					based, unfused bool
+					epilogues      int64
+				}{variant%2 > 0, variant/2 == 1, -1}
+				steps := 3
+				if variant/2 > 0 {
+					steps = 5
+				}
+				if variant/2 == 2 {
+					c.epilogues = int64(cublaslt.None | cublaslt.Bias)
+				}
+				set(c.epilogues)
 				dtype, unit := s.dtype(), map[Store]float64{F32: 0x1p-20, BF16: 0x1p-6, F16: 0x1p-9}[s]
-				d := openDevice(t, Options{CUDA: l.CUDA, CublasLt: l.CublasLt, Unfused: unfused, Poison: true})
+				o.Unfused = c.unfused
+				d := openDevice(t, o)
 				m := newMLP(dtype, inPlace)
 				base := m.z // what the product adds to: where it goes, or beside
 				if !inPlace {
 					base.Offset = m.bytes[compute.Arena]
 					m.bytes[compute.Arena] += 4096
 				}
-				if based {
+				if c.based {
 					m.up[0].In, m.down[0].In = append(m.up[0].In, base), append(m.down[0].In, m.dy)
 				}
 				mem, err := d.Alloc(m.bytes)
@@ -84,37 +109,39 @@ func TestFusions(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				steps := 0
+				taken := 0
 				for _, calls := range [][]compute.Call{m.up, m.down} {
 					program, err := d.Compile(&compute.Plan{Calls: calls}, mem)
 					if err != nil {
 						t.Fatal(err)
 					}
-					steps += len(program.(*Program).steps)
+					taken += len(program.(*Program).steps)
 					if err := program.Run(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 				}
-				if steps != map[bool]int{true: 5, false: 3}[unfused] {
-					t.Errorf("unfused %v: %d steps", unfused, steps)
+				if taken != steps && cudatest.GPU() {
+					t.Logf("%v, %+v: %d steps, where the library has the epilogues %d", s, c, taken, steps)
+				} else if taken != steps {
+					t.Errorf("%+v: %d steps, expected %d", c, taken, steps)
 				}
 				z, y := make([]float32, m.n*m.inner), make([]float32, m.n*m.inner)
 				upBase, downBase := values[base.Offset], values[m.dy.Offset]
-				if !based {
+				if !c.based {
 					upBase, downBase = nil, nil
 				}
 				ref.Linear(z, values[m.x.Offset], values[m.w.Offset], values[m.bias.Offset], upBase, m.n, m.in, m.inner, 0.5)
 				ref.Activation(y, z, compute.GELUTanh)
-				compareKept(t, fmt.Sprint(s, inPlace, unfused, based, " y"), mem, m.y, y, unit)
+				compareKept(t, fmt.Sprint(s, inPlace, c, " y"), mem, m.y, y, unit)
 				if inPlace {
 					z = y // what is there when the gradient is taken: nothing of a model, but the same for all
 				} else {
-					compareKept(t, fmt.Sprint(s, inPlace, unfused, based, " z"), mem, m.z, z, unit)
+					compareKept(t, fmt.Sprint(s, inPlace, c, " z"), mem, m.z, z, unit)
 				}
 				dy, dz := make([]float32, m.n*m.inner), make([]float32, m.n*m.inner)
 				ref.LinearGradX(dy, values[m.dout.Offset], values[m.v.Offset], downBase, m.n, m.inner, m.outward, 0.5)
 				ref.ActivationGrad(dz, dy, z, compute.GELUTanh)
-				compareKept(t, fmt.Sprint(s, inPlace, unfused, based, " dz"), mem, m.dy, dz, unit)
+				compareKept(t, fmt.Sprint(s, inPlace, c, " dz"), mem, m.dy, dz, unit)
 				if err := mem.Free(); err != nil {
 					t.Error(err)
 				}

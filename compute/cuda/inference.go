@@ -71,15 +71,19 @@ func (k Inference) Linear(p Product) (Sequence, error) {
 		seq, err = sequence(k.few(p, gelu, k.s))
 	} else {
 		c := cublaslt.Product{M: p.N, K: p.In, TransB: true, In: k.s.blas(), Out: k.s.blas(), StrideD: p.Out}
-		switch {
-		case gelu && p.Bias != 0:
-			c.Epilogue = cublaslt.BiasGELU
-		case gelu:
-			c.Epilogue = cublaslt.GELU
-		case p.Bias != 0:
-			c.Epilogue = cublaslt.Bias
+		plain, fused := cublaslt.None, cublaslt.GELU
+		if p.Bias != 0 {
+			plain, fused = cublaslt.Bias, cublaslt.BiasGELU
+		}
+		c.Epilogue = plain
+		if gelu {
+			c.Epilogue = fused
 		}
 		seq, err = k.many(c, p, k.s)
+		if gelu && cublaslt.Unsupported(err) {
+			c.Epilogue, gelu = plain, false
+			seq, err = k.many(c, p, k.s)
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -51,6 +51,7 @@ func TestMatmul(t *testing.T) {
 		{cublaslt.None, false, false, 0}, {cublaslt.None, false, true, 1}, {cublaslt.None, true, false, 1}, {cublaslt.None, true, true, 0.5},
 		{cublaslt.Bias, false, true, 0}, {cublaslt.GELU, false, true, 0}, {cublaslt.BiasGELU, false, true, 0}, {cublaslt.GELUAux, false, true, 0},
 		{cublaslt.BiasGELUAux, false, true, 0}, {cublaslt.DGELU, false, false, 0}, {cublaslt.DGELUColumnSums, false, false, 0},
+		{cublaslt.Bias, false, true, 1}, {cublaslt.BiasGELU, false, true, 1}, {cublaslt.BiasGELUAux, false, true, 0.5}, {cublaslt.DGELU, false, false, 1},
 		{cublaslt.RowSumsOfA, true, false, 1}, {cublaslt.ColumnSumsOfB, true, false, 0},
 	}
 	eachSeed(t, func(t *testing.T, d *Device) {
@@ -112,6 +113,9 @@ func checkMatmul(t *testing.T, d *Device, p cublaslt.Product, from, to Store, be
 			o.C = out
 		}
 		m, err := q.PrepareMatmul(p, o)
+		if cudatest.GPU() && cublaslt.Unsupported(err) && p.Epilogue != cublaslt.None && p.Epilogue != cublaslt.Bias {
+			t.Skipf("SKIPPED: %v: nothing needs it", err)
+		}
 		if err != nil {
 			return err
 		}

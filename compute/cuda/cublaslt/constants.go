@@ -65,5 +65,6 @@ const (
 	prefWorkspace = 1 // CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
 	prefAlignA    = 5 // CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, then B, C, D
 
+	statusInvalid      = 7  // CUBLAS_STATUS_INVALID_VALUE
 	statusNotSupported = 15 // CUBLAS_STATUS_NOT_SUPPORTED
 )

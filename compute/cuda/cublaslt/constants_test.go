@@ -15,7 +15,8 @@ func TestConstants(t *testing.T) {
 	})
 	wheels.Compare(t, "cublas_api.h", []wheels.Constant{
 		{Name: "CUBLAS_COMPUTE_32F", Ours: compute32F, Header: 68}, {Name: "CUBLAS_COMPUTE_32F_FAST_TF32", Ours: compute32FTF32, Header: 77},
-		{Name: "CUBLAS_OP_T", Ours: opT, Header: 1}, {Name: "CUBLAS_STATUS_NOT_SUPPORTED", Ours: statusNotSupported, Header: 15},
+		{Name: "CUBLAS_OP_T", Ours: opT, Header: 1}, {Name: "CUBLAS_STATUS_INVALID_VALUE", Ours: statusInvalid, Header: 7},
+		{Name: "CUBLAS_STATUS_NOT_SUPPORTED", Ours: statusNotSupported, Header: 15},
 	})
 	wheels.Compare(t, "cublasLt.h", []wheels.Constant{
 		{Name: "CUBLASLT_MATMUL_DESC_TRANSA", Ours: descTransA, Header: 3}, {Name: "CUBLASLT_MATMUL_DESC_TRANSB", Ours: descTransB, Header: 4},

@@ -51,6 +51,12 @@ func (e *Error) Error() string {
 // ErrNoAlgorithm says that the library has no way to compute a product.
 var ErrNoAlgorithm = errors.New("cuBLASLt has no algorithm for it")
 
+// Unsupported reports whether the library cannot compute a product, which it may without its epilogue.
+func Unsupported(err error) bool {
+	var refused *Error
+	return errors.Is(err, ErrNoAlgorithm) || errors.As(err, &refused) && (refused.Status == statusInvalid || refused.Status == statusNotSupported)
+}
+
 func (l *Library) check(call string, r uintptr) error {
 	if int32(r) == 0 {
 		return nil

@@ -5,7 +5,8 @@ package dynlib
 import "github.com/ebitengine/purego"
 
 // open keeps the library's symbols its own: were they global, a library loaded later would call the functions of one loaded before that has
-// the same names instead of those that it is linked with.
+// the same names instead of those that it is linked with. libcublasLt is linked with the C library alone and opens libcuda.so.1 by that name: the
+// loader gives it the library of this name that has been opened, wherever that was found.
 func open(path string) (*Library, error) {
 	h, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,9 +48,9 @@ func (e *NotFoundError) Error() string {
 }
 
 // Open loads the library from path, or, when path is empty, from the first place that has it: the override of the environment and nothing
-// else if it is set; the loader's path; the CUDA toolkits; the Python wheels; WSL's folder. It returns where it was found.
+// else if it is set; the loader's path; the CUDA toolkits; the Python wheels, of the python3 on the path first; WSL's folder. It returns where it was found.
 func (s Spec) Open(path string) (*Library, error) {
-	places := s.places(os.Getenv, filepath.Glob)
+	places := s.places(os.Getenv, filepath.Glob, exec.LookPath)
 	if path != "" {
 		places = s.inside(path)
 	}
@@ -92,7 +93,7 @@ func (s Spec) inside(path string) []string {
 }
 
 // places returns what to try, in order.
-func (s Spec) places(getenv func(string) string, glob func(string) ([]string, error)) []string {
+func (s Spec) places(getenv func(string) string, glob func(string) ([]string, error), find func(string) (string, error)) []string {
 	if p := getenv(s.Env); p != "" {
 		return s.inside(p)
 	}
@@ -118,9 +119,17 @@ func (s Spec) places(getenv func(string) string, glob func(string) ([]string, er
 	}
 	add("/usr/local/cuda/lib64", "/usr/local/cuda-*/lib64", "/opt/cuda/lib64")
 	roots := []string{"/usr/lib/python3*/site-packages", "/usr/lib/python3/dist-packages", "/usr/local/lib/python3*/site-packages", "/usr/local/lib/python3*/dist-packages"}
-	for _, v := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
-		if root := getenv(v); root != "" {
-			roots = append([]string{filepath.Join(root, "lib/python3*/site-packages")}, roots...)
+	var environments []string
+	for _, v := range []string{"CONDA_PREFIX", "VIRTUAL_ENV"} {
+		environments = append(environments, getenv(v))
+	}
+	// Images of containers put an environment on the path and activate none. The interpreter of one is a link out of it: the path says more.
+	if python, err := find("python3"); err == nil {
+		environments = append(environments, filepath.Dir(filepath.Dir(python)))
+	}
+	for _, root := range environments {
+		if folder := filepath.Join(root, "lib/python3*/site-packages"); root != "" && !slices.Contains(roots, folder) {
+			roots = append([]string{folder}, roots...)
 		}
 	}
 	if home := getenv("HOME"); home != "" {

@@ -14,14 +14,17 @@ func TestPlaces(t *testing.T) {
 		switch pattern {
 		case "/usr/local/cuda-*/lib64":
 			return []string{"/usr/local/cuda-12.4/lib64", "/usr/local/cuda-13.0/lib64"}, nil
+		case "/image/venv/lib/python3*/site-packages/nvidia/cu13/lib":
+			return []string{"/image/venv/lib/python3.12/site-packages/nvidia/cu13/lib"}, nil
 		case "/venv/lib/python3*/site-packages/nvidia/cublas/lib":
 			return []string{"/venv/lib/python3.11/site-packages/nvidia/cublas/lib"}, nil
 		}
 		return nil, nil
 	}
-	got := CublasLt().places(getenv, glob)
+	find := func(name string) (string, error) { return "/image/venv/bin/" + name, nil }
+	got := CublasLt().places(getenv, glob, find)
 	order := []string{"libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13", "/usr/local/cuda-13.0/lib64/libcublasLt.so.13",
-		"/usr/local/cuda-12.4/lib64/libcublasLt.so.12", "/venv/lib/python3.11/site-packages/nvidia/cublas/lib/libcublasLt.so.12", "/usr/lib/wsl/lib/libcublasLt.so"}
+		"/usr/local/cuda-12.4/lib64/libcublasLt.so.12", "/image/venv/lib/python3.12/site-packages/nvidia/cu13/lib/libcublasLt.so.13", "/venv/lib/python3.11/site-packages/nvidia/cublas/lib/libcublasLt.so.12", "/usr/lib/wsl/lib/libcublasLt.so"}
 	last := -1
 	for _, place := range order {
 		at := slices.Index(got, place)
@@ -31,7 +34,7 @@ func TestPlaces(t *testing.T) {
 		last = at
 	}
 	environment["AUTODEV_LIBCUBLASLT"] = "/elsewhere/lib.so"
-	if got := CublasLt().places(getenv, glob); !slices.Equal(got, []string{"/elsewhere/lib.so"}) {
+	if got := CublasLt().places(getenv, glob, find); !slices.Equal(got, []string{"/elsewhere/lib.so"}) {
 		t.Errorf("with an override: %v", got)
 	}
 }

@@ -9,7 +9,7 @@
 // beyond what the host's threads show, weak memory order, bank conflicts, time, registers, and divergence that a real warp would
 // resolve otherwise.
 //
-// Settings come from AUTODEV_STANDIN_SEED, _THREADS, _MEMORY, _CAPABILITY, _DRIVER, _DEVICES, _LOSE_AFTER, _LOSE_CODE, _WORKSPACE, _BLAS when the
+// Settings come from AUTODEV_STANDIN_SEED, _THREADS, _MEMORY, _CAPABILITY, _DRIVER, _DEVICES, _LOSE_AFTER, _LOSE_CODE, _WORKSPACE, _BLAS, _EPILOGUES when the
 // library is loaded, and from Library.Set (block.h says what each means).
 package standin
 

@@ -92,6 +92,7 @@ int check(const Desc &d, const Layout &a, const Layout &b, const Layout &c, cons
     if (l->ld < (int64_t)l->rows || l->order != 0 || l->batch != out.batch) return kInvalid;
   if ((d.compute != 68 && d.compute != 69 && d.compute != 77) || (d.compute == 77 && a.type != kF32) || d.scale != kF32 || d.pointer_mode != 0) return kNotSupported;
   const uint32_t e = d.epilogue;
+  if (e & ~standin_epilogues()) return kNotSupported;
   switch (e) {
     case kDefault: case kBias: case kGELU: case kGELU | kBias: case kGELU | kAux: case kGELU | kAux | kBias:
     case kDGELU | kAux: case kDGELU | kAux | kGrad: break;

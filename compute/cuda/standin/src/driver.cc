@@ -234,7 +234,7 @@ struct Setting {
 const Setting kSettings[] = {
     {"seed", &Settings::seed}, {"threads", &Settings::threads}, {"memory", &Settings::memory}, {"capability", &Settings::capability},
     {"driver", &Settings::driver}, {"devices", &Settings::devices}, {"lose_after", &Settings::lose_after},
-    {"lose_code", &Settings::lose_code}, {"workspace", &Settings::workspace}, {"blas", &Settings::blas},
+    {"lose_code", &Settings::lose_code}, {"workspace", &Settings::workspace}, {"blas", &Settings::blas}, {"epilogues", &Settings::epilogues},
 };
 
 void load_settings() {
@@ -309,6 +309,7 @@ int standin_enqueue(void *stream, const char *name, std::function<int()> f) {
 int standin_parallel(const char *what, int64_t n, void (*f)(void *, int64_t), void *c) { return run_parallel(what, n, f, c); }
 long standin_workspace() { return settings.workspace; }
 long standin_capability() { return settings.capability; }
+long standin_epilogues() { return settings.epilogues; }
 long standin_blas() { return settings.blas ? settings.blas : settings.capability < 75 ? 120900 : 131000; }
 
 // Sets one of Settings; returns 1 when there is none of that name.

@@ -14,3 +14,4 @@ STANDIN_EXPORT int standin_parallel(const char *what, int64_t n, void (*f)(void 
 STANDIN_EXPORT long standin_workspace();
 STANDIN_EXPORT long standin_capability();
 STANDIN_EXPORT long standin_blas();
+STANDIN_EXPORT long standin_epilogues();
