@@ -18,7 +18,7 @@ type shape struct {
 }
 
 // shapes lists the products of a step on n tokens of a model with these widths, as compute/cuda's Linear family and cross-entropy ask for
-// them: forward, the gradient of the input, that of the weight (added to in float32); then the head, in pieces of rows tokens, and
+// them: forward, the gradient of the input, that of the weight (added to in float32), two with their activations; then the head, in pieces of rows tokens, and
 // the adapters' of the given rank.
 func shapes(n, embed, qkv, inner, vocab, rows, rank int) []shape {
 	var all []shape
@@ -36,6 +36,9 @@ func shapes(n, embed, qkv, inner, vocab, rows, rank int) []shape {
 	linear("attn.c_proj", n, embed, embed, false)
 	linear("mlp.c_fc", n, embed, inner, false)
 	linear("mlp.c_proj", n, inner, embed, false)
+	all = append(all,
+		shape{"mlp.c_fc with GELU", cublaslt.Product{M: n, N: inner, K: embed, TransB: true, In: cublaslt.BF16, Out: cublaslt.BF16, Epilogue: cublaslt.BiasGELU}},
+		shape{"mlp.c_proj, dx with GELU's gradient", cublaslt.Product{M: n, N: inner, K: embed, In: cublaslt.BF16, Out: cublaslt.BF16, Epilogue: cublaslt.DGELU}})
 	linear("head", min(rows, n), embed, vocab, true)
 	linear("lora_A", n, embed, rank, true)
 	linear("lora_B", n, rank, qkv, true)

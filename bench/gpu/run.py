@@ -4,7 +4,8 @@
     python3 bench/gpu/run.py [--out DIR] [--only PART,…]  # where the GPU is; needs neither Go nor a network
 
 Parts run in order of importance, each under a time limit of its own and within --budget seconds together. What fails, or is left out for
-want of time, is a line of the table, and the next part runs. DIR gets gpu.json, with everything measured, and log.txt.
+want of time, is a line of the table, and the next part runs. What is printed fits 12,000 characters; DIR gets table.txt, with every line,
+gpu.json, with everything measured, and log.txt.
 """
 import argparse
 import array
@@ -47,6 +48,8 @@ TESTS = {  # binary: the tests of it that concern the card
     "compute/cuda": ".", "compute/cuda/driver": ".", "compute/cuda/cublaslt": ".", "compute/cuda/dynlib": ".", "compute/cuda/kernels": "Entries|For|Target",
     "compute/devices": ".", "train/graph": "CUDA", "infer": "TestCard",
 }
+TESTS_LIMIT = 200  # seconds for all of them, so that one that hangs does not take the other parts' time
+PRINTED = 9500  # characters of the table
 SANITIZED = "TestLayerNorm$|TestAttention$|TestWarpgroupProducts$|TestCrossEntropy|TestAdamW|TestEmbed|TestBiasGELU|TestMatmul$"
 
 
@@ -57,10 +60,12 @@ class Bench:
         self.out.mkdir(parents=True, exist_ok=True)
         self.log = open(self.out / "log.txt", "w", errors="replace")
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="autodev-gpu-"))
-        self.env = dict(os.environ, PYTHONUNBUFFERED="1", TOKENIZERS_PARALLELISM="false", AUTODEV_TEST_GPU="1",
+        self.env = dict(os.environ, PYTHONUNBUFFERED="1", TOKENIZERS_PARALLELISM="false", AUTODEV_TEST_GPU="1", AUTODEV_PYTHON="",
+                        CUDA_CACHE_PATH=str(self.work / "jit"), CUDA_CACHE_MAXSIZE=str(1 << 30),  # of kernels that the driver has compiled
                         TORCHINDUCTOR_CACHE_DIR=str(self.work / "inductor"))  # one that a stopped run left broken pieces in would fail the next
         self.size = SIZES[a.size]
         self.results, self.rows = {}, []
+        self.before = json.loads(pathlib.Path(a.before).read_text())["results"] if a.before else {}
         self.model, self.tokens, self.model_ready = self.work / "model", self.work / "tokens.bin", threading.Event()
         self.model_failed = ""
 
@@ -93,16 +98,16 @@ class Bench:
         took = time.monotonic() - begun
         print(f"\n$ {' '.join(str(c) for c in command)}\n{err}\n{out}\n[{p.returncode}, {took:.1f} s]", file=self.log, flush=True)
         if late or p.returncode != 0:
-            lines = [x for x in (err + "\n" + out).splitlines() if x.strip()]
             why = f"stopped after {limit:.0f} s" if late else f"exit code {p.returncode}"
-            raise Failed(f"{why}: {lines[-1][:400] if lines else 'it said nothing'}", out, err)
+            raise Failed(f"{why}: {reason(err + chr(10) + out)}", out, err)
         return out
 
     def json(self, *a, **k):
         return json.loads(self.run(*a, **k).strip().splitlines()[-1])
 
-    def row(self, what, value, least="", ok=None):
-        self.rows.append((what, value, least, {True: "yes", False: "NO", None: ""}[ok]))
+    def row(self, what, value, least="", ok=None, detail=False):
+        """A line of the table. Details are not printed where all is well."""
+        self.rows.append((what, value, least, {True: "yes", False: "NO", None: ""}[ok], detail and ok is not False))
 
     def save(self):
         (self.out / "gpu.json").write_text(json.dumps({"size": self.a.size, "results": self.results, "table": self.rows}, indent=1))
@@ -140,8 +145,25 @@ class Bench:
 
     # Parts.
 
+    def find_python(self):
+        """The first interpreter that has the peer's packages."""
+        candidates = [self.a.python] if self.a.python else [sys.executable, *(os.path.join(os.environ[v], "bin/python3") for v in ("VIRTUAL_ENV", "CONDA_PREFIX") if v in os.environ), shutil.which("python3"),
+                      *glob.glob("/opt/*/bin/python3"), *glob.glob("/opt/*/.venv/bin/python3"), *glob.glob("/opt/*/venv/bin/python3")]
+        said = "none"
+        for python in dict.fromkeys(c for c in candidates if c):
+            try:
+                found = self.json([python, "-c", "import json,torch,transformers,peft;print(json.dumps(dict(torch=torch.__version__,cuda=torch.version.cuda,"
+                                                 "transformers=transformers.__version__,peft=peft.__version__,sees=torch.cuda.is_available())))"], 90)
+                self.a.python = os.path.abspath(python)
+                return found
+            except Failed as e:
+                said = f"{python}: {e}"
+        self.a.python = sys.executable  # its parts will say what is missing
+        return {"error": said}
+
     def environment(self):
         r = self.results["environment"] = {}
+        r["python"] = self.find_python()
         smi = shutil.which("nvidia-smi")
         r["nvidia_smi"] = self.run([smi, "--query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit", "--format=csv,noheader"], 20).strip() if smi else "absent"
         self.say("nvidia-smi: " + r["nvidia_smi"])
@@ -150,7 +172,7 @@ class Bench:
         except Failed:
             # Places of some containers' drivers and of Python environments that are not active.
             for name, patterns in {"AUTODEV_LIBCUDA": ["/usr/local/nvidia/lib64/libcuda.so.1", "/usr/local/nvidia/lib/libcuda.so.1", "/usr/lib/*/libcuda.so.1"],
-                                   "AUTODEV_LIBCUBLASLT": [sys.prefix + "/lib/python3*/site-packages/nvidia/*/lib/libcublasLt.so.1[23]", "/usr/local/cuda*/**/libcublasLt.so.1[23]"]}.items():
+                                   "AUTODEV_LIBCUBLASLT": [str(pathlib.Path(self.a.python).parents[1] / "lib/python3*/site-packages/nvidia/*/lib/libcublasLt.so.1[23]"), "/usr/local/cuda*/**/libcublasLt.so.1[23]"]}.items():
                 found = [f for p in patterns for f in glob.glob(p, recursive=True)]
                 if found and name not in self.env:
                     self.env[name] = found[0]
@@ -159,24 +181,21 @@ class Bench:
         c = r["card"]
         self.row("card", c["device"])
         self.row("driver, libcublasLt", f"CUDA {c['driver_cuda']}, {c['libcublasLt']}")
-        try:
-            r["python"] = self.json([self.a.python, "-c", "import json,torch,transformers,peft;print(json.dumps(dict(torch=torch.__version__,cuda=torch.version.cuda,"
-                                                          "transformers=transformers.__version__,peft=peft.__version__,sees=torch.cuda.is_available())))"], 90)
-        except Failed as e:
-            r["python"] = {"error": str(e)}
         self.row("peer", ", ".join(f"{k} {v}" for k, v in r["python"].items()))
 
     def tests(self):
         total = {"pass": 0, "fail": 0, "skip": 0}
-        failed = {}
+        failed, unfused, until = {}, 0, time.monotonic() + TESTS_LIMIT
+        left = lambda limit: max(1, min(limit, until - time.monotonic()))
         for package, pattern in TESTS.items():
             binary, cwd = self.bin / (package.replace("/", "_") + ".test"), ROOT / package
             try:
-                out = self.run([binary, "-test.v", "-test.run", pattern, "-test.timeout", "150s"], 150, cwd=cwd)
+                out = self.run([binary, "-test.v", "-test.run", pattern, "-test.timeout", "120s"], left(125), cwd=cwd)
             except Failed as e:
                 out = e.out
                 if not out:
                     failed[package] = str(e)
+            unfused += out.count(": not fused: ")
             seen = dict((name, state.lower()) for state, name in re.findall(r"^--- (PASS|FAIL|SKIP): (\S+)", out, re.M))
             started = re.findall(r"^=== RUN +([^/\s]+)$", out, re.M)
             suspects = [t for t in started if seen.get(t) not in ("pass", "skip")]
@@ -185,8 +204,11 @@ class Bench:
                 listed = self.run([binary, "-test.list", pattern], 20, cwd=cwd).split()
                 suspects += [t for t in listed if t not in started and t.startswith("Test")]
                 for t in suspects:
+                    if time.monotonic() > until:
+                        seen[t], failed[f"{package} {t}"] = "fail", "left out: the time for tests is up"
+                        continue
                     try:
-                        self.run([binary, "-test.run", f"^{t}$", "-test.timeout", "40s"], 45, cwd=cwd)
+                        self.run([binary, "-test.run", f"^{t}$", "-test.timeout", "40s"], left(45), cwd=cwd)
                         seen[t] = "pass"
                     except Failed as e:
                         seen[t] = "fail"
@@ -194,10 +216,12 @@ class Bench:
                         failed[f"{package} {t}"] = said[0][:300] if said else str(e)[:300]
             for state in seen.values():
                 total[state] += 1
-        self.results["tests"] = {"counts": total, "failed": failed}
+        self.results["tests"] = {"counts": total, "failed": failed, "unfused": unfused}
         self.row("tests of compute/cuda, train/graph", f"{total['pass']} pass, {total['fail']} fail, {total['skip']} skipped (about the stand-in)", "none fails", not failed)
-        for name, said in failed.items():
-            self.row("  FAIL " + name, said)
+        if unfused:
+            self.row("  products whose activation cuBLASLt does not fuse", f"{unfused}: see log.txt for 'not fused'")
+        for n, (name, said) in enumerate(failed.items()):
+            self.row("  FAIL " + name, said, detail=n >= 12)
 
     def products(self):
         r = self.results["products"] = self.json([self.bin / "gpu", "products", *self.size["products"]], 75)
@@ -207,7 +231,7 @@ class Bench:
             if p.get("error"):
                 self.row(f"product {p['name']}", p["error"])
                 continue
-            self.row(f"product {p['name']}", f"{p['first_tflops']:.0f} TFLOP/s, best of {p['algorithms']} algorithms {p['best_tflops']:.0f}", "0.90 of best", p["share"] >= 0.9)
+            self.row(f"product {p['name']}", f"{p['first_tflops']:.0f} TFLOP/s, best of {p['algorithms']} algorithms {p['best_tflops']:.0f}", "0.90 of best", p["share"] >= 0.9, detail=True)
 
     def attention(self):
         """Attention's kernels for compute capability 9.0 beside those for 8.0."""
@@ -241,12 +265,12 @@ class Bench:
         self.speed("full fine-tuning, AutoDev", r, 55000)
         self.row("  evaluation", f"{r['eval_tokens_per_second']:.0f} tokens/s: {r['eval_tokens_per_second'] / r['tokens_per_second']:.2f} × training", "2.5 ×", r["eval_tokens_per_second"] >= 2.5 * r["tokens_per_second"])
         bandwidth = self.results.get("products", {}).get("copy_bytes_per_second")
-        for g in r.get("profile", [])[:24]:
+        for n, g in enumerate(r.get("profile", [])[:24]):
             rate = f"{g['tflops']:.0f} TFLOP/s" if g.get("tflops") else f"{g['bytes_per_second'] / 1e9:.0f} GB/s" + (f" ({100 * g['bytes_per_second'] / bandwidth:.0f} % of a copy)" if bandwidth else "")
             least, ok = "", None
             if g["kernel"] == "Attention":
                 least, ok = "300 TFLOP/s", g["tflops"] >= 300
-            self.row(f"  {g['kernel']} {g['shape']}", f"{g['calls']} × {1e6 * g['seconds'] / g['calls']:.0f} µs, {100 * g['share']:.1f} %, {rate}", least, ok)
+            self.row(f"  {g['kernel']} {g['shape']}", f"{g['calls']} × {1e6 * g['seconds'] / g['calls']:.0f} µs, {100 * g['share']:.1f} %, {rate}", least, ok, detail=n >= 10 and ok is None)
 
     def adapters(self):
         shutil.rmtree(self.work / "adapter", ignore_errors=True)
@@ -294,9 +318,11 @@ class Bench:
         return ["--sequences", self.size["sequences"], "--steps", self.size["few"], "--rank", self.size["rank"], "--adapter", self.work / "adapter", "--checkpointing"]
 
     def against(self, ours, theirs, least):
-        if ours in self.results and theirs in self.results:
-            ratio = self.results[ours]["tokens_per_second"] / self.results[theirs]["tokens_per_second"]
-            self.row("  AutoDev ÷ it", f"{ratio:.2f}", str(least or ""), ratio >= least if least else None)
+        a, b = (self.results.get(name) or self.before.get(name) for name in (ours, theirs))
+        if a and b:
+            ratio = a["tokens_per_second"] / b["tokens_per_second"]
+            earlier = "" if ours in self.results else ", ours of an earlier call"
+            self.row("  AutoDev ÷ it", f"{ratio:.2f}{earlier}", str(least or ""), ratio >= least if least else None)
 
     def decode(self):
         """Tokens/s at batch 1: every token reads all weights once."""
@@ -326,6 +352,11 @@ class Bench:
         if "full" in self.results:
             apart = max(abs(a - b) for a, b in zip(r["losses"], self.results["full"]["losses"]))
             self.row(f"  losses of {len(r['losses'])} steps apart from bf16's", f"at most {apart:.4f}", "0.02", apart <= 0.02)
+
+    def unfused(self):
+        """Are GELU and its gradient worth their epilogues?"""
+        r = self.ours("full_unfused", "-sequences", self.size["sequences"], "-steps", self.size["few"], "-unfused", limit=60)
+        self.speed("full fine-tuning, activations by kernels of their own", r)
 
     def tuned(self):
         r = self.ours("full_tuned", "-sequences", self.size["sequences"], "-steps", self.size["few"], "-algorithms", 8, limit=60)
@@ -367,8 +398,9 @@ class Bench:
             r[check] = found
             self.row(f"compute-sanitizer {check}", "; ".join(found) or "no summary: look into log.txt", "0", bool(found) and all(f.startswith("0 ") for f in found))
 
-    PARTS = [("environment", environment), ("tests", tests), ("products", products), ("attention", attention), ("full", full), ("adapters", adapters), ("full_peer", full_peer), ("full_compiled", full_compiled),
-             ("adapters_peer", adapters_peer), ("decode", decode), ("together", together), ("small", small), ("float16", float16), ("adapters_compiled", adapters_compiled), ("tuned", tuned), ("command", command), ("sanitizer", sanitizer)]
+    PARTS = [("environment", environment), ("tests", tests), ("products", products), ("attention", attention), ("full", full), ("adapters", adapters), ("small", small),
+             ("decode", decode), ("full_peer", full_peer), ("full_compiled", full_compiled), ("adapters_peer", adapters_peer), ("together", together), ("unfused", unfused),
+             ("float16", float16), ("tuned", tuned), ("command", command), ("adapters_compiled", adapters_compiled), ("sanitizer", sanitizer)]
 
     def all(self):
         wanted = self.a.only.split(",") if self.a.only else [n for n, _ in self.PARTS]
@@ -392,10 +424,23 @@ class Bench:
         self.table()
 
     def table(self):
-        self.say("")
-        widths = [max(len(r[i]) for r in self.rows) for i in (0, 1, 2)]
-        for r in [("what", "measured", "at least", "reached"), *self.rows]:
-            self.say("  ".join([r[0].ljust(min(widths[0], 60)), r[1].ljust(min(widths[1], 90)), r[2].ljust(widths[2]), r[3]]).rstrip())
+        rows = [("what", "measured", "at least", "reached", False), *self.rows]
+        widths = [max(len(r[i]) for r in rows) for i in (0, 1, 2)]
+        write = lambda r, widths: "  ".join([*(c.ljust(w) for c, w in zip(r, widths)), r[3]]).rstrip()
+        (self.out / "table.txt").write_text("".join(write(r, widths) + "\n" for r in rows))
+        short = [[r[0], r[1] if len(r[1]) <= 150 else r[1][:149] + "…", *r[2:]] for r in rows if not r[4]]
+        lines = [write(r, [min(48, widths[0]), min(72, widths[1]), 0]) for r in short]
+        if left_out := len(rows) - len(short):
+            lines.append(f"{left_out} more lines in table.txt")
+        text = "\n".join(lines)
+        self.say("\n" + (text if len(text) <= PRINTED else text[:PRINTED] + "… all of it in table.txt"))
+
+
+def reason(text):
+    """The line that says why a command failed: of a panic or an error its first, else the last."""
+    lines = [x.strip() for x in text.splitlines() if x.strip()]
+    told = [x for x in lines if re.match(r"(panic|fatal error|gpu|autodev|SIG[A-Z]+): ", x)]
+    return (told or lines[-1:] or ["it said nothing"])[0][:400]
 
 
 class Failed(Exception):
@@ -419,7 +464,8 @@ def main():
     p.add_argument("--size", default="santacoder", choices=SIZES)
     p.add_argument("--only", default="", help="parts, separated by commas: " + ", ".join(n for n, _ in Bench.PARTS))
     p.add_argument("--budget", type=float, default=560, help="seconds in all")
-    p.add_argument("--python", default=sys.executable, help="an interpreter with torch, transformers and peft")
+    p.add_argument("--python", default="", help="an interpreter with torch, transformers and peft; otherwise the first that is found")
+    p.add_argument("--before", default="", help="gpu.json of an earlier call on the same kind of card, for ratios to parts that this one leaves out")
     p.add_argument("--peer-device", default="cuda", choices=("cuda", "cpu"))
     p.add_argument("--peer-micro", type=int, default=8, help="sequences at a time that the peer tries first")
     p.add_argument("--peak", type=float, default=989.4, help="TFLOP/s of MFU's denominator: bf16 without sparsity of an H100 or H200 SXM")

@@ -30,7 +30,7 @@ type options struct {
 	sequences, micro, length, rank            int
 	steps, evaluations, algorithms            int
 	rate, memory                              float64
-	checkpointing, profile                    bool
+	checkpointing, profile, unfused           bool
 }
 
 // result is what step prints; peer.py prints the same fields.
@@ -66,6 +66,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.Float64Var(&o.rate, "rate", 1e-4, "learning rate")
 	f.IntVar(&o.evaluations, "evaluations", 0, "micro-batches to score, to time evaluation")
 	f.IntVar(&o.algorithms, "algorithms", 0, "of cuBLASLt to time for each product; 0: its first choice")
+	f.BoolVar(&o.unfused, "unfused", false, "GELU and its gradient by kernels of their own, not by epilogues of products")
 	f.BoolVar(&o.profile, "profile", false, "time every call of the step")
 	return f
 }
@@ -125,7 +126,7 @@ func step(ctx context.Context, args []string) (_ any, err error) {
 	var card *cuda.Device
 	free := int64(math.MaxInt64)
 	if spec.Kind == devices.CUDA {
-		if card, err = cuda.New(cuda.Options{Index: spec.Index, Algorithms: o.algorithms}); err != nil {
+		if card, err = cuda.New(cuda.Options{Index: spec.Index, Algorithms: o.algorithms, Unfused: o.unfused}); err != nil {
 			return nil, err
 		}
 		defer func() { err = join(err, card.Close()) }()

@@ -116,6 +116,9 @@ func (q *Queue) operands(p cublaslt.Product) (o cublaslt.Operands, free func() e
 		count int
 		t     cublaslt.Type
 	}{{&o.A, a, p.In}, {&o.B, b, p.In}, {&o.D, d, p.Out}, {&o.Bias, max(p.M, p.N), p.Out}, {&o.Aux, aux, p.Out}} {
+		if x.count == 0 {
+			continue
+		}
 		if *x.to, err = q.Alloc(int64(x.count) * x.t.Size()); err != nil {
 			return o, free, err
 		}

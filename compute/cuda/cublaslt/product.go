@@ -63,7 +63,7 @@ func (p Product) fill() (Product, error) {
 	return p, nil
 }
 
-// Extents returns the elements of a product's operands in memory: A, B, D (and C), and the auxiliary matrix.
+// Extents returns the elements of a product's operands in memory: A, B, D (and C), and the auxiliary matrix if its epilogue has one.
 func (p Product) Extents() (a, b, d, aux int, err error) {
 	if p, err = p.fill(); err != nil {
 		return
@@ -75,8 +75,11 @@ func (p Product) Extents() (a, b, d, aux int, err error) {
 	if p.TransB {
 		rowsB = p.N
 	}
+	if p.aux() {
+		aux = p.M * p.AuxStride
+	}
 	last := p.Batch - 1
-	return last*p.BatchA + rowsA*p.StrideA, last*p.BatchB + rowsB*p.StrideB, last*p.BatchD + p.M*p.StrideD, p.M * p.AuxStride, nil
+	return last*p.BatchA + rowsA*p.StrideA, last*p.BatchB + rowsB*p.StrideB, last*p.BatchD + p.M*p.StrideD, aux, nil
 }
 
 func (p Product) aux() bool { return p.Epilogue&128 != 0 }
