@@ -54,7 +54,7 @@ func learn(t *testing.T, tr *Training, steps int) learned {
 	held := randomBatch(rng.New(99, "batch"), cfg.Batch, cfg.Seq, cfg.Model.Vocab)
 	l.before, err = tr.NLL(ctx, held)
 	check(err)
-	hyper := Hyper{LearningRate: 6e-3, Beta1: .9, Beta2: .95, Epsilon: 1e-8, WeightDecay: .1}
+	hyper := Hyper{LearningRate: 1e-2, Beta1: .9, Beta2: .95, Epsilon: 1e-8, WeightDecay: .1}
 	up := 1.0 // of the loss
 	if cfg.Precision == Float16 {
 		up = 1 << 16
@@ -137,14 +137,29 @@ func cudaVariants() []variant {
 	return []variant{{"full, accumulated", full}, {"full, checkpointed, once", sparse}, {"lora, checkpointed, accumulated", lora}, {"lora, dropout, once", dropped}}
 }
 
-// TestCUDALearnsAsCPU: training plans run on the device as they do on the CPU, to rounding in float32 and to the short type's precision in mixed
+// learns compares a run in a short type with one in float32. The likelihoods of the first weights are off by what rounding makes of them. Later weights
+// part as step follows step, as chance has it: the run must have learned as much (TestCUDAGradients compares gradients at the same weights).
+func (l learned) learns(t *testing.T, o learned, tolerance float64) {
+	t.Helper()
+	for i, want := range o.before {
+		if got := l.before[i]; !(math.Abs(float64(got-want)) <= tolerance*(math.Abs(float64(want))+1)) {
+			t.Errorf("token %d: likelihood %v before the first step, expected %v", i, got, want)
+		}
+	}
+	drop := func(l learned) float64 { return l.losses[0] - l.losses[len(l.losses)-1] }
+	if got, want := drop(l), drop(o); !(math.Abs(got-want) <= 0.3*math.Abs(want)) {
+		t.Errorf("the loss sank by %v, expected about %v: losses %v and %v", got, want, l.losses, o.losses)
+	}
+}
+
+// TestCUDALearnsAsCPU: training plans run on the device as they do on the CPU, to rounding in float32, and learn as much in mixed
 // storage, with the same bits in every run and under every schedule; evaluation too. Float16 runs on what poses as a V100.
 func TestCUDALearnsAsCPU(t *testing.T) {
 	dev := cpu.New(cpu.Options{Threads: 1})
 	t.Cleanup(dev.Close)
 	const steps = 10
 	for _, v := range cudaVariants() {
-		for precision, tolerance := range map[Precision]float64{Float32: 2e-4, BF16: 0.06, Float16: 0.02} {
+		for precision, tolerance := range map[Precision]float64{Float32: 2e-4, BF16: 0.03, Float16: 0.004} {
 			cfg, capability := v.cfg, int64(0)
 			if precision != Float32 {
 				cfg = mixedAs(cfg, precision)
@@ -172,7 +187,9 @@ func TestCUDALearnsAsCPU(t *testing.T) {
 					got := learn(t, start(t, cfg, net, d, values), n)
 					if first == nil {
 						first = &got
-						if losses, norms := got.apart(want); losses > tolerance || norms > 4*tolerance {
+						if precision != Float32 {
+							got.learns(t, want, tolerance)
+						} else if losses, norms := got.apart(want); losses > tolerance || norms > 4*tolerance {
 							t.Errorf("losses part by %v, expected at most %v, norms by %v: losses %v and %v, norms %v and %v", losses, tolerance, norms, got.losses, want.losses, got.norms, want.norms)
 						} else {
 							t.Logf("losses part by %.2g, norms by %.2g", losses, norms)
