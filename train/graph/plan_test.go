@@ -101,11 +101,33 @@ func TestRandomModels(t *testing.T) {
 		values := randomParams(net, seed)
 		batch := randomBatch(rng.New(seed, "batch"), cfg.Batch, cfg.Seq, c.Vocab)
 		want := taped(t, cfg, net, ref.Kernels{}, values, batch)
-		sameBits(t, "plan", planned(t, start(t, cfg, net, hostDevice{kernels: ref.Kernels{}, work: 64}, values), batch), want)
+		tr := start(t, cfg, net, hostDevice{kernels: ref.Kernels{}, work: 64}, values)
+		sameBits(t, "plan", planned(t, tr, batch), want)
+		// Where products add, whatever is kept, and whether attention is, changes no bit; what folding changes is rounding.
+		dev := hostDevice{kernels: ref.Kernels{}, work: 64, folds: true}
+		folded := planned(t, start(t, cfg, net, dev, values), batch)
+		if d := folded.apart(want); cfg.DType == compute.F64 && d > 1e-9 {
+			t.Errorf("with folded sums gradients differ by %v of the largest", d)
+		}
+		dev.keeps = true
+		u := tr.Usage()
+		cfg.Memory = u.Total() + rapid.Int64Range(-u.Plain.AllPlans, u.Plain.AllPlans).Draw(rt, "memory")
+		sameBits(t, fmt.Sprint("plan in ", cfg.Memory, " bytes"), planned(t, start(t, cfg, net, dev, values), batch), folded)
 		if t.Failed() {
 			rt.FailNow()
 		}
 	})
+}
+
+// apart is the largest distance of gradients as a share of the largest gradient.
+func (o outcome) apart(other outcome) float64 {
+	worst, largest := 0., 0.
+	for name, g := range other.grads {
+		for i, x := range g {
+			worst, largest = max(worst, math.Abs(o.grads[name][i]-x)), max(largest, math.Abs(x))
+		}
+	}
+	return worst / max(largest, 1e-300)
 }
 
 // TestFiniteDifferences compares gradients with differences of the loss, for a few elements of every parameter.
