@@ -28,7 +28,8 @@ thread_local Thread *current;
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr size_t kStack = 128 << 10;
+// A page more than a power of two, and each begins some lines lower than the one before: all would lie in the same few sets of the caches otherwise.
+constexpr size_t kStack = (128 << 10) + (4 << 10);
 constexpr size_t kMaxDynamic = 232448;  // 227 KiB, an H100's limit
 constexpr size_t kMaxStatic = 48 << 10;
 constexpr int kIllegalAddress = 700, kLaunchFailed = 719;
@@ -115,19 +116,70 @@ struct Shared {
   size_t block = 0;  // the block it was last filled for
 };
 
+uint64_t next_random(uint64_t &s) {  // splitmix64
+  uint64_t z = s += 0x9e3779b97f4a7c15ull;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+  return z ^ z >> 31;
+}
+
+// The threads that can go on, and which of them does.
+class Ready {
+ public:
+  void reset(int policy, int warps, uint64_t &random) {
+    policy_ = policy;
+    list_.clear();
+    head_ = waiting_ = 0;
+    memset(lanes_, 0, sizeof lanes_);
+    std::pair<uint64_t, int> order[kMaxThreads / 32];
+    for (int i = 0; i < kMaxThreads / 32; i++) order[i] = {next_random(random), i};
+    std::sort(order, order + warps);
+    for (int i = 0; i < warps; i++) warp_[i] = order[i].second, place_[order[i].second] = i;
+  }
+  bool empty() const { return policy_ == kWarps ? !waiting_ : list_.empty(); }
+  void push_back(int fiber) {
+    if (policy_ != kWarps) return list_.push_back(fiber);
+    lanes_[fiber / 32] |= 1u << fiber % 32;
+    waiting_ |= 1u << place_[fiber / 32];
+  }
+  int take(uint64_t &random) {
+    if (policy_ == kAscending) {
+      const int f = list_[head_++];
+      if (head_ == list_.size()) list_.clear(), head_ = 0;
+      return f;
+    }
+    if (policy_ == kWarps) {
+      const int place = __builtin_ctz(waiting_), warp = warp_[place], lane = 31 - __builtin_clz(lanes_[warp]);
+      if (!(lanes_[warp] &= ~(1u << lane))) waiting_ &= ~(1u << place);
+      return warp * 32 + lane;
+    }
+    const size_t n = list_.size(), i = policy_ == kAny ? (next_random(random) >> 32) * n >> 32 : n - 1;
+    const int f = list_[i];
+    list_[i] = list_.back();
+    list_.pop_back();
+    return f;
+  }
+  enum { kAscending, kAny, kNewest, kWarps };  // kWarps: warp by warp, in an order of the block's own
+
+ private:
+  int policy_ = kAscending;
+  std::vector<int> list_;
+  size_t head_ = 0;                    // of list_, where it is ascending
+  uint32_t lanes_[kMaxThreads / 32];   // of each warp, by its number
+  uint32_t waiting_ = 0;               // warps, by their place in the order
+  int warp_[kMaxThreads / 32], place_[kMaxThreads / 32];
+};
+
 struct Worker {
   std::vector<Fiber> fibers{kMaxThreads};
   Warp warps[kMaxThreads / 32];
   Barrier barriers[16];
-  std::vector<int> ready;
-  size_t head = 0;  // of ready, in ascending schedules
+  Ready ready;
   std::vector<Shared> sites;
   char *stacks = nullptr, *dynamic_end = nullptr;
   size_t dynamic = 0, statics = 0, block_number = 0;
   int running = -1, live = 0, count = 0, guarded = 0;  // guarded: stacks that end at an unreadable page
   uint64_t random = 0;
-  int policy = 0;  // 0 ascending, 1 any, 2 newest first, 3 warp by warp in an order of its own
-  int rank[kMaxThreads / 32];
   enum { kAtTheWait, kAtOnce, kAnyTime } products = kAtTheWait;  // when products run
   bool early = false;                                            // asynchronous copies happen at once, else at the wait that covers them
   ProductMemory product_memory;
@@ -140,33 +192,9 @@ struct Worker {
 };
 thread_local Worker *worker __attribute__((tls_model("initial-exec")));
 
-uint64_t next_random(uint64_t &s) {  // splitmix64
-  uint64_t z = s += 0x9e3779b97f4a7c15ull;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-  return z ^ z >> 31;
-}
-
 [[noreturn]] void escape(int code) {
   worker->code = code;
   siglongjmp(worker->escape, 1);
-}
-
-int take_ready(Worker &w) {
-  if (w.policy == 0) {
-    const int f = w.ready[w.head++];
-    if (w.head == w.ready.size()) w.ready.clear(), w.head = 0;
-    return f;
-  }
-  size_t i = w.ready.size() - 1;
-  if (w.policy == 1) i = next_random(w.random) % w.ready.size();
-  if (w.policy == 3)
-    for (size_t k = 0; k < w.ready.size(); k++)
-      if (w.rank[w.ready[k] / 32] < w.rank[w.ready[i] / 32]) i = k;
-  const int f = w.ready[i];
-  w.ready[i] = w.ready.back();
-  w.ready.pop_back();
-  return f;
 }
 
 // Runs some products of some warp, where the schedule has it so.
@@ -187,7 +215,7 @@ void yield() {
       for (auto &g : p.groups) lanes += __builtin_popcount(g.arrived);
     fail("threads wait for ever: %d at barriers, %d at warp operations, %d have returned", barriers, lanes, w.count - w.live);
   }
-  const int me = w.running, other = take_ready(w);
+  const int me = w.running, other = w.ready.take(w.random);
   if (other == me) return;
   w.running = other;
   current = &w.fibers[other].thread;
@@ -195,7 +223,7 @@ void yield() {
 }
 
 void wake(Worker &w, std::vector<int> &fibers) {
-  w.ready.insert(w.ready.end(), fibers.begin(), fibers.end());
+  for (int f : fibers) w.ready.push_back(f);
   fibers.clear();
 }
 
@@ -244,12 +272,9 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
   memset(w.dynamic_end - w.dynamic, 0xff, w.dynamic);
   w.product_memory.reset(w.dynamic_end - w.dynamic, w.dynamic);
   w.random = (uint64_t)settings.seed * 0x2545f4914f6cdd1dull + number;
-  w.policy = settings.seed == 0 ? 0 : 1 + (settings.seed - 1) % 3;
-  for (int i = 0; i < kMaxThreads / 32; i++) w.rank[i] = next_random(w.random) % 4096;
+  w.ready.reset(settings.seed == 0 ? Ready::kAscending : 1 + (settings.seed - 1) % 3, (n + 31) / 32, w.random);
   w.early = settings.seed % 5 == 3;
   w.products = settings.seed == 0 ? Worker::kAtTheWait : decltype(w.products)((settings.seed + number) % 3);
-  w.ready.clear();
-  w.head = 0;
   for (auto &b : w.barriers) b.arrived = 0, b.expected = 0, b.waiting.clear();
   for (int i = 0; i <= (n - 1) / 32; i++) {
     w.warps[i].live = 0;
@@ -267,10 +292,10 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
     w.warps[i / 32].live |= 1u << (i & 31);
     // Guard pages as they are needed: a process may have only so many mappings, and tests load a stand-in for each planted bug.
     if (i >= w.guarded) mprotect(w.stacks + kStack * i, page_size(), PROT_NONE), w.guarded = i + 1;
-    prepare(f.context, w.stacks + kStack * i + page_size(), kStack - page_size(), fiber_main);
+    prepare(f.context, w.stacks + kStack * i + page_size(), kStack - page_size() - i * 11 % 64 * 64, fiber_main);
     w.ready.push_back(i);
   }
-  w.running = take_ready(w);
+  w.running = w.ready.take(w.random);
   current = &w.fibers[w.running].thread;
   change(w.main, w.fibers[w.running].context);
   for (int i = 0; i <= (n - 1) / 32; i++) {
