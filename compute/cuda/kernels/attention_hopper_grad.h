@@ -124,19 +124,20 @@ AD_DEVICE void grad_queries(T *dqkv, float *delta, const T *dy, const T *y, cons
     multiply_rows<T, W>(s, a, tileK);
     multiply_rows<T, W>(d, a + own, tileK + tile);
     ad_wgmma_wait<1>(s);
+    // Ahead of the branch, and so of the wait behind it: the assembler would put off what only follows the wait.
+    AD_UNROLL
+    for (int j = 0; j < kTile / 8; j++)
+      AD_UNROLL
+      for (int e = 0; e < 4; e++) s[j][e] = ad_exp2(ad_fma(s[j][e], scale, -sum[e / 2]));
     if (u0 < most || u0 + kTile - 1 > q.token) {
       AD_UNROLL
       for (int j = 0; j < kTile / 8; j++)
         AD_UNROLL
         for (int e = 0; e < 4; e++) {
           const int u = u0 + 8 * j + lane % 4 * 2 + e % 2;
-          if (u < start[e / 2] || u > token[e / 2]) s[j][e] = -kInfinity;
+          if (u < start[e / 2] || u > token[e / 2]) s[j][e] = 0;
         }
     }
-    AD_UNROLL
-    for (int j = 0; j < kTile / 8; j++)
-      AD_UNROLL
-      for (int e = 0; e < 4; e++) s[j][e] = ad_exp2(ad_fma(s[j][e], scale, -sum[e / 2]));
     AD_BUG(hopper_grad_wait, ad_wgmma_wait<0>(d), );
     uint32_t scores[kTile / 16][4];  // their gradients
     AD_UNROLL
