@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"math"
 	"slices"
 
 	"gonum.org/v1/gonum/stat"
@@ -48,6 +49,8 @@ func Bootstrap(ctx context.Context, seed uint64, results []Result) (perplexities
 }
 
 func percentiles(xs []float64) Interval {
+	// A resample of documents that are all too short to be scored says nothing.
+	xs = slices.DeleteFunc(xs, math.IsNaN)
 	slices.Sort(xs)
 	return Interval{stat.Quantile(0.025, stat.LinInterp, xs, nil), stat.Quantile(0.975, stat.LinInterp, xs, nil)}
 }

@@ -88,3 +88,20 @@ func TestTableFormats(t *testing.T) {
 		t.Errorf("format html: %v", err)
 	}
 }
+
+// Of documents most of which are too short to be scored some resamples have no token: that is no number, and JSON has no such thing.
+func TestDocumentsWithoutTokens(t *testing.T) {
+	r := Result{Protocol: Exact, Window: 8, Stride: 4, ClustersKind: "documents", Documents: 3}
+	for _, c := range []Cluster{{}, {NLL: 2, Tokens: 2, Bytes: 2}, {}} {
+		r.add(c)
+	}
+	r.Perplexity = perplexity(Exact, r.Clusters, nil)
+	var b strings.Builder
+	if err := (Table{Rows: []Row{{"a", r}, {"b", r}}}).Write(t.Context(), &b, "json"); err != nil {
+		t.Fatal(err)
+	}
+	ppl, ratios := mustBootstrap(t, r, r)
+	if ppl[0] != (Interval{math.E, math.E}) || ratios[1] != (Interval{1, 1}) {
+		t.Errorf("intervals %v, %v, expected those of the one document that was scored", ppl, ratios)
+	}
+}

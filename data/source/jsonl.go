@@ -55,7 +55,7 @@ func (j *jsonl) OpenUnit(ctx context.Context, unit int, row int64) (data.Reader,
 	if err != nil {
 		return nil, err
 	}
-	r := &jsonlReader{set: j, shard: s, unit: unit, file: f}
+	r := &jsonlReader{ctx: ctx, set: j, shard: s, unit: unit, file: f}
 	r.in = io.NewSectionReader(f, 0, s.size)
 	r.lines = bufio.NewReaderSize(r.in, 1<<16)
 	if strings.HasSuffix(strings.ToLower(s.key), ".gz") {
@@ -75,6 +75,7 @@ func (j *jsonl) OpenUnit(ctx context.Context, unit int, row int64) (data.Reader,
 }
 
 type jsonlReader struct {
+	ctx   context.Context
 	set   *jsonl
 	shard *shard
 	unit  int
@@ -95,6 +96,10 @@ func (r *jsonlReader) Close() error {
 
 // line returns the next line without its end, valid until the next call.
 func (r *jsonlReader) line() ([]byte, error) {
+	// Here and not only between documents: a large file may have none that is wanted.
+	if err := r.ctx.Err(); err != nil {
+		return nil, err
+	}
 	r.buf = r.buf[:0]
 	for {
 		part, err := r.lines.ReadSlice('\n')

@@ -5,6 +5,8 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,4 +140,39 @@ func FuzzJSONL(f *testing.F) {
 			t.Errorf("%d documents from %d lines", len(docs), lines)
 		}
 	})
+}
+
+// A file without a document that is wanted does not hold up who has given up.
+func TestJSONLStopsBetweenLines(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "blank.jsonl")
+	if err := os.WriteFile(p, bytes.Repeat([]byte("\n"), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := open(t, Options{}, p).OpenUnit(ctx, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cancel()
+	if _, _, err := r.Next(); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, expected that of the context", err)
+	}
+}
+
+// Rows that are skipped are counted once each, and take about a bit each.
+func TestSkippedRowsTakeLittle(t *testing.T) {
+	s := &tally{seen: map[rowBlock]uint64{}, by: map[string]int{}, log: slog.New(slog.DiscardHandler)}
+	for range 2 {
+		for row := range int64(6400) {
+			s.skip(data.Origin{File: "a", Row: row}, skipNull)
+		}
+		s.skip(data.Origin{File: "b"}, skipUTF8)
+	}
+	if n := s.counts(); n[skipNull] != 6400 || n[skipUTF8] != 1 || len(n) != 2 {
+		t.Errorf("counted %v", n)
+	}
+	if len(s.seen) > 101 {
+		t.Errorf("%d entries for 6401 rows", len(s.seen))
+	}
 }

@@ -265,6 +265,9 @@ func (r *groupReader) start(row int64) error {
 			*c.to = &columnReader{name: strings.Join(meta.PathInSchema, "."), guard: guard, pages: chunks[c.index].Pages()}
 		}
 		for r.row < min(row, rows) {
+			if err := r.ctx.Err(); err != nil {
+				return err
+			}
 			for _, c := range r.all() {
 				if _, err := c.next(); err != nil {
 					return c.fail(err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -103,7 +104,7 @@ func Open(ctx context.Context, opts Options, specs ...string) (*Set, error) {
 	if len(specs) == 0 {
 		return nil, errors.New("no data source given")
 	}
-	skips := &tally{seen: map[data.Origin]string{}, log: opts.Logger}
+	skips := &tally{seen: map[rowBlock]uint64{}, by: map[string]int{}, log: opts.Logger}
 	var parts []data.Source
 	for _, spec := range specs {
 		src, err := openSpec(ctx, spec, &opts, skips)
@@ -284,17 +285,29 @@ func formatOf(name string) string {
 	return ""
 }
 
-// tally counts skipped documents, each once however often it is read.
+// tally counts skipped documents, each once however often it is read. It takes a bit for a row, not an entry: a small file can
+// hold any number of rows without a document.
 type tally struct {
 	mu   sync.Mutex
-	seen map[data.Origin]string
+	seen map[rowBlock]uint64
+	by   map[string]int // reason
 	log  *slog.Logger
 }
 
+// rowBlock is 64 rows of a file.
+type rowBlock struct {
+	file  string
+	block int64
+}
+
 func (t *tally) skip(o data.Origin, reason string) {
+	at, bit := rowBlock{o.File, o.Row / 64}, uint64(1)<<(o.Row%64)
 	t.mu.Lock()
-	_, known := t.seen[o]
-	t.seen[o] = reason
+	known := t.seen[at]&bit != 0
+	if !known {
+		t.seen[at] |= bit
+		t.by[reason]++
+	}
 	t.mu.Unlock()
 	if !known {
 		t.log.Debug("document skipped", "file", o.File, "row", o.Row, "reason", reason)
@@ -304,11 +317,7 @@ func (t *tally) skip(o data.Origin, reason string) {
 func (t *tally) counts() map[string]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := map[string]int{}
-	for _, reason := range t.seen {
-		n[reason]++
-	}
-	return n
+	return maps.Clone(t.by)
 }
 
 // Reasons for which a document is skipped.
