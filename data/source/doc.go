@@ -3,6 +3,7 @@
 //
 //	parquet.go     row groups of the-stack's layout, column by column, with bounded memory
 //	pageguard.go   checks a parquet file's lengths before the parquet library trusts them
+//	pagecheck.go   uncompresses pages within what their headers say, and checks the counts in them
 //	jsonl.go       one JSON object a line: content, or ready input_ids
 //	folder.go      source files by language, respecting .gitignore (gitignore.go, language.go)
 //	httprange.go   random access over HTTP with retries

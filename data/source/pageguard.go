@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 
 const (
 	maxFooter     = 64 << 20 // bytes
-	maxPageHeader = 1 << 20  // bytes; statistics of long strings make headers long
+	maxPageHeader = 64 << 20 // bytes; some writers put the first and the last text in order into headers, however long
 	maxPage       = 1 << 30  // bytes after decompression
 	maxPageValues = 1 << 24  // values in one page
 )
@@ -67,16 +68,23 @@ func checkFooter(r io.ReaderAt, size int64) error {
 
 // pageGuard walks the pages of one column chunk just ahead of the library.
 type pageGuard struct {
-	r      io.ReaderAt
-	codec  format.CompressionCodec
-	pos    int64 // of the next page header
-	end    int64 // of the chunk
-	rows   int64 // of the row group: no page may hold more values
-	buf    []byte
-	values int64 // seen so far
+	r        io.ReaderAt
+	codec    format.CompressionCodec
+	optional bool  // values may be null, so that pages have definition levels
+	pos      int64 // of the next page header
+	end      int64 // of the chunk
+	rows     int64 // of the row group: no page may hold more values
+	buf      []byte
+	values   int64 // seen so far
+
+	body    []byte // of the page checked last
+	bodyAt  int64
+	plain   bytes.Buffer // it, uncompressed
+	scratch []byte       // the same, by codecs that do not stream
+	zstd    *zstd.Decoder
 }
 
-func newPageGuard(r io.ReaderAt, size int64, meta *format.ColumnMetaData, rows int64) (*pageGuard, error) {
+func newPageGuard(r io.ReaderAt, size int64, meta *format.ColumnMetaData, rows int64, optional bool) (*pageGuard, error) {
 	start := meta.DataPageOffset
 	if meta.DictionaryPageOffset != 0 {
 		start = meta.DictionaryPageOffset
@@ -85,7 +93,20 @@ func newPageGuard(r io.ReaderAt, size int64, meta *format.ColumnMetaData, rows i
 	if start < 4 || n < 0 || start > size || n > size-start {
 		return nil, fmt.Errorf("column chunk of %d bytes at offset %d lies outside the file of %d bytes", n, start, size)
 	}
-	return &pageGuard{r: r, codec: meta.Codec, pos: start, end: start + n, rows: rows}, nil
+	return &pageGuard{r: r, codec: meta.Codec, pos: start, end: start + n, rows: rows, optional: optional}, nil
+}
+
+// ReadAt gives the bytes of the page checked last without reading them again.
+func (g *pageGuard) ReadAt(p []byte, off int64) (int, error) {
+	n := 0
+	if at := off - g.bodyAt; at >= 0 && at < int64(len(g.body)) {
+		n = copy(p, g.body[at:])
+	}
+	if n == len(p) {
+		return n, nil
+	}
+	m, err := g.r.ReadAt(p[n:], off+int64(n))
+	return n + m, err
 }
 
 // next checks the pages up to and including the next data page. At the end of the chunk it does nothing.
@@ -111,7 +132,7 @@ func (g *pageGuard) next() error {
 			}
 			n = min(4*n, g.end-g.pos, maxPageHeader)
 		}
-		h := c.page
+		h := &c.page
 		body := g.pos + int64(c.pos)
 		if h.compressed < 0 || h.compressed > g.end-body {
 			return fmt.Errorf("page header at offset %d: page of %d bytes, and the column chunk has %d left", g.pos, h.compressed, g.end-body)
@@ -119,59 +140,65 @@ func (g *pageGuard) next() error {
 		if h.uncompressed < 0 || h.uncompressed > maxPage {
 			return fmt.Errorf("page header at offset %d: page of %d bytes uncompressed, limit %d", g.pos, h.uncompressed, maxPage)
 		}
-		dictionary := format.PageType(h.kind) == format.DictionaryPage
-		if limit := int64(maxPageValues); h.values < 0 || h.values > limit || !dictionary && h.values > g.rows-g.values {
-			return fmt.Errorf("page header at offset %d: page of %d values, and %d of the row group's %d rows are left", g.pos, h.values, g.rows-g.values, g.rows)
+		if n := h.values(); n < 0 || n > maxPageValues || !h.is(format.DictionaryPage) && n > g.rows-g.values {
+			return fmt.Errorf("page header at offset %d: page of %d values, and %d of the row group's %d rows are left", g.pos, n, g.rows-g.values, g.rows)
 		}
-		if err := g.checkBody(body, h, dictionary); err != nil {
+		g.body, g.bodyAt = grown(g.body, h.compressed), body
+		if _, err := g.r.ReadAt(g.body, body); err != nil {
+			return fmt.Errorf("page at offset %d: %w", body, err)
+		}
+		if err := g.checkBody(g.body, h); err != nil {
 			return fmt.Errorf("page at offset %d: %w", body, err)
 		}
 		g.pos = body + h.compressed
 		switch format.PageType(h.kind) {
 		case format.DataPage, format.DataPageV2:
-			g.values += h.values
+			g.values += h.values()
 			return nil
 		}
 	}
 	return nil
 }
 
-// checkBody compares the size that a compressed page claims to have with the one its header claims.
-func (g *pageGuard) checkBody(off int64, h pageHeader, dictionary bool) error {
-	n := min(h.compressed, 64)
-	head := make([]byte, n)
-	if _, err := g.r.ReadAt(head, off); err != nil {
-		return err
-	}
-	var claimed uint64
-	switch g.codec {
-	case format.Snappy:
-		v, k := binary.Uvarint(head)
-		if k <= 0 {
-			return nil // the decoder refuses it without allocating; also an uncompressed page of version 2
-		}
-		claimed = v
-	case format.Zstd:
-		var z zstd.Header
-		if err := z.Decode(head); err != nil || !z.HasFCS {
-			return nil
-		}
-		claimed = z.FrameContentSize
-	default:
-		return nil
-	}
-	// The levels of a version 2 page come before the compressed part, so that its first bytes are not a codec's.
-	if format.PageType(h.kind) == format.DataPageV2 || claimed <= uint64(max(h.uncompressed, 0)) {
-		return nil
-	}
-	return fmt.Errorf("compressed data claims %d bytes, the page header %d", claimed, h.uncompressed)
-}
-
 // pageHeader is what the guard needs of parquet.thrift's PageHeader.
 type pageHeader struct {
 	kind                     int64
 	uncompressed, compressed int64
-	values                   int64
+	// Numbers of DataPageHeader, DictionaryPageHeader and DataPageHeaderV2 by field. Of these the kind says which counts.
+	v1, dictionary, v2 [8]int64
+	v2Plain            bool // is_compressed is false
+}
+
+// Fields of the headers.
+const (
+	numValues, encodingV1, encodingV2               = 1, 2, 4
+	levelEncoding, definitionBytes, repetitionBytes = 3, 5, 6
+)
+
+func (h *pageHeader) is(t format.PageType) bool { return format.PageType(h.kind) == t }
+
+// values returns the number of values.
+func (h *pageHeader) values() int64 {
+	switch format.PageType(h.kind) {
+	case format.DataPage:
+		return h.v1[numValues]
+	case format.DataPageV2:
+		return h.v2[numValues]
+	case format.DictionaryPage:
+		return h.dictionary[numValues]
+	}
+	return 0
+}
+
+// encoding returns that of the values.
+func (h *pageHeader) encoding() int64 {
+	switch format.PageType(h.kind) {
+	case format.DataPage:
+		return h.v1[encodingV1]
+	case format.DataPageV2:
+		return h.v2[encodingV2]
+	}
+	return h.dictionary[encodingV1]
 }
 
 // compact walks a structure of Thrift's compact protocol without building it, checking that every length fits in the
@@ -274,6 +301,9 @@ func (c *compact) value(kind byte, depth int, parent, id int64, inList bool) err
 			_, err := c.byte()
 			return err
 		}
+		if depth == 1 && parent == 8 && id == 7 {
+			c.page.v2Plain = kind == tFalse
+		}
 		return nil
 	case tByte:
 		_, err := c.byte()
@@ -345,8 +375,8 @@ func (c *compact) value(kind byte, depth int, parent, id int64, inList bool) err
 	return fmt.Errorf("unknown type %d of field %d", kind, id)
 }
 
-// number notes the fields of a PageHeader: type 1, uncompressed_page_size 2, compressed_page_size 3, and num_values, which is
-// field 1 of data_page_header 5, dictionary_page_header 7 and data_page_header_v2 8.
+// number notes the fields of a PageHeader: type 1, uncompressed_page_size 2, compressed_page_size 3, and those of
+// data_page_header 5, dictionary_page_header 7 and data_page_header_v2 8.
 func (c *compact) number(depth int, parent, id, v int64) {
 	switch {
 	case depth == 0 && id == 1:
@@ -355,7 +385,12 @@ func (c *compact) number(depth int, parent, id, v int64) {
 		c.page.uncompressed = v
 	case depth == 0 && id == 3:
 		c.page.compressed = v
-	case depth == 1 && id == 1 && (parent == 5 || parent == 7 || parent == 8):
-		c.page.values = v
+	case depth != 1 || id < 0 || id >= int64(len(c.page.v1)):
+	case parent == 5:
+		c.page.v1[id] = v
+	case parent == 7:
+		c.page.dictionary[id] = v
+	case parent == 8:
+		c.page.v2[id] = v
 	}
 }

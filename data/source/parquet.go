@@ -258,11 +258,12 @@ func (r *groupReader) start(row int64) error {
 				continue
 			}
 			meta := &pf.Metadata().RowGroups[r.group].Columns[c.index].MetaData
-			guard, err := newPageGuard(at, r.file.size, meta, rows)
+			leaf, _ := pf.Schema().Lookup(meta.PathInSchema...)
+			guard, err := newPageGuard(at, r.file.size, meta, rows, leaf.MaxDefinitionLevel > 0)
 			if err != nil {
 				return fmt.Errorf("column %s: %w", strings.Join(meta.PathInSchema, "."), err)
 			}
-			*c.to = &columnReader{name: strings.Join(meta.PathInSchema, "."), guard: guard, pages: chunks[c.index].Pages()}
+			*c.to = &columnReader{name: strings.Join(meta.PathInSchema, "."), guard: guard, pages: chunks[c.index].(*parquet.FileColumnChunk).PagesFrom(guard)}
 		}
 		for r.row < min(row, rows) {
 			if err := r.ctx.Err(); err != nil {
