@@ -354,11 +354,11 @@ class Bench:
 
     def unfused(self):
         """Are GELU and its gradient worth their epilogues?"""
-        r = self.ours("full_unfused", "-sequences", self.size["sequences"], "-steps", self.size["few"], "-unfused", limit=60)
+        r = self.ours("full_unfused", "-sequences", self.size["sequences"], *self.size["full"], "-steps", self.size["few"], "-unfused", limit=60)
         self.speed("full fine-tuning, activations by kernels of their own", r)
 
     def tuned(self):
-        r = self.ours("full_tuned", "-sequences", self.size["sequences"], "-steps", self.size["few"], "-algorithms", 8, limit=60)
+        r = self.ours("full_tuned", "-sequences", self.size["sequences"], *self.size["full"], "-steps", self.size["few"], "-algorithms", 8, limit=60)
         self.speed("full fine-tuning, products by the fastest of 8 algorithms", r)
 
     def command(self):
