@@ -57,25 +57,25 @@ type card struct {
 	idle   [][]byte // of pinned: for logits
 }
 
-// newCard brings a traced model to the card that spec says. data returns a matrix's elements.
-func newCard(ctx context.Context, spec devices.Spec, m *Model, data func(w *matrix) ([]float32, error)) (_ *card, err error) {
+// newCard brings a traced model to the card that o says. data returns a matrix's elements.
+func newCard(ctx context.Context, o Options, m *Model, data func(w *matrix) ([]float32, error)) (_ *card, err error) {
 	c := &card{
 		config: m.config, specs: m.config.ParamsByName(), short: BFloat16, program: m.program, rows: m.rows, vocab: m.vocab, masked: m.masked,
 		context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}, heads: map[int]*ending{},
 	}
-	if devices.Short(spec) != compute.BF16 {
+	if devices.Short(o.Device) != compute.BF16 {
 		c.short = Float16
 	}
 	c.layout = layout{m.weights, storeOf(m.kept)}
 	if err := c.check(c.layout); err != nil {
 		return nil, err
 	}
-	if c.device, err = devices.Open(spec, devices.Options{Fits: c.fits}); err != nil {
+	if c.device, err = devices.Open(o.Device, devices.Options{Fits: c.fits, Lost: o.Lost}); err != nil {
 		return nil, err
 	}
 	var ok bool
 	if c.d, ok = c.device.Device.(*cuda.Device); !ok {
-		return nil, errors.Join(fmt.Errorf("device %v: models run on the CPU and on CUDA only", spec), c.device.Close())
+		return nil, errors.Join(fmt.Errorf("device %v: models run on the CPU and on CUDA only", o.Device), c.device.Close())
 	}
 	if err = c.allocate(); err == nil {
 		err = c.upload(ctx, m.pool, data)

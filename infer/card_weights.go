@@ -151,7 +151,7 @@ func (c *card) fits(free int64) string {
 			l.store = storeOf(CacheAuto.For(c.short))
 		}
 		if c.check(l) == nil && c.least(l) <= free {
-			return fmt.Sprintf("the model fits with %s weights", w)
+			return fmt.Sprintf("the model fits with %s weights, or on the processor: --device cpu", w)
 		}
 	}
 	return "the model fits in no format of weights that cards know: expected --device cpu"

@@ -29,6 +29,8 @@ type Options struct {
 	// HugePages says whether the weights of a packed folder are used where their file is mapped: HugePagesAuto when empty.
 	// Changes no result.
 	HugePages HugePages
+	// Lost is told once that the card is lost: the process must start again. May be nil.
+	Lost func(error)
 }
 
 // Info is what a client may want to know about a model.
@@ -146,7 +148,7 @@ func build(ctx context.Context, name string, c model.Config, w Weights, tok *tok
 	m.chunk, m.pass, m.perLook = m.program.chunkTokens(), headTokens, 1
 	m.controls()
 	if o.Device.Kind == devices.CUDA {
-		if m.card, err = newCard(ctx, o.Device, m, data); err != nil {
+		if m.card, err = newCard(ctx, o, m, data); err != nil {
 			m.pool.Close()
 			return nil, fmt.Errorf("model %s: %w", name, err)
 		}

@@ -422,14 +422,36 @@ func whatFits(ctx context.Context, r configs.Recipe, c model.Config, sequence in
 	if err != nil {
 		return ""
 	}
-	if len(steps) == 0 {
+	var ways []string
+	for _, s := range steps {
+		ways = append(ways, fmt.Sprintf("%s (%s)", setsText(s.Sets), bytesText(s.Total)))
+	}
+	if k != devices.CPU {
+		if total, ok := onProcessor(ctx, r, c, sequence); ok {
+			ways = append(ways, fmt.Sprintf("--device cpu (%s of this machine's memory)", bytesText(total)))
+		}
+	}
+	if len(ways) == 0 {
 		return "no smaller micro-batch or sequence would fit"
 	}
-	ways := make([]string, len(steps))
-	for i, s := range steps {
-		ways[i] = fmt.Sprintf("%s (%s)", setsText(s.Sets), bytesText(s.Total))
-	}
 	return "what would fit: " + strings.Join(ways, " or ")
+}
+
+// onProcessor returns the bytes that the recipe as it is needs on the processor; ok is false where this machine does not have them, or the processor not
+// the recipe's precision.
+func onProcessor(ctx context.Context, r configs.Recipe, c model.Config, sequence int) (total int64, ok bool) {
+	if r.Precision == string(graph.Float16) {
+		return 0, false
+	}
+	target, done := devices.Target(devices.CPU, r.Threads)
+	defer done()
+	p := planner{ctx: ctx, recipe: r, config: c, kind: devices.CPU, target: target, made: map[planKey]planned{}}
+	made, err := p.plan(p.own(sequence))
+	if err != nil {
+		return 0, false
+	}
+	total = made.total(r.Train.GradientCheckpointing)
+	return total, total+devices.Beside(devices.CPU) <= devices.Memory()
 }
 
 // smallRank is the rank of adapters that advice proposes.

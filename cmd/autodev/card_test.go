@@ -3,14 +3,18 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"math"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"autodev/compute/cuda/cudatest"
 	"autodev/infer/infertest"
 	"autodev/model"
 )
@@ -151,4 +155,82 @@ func TestPerplexityOnCUDA(t *testing.T) {
 			t.Errorf("%v: %s has %v, on the processor %v", c.more, row, got, want)
 		}
 	}
+}
+
+// TestModelsOnBadCards: whatever runs a model says in one line what is wrong with a card, before anything is computed.
+func TestModelsOnBadCards(t *testing.T) {
+	w := newWorkshop(t)
+	dir, prefix := smallModel(t), writeText(t, filepath.Join(w.dir, "prefix.py"), "def add(a, b):\n    ret")
+	commands := map[string][]string{
+		"complete": {"complete", "--prefix-file", prefix, "--max-tokens", "4", "--model", dir},
+		"eval":     {"eval", "perplexity", "--data", w.held, "--max-docs", "1", "--model", dir},
+		"serve":    {"serve", "--listen", "127.0.0.1:0", "--model", dir},
+	}
+	const little = 32<<20 + 64<<10
+	for name, c := range map[string]struct {
+		setting, value, device string
+		want                   []string
+	}{
+		"no such card":                        {"", "", "cuda:2", []string{"cuda: there is no device 2, expected 0 to 0 (0 is AutoDev stand-in)"}},
+		"no card":                             {"AUTODEV_STANDIN_DEVICES", "0", "cuda", []string{"CUDA_ERROR_NO_DEVICE"}},
+		"no driver":                           {"AUTODEV_LIBCUDA", w.dir, "cuda", []string{"cuda: libcuda.so.1 was not found: it comes with the NVIDIA driver, or set AUTODEV_LIBCUDA", "looked in: " + w.dir}},
+		"no cuBLASLt":                         {"AUTODEV_LIBCUBLASLT", w.dir, "cuda", []string{"cuda: libcublasLt.so.13 was not found", "looked in: " + w.dir}},
+		"an old driver":                       {"AUTODEV_STANDIN_DRIVER", "10010", "cuda", []string{"the NVIDIA driver supports CUDA 10.1, expected at least 11.0"}},
+		"too little memory":                   {"AUTODEV_STANDIN_MEMORY", strconv.Itoa(little), "cuda", []string{"out of device memory", "--device cpu"}},
+		"too little memory, device left open": {"AUTODEV_STANDIN_MEMORY", strconv.Itoa(little), "auto", []string{"out of device memory", "--device cpu"}},
+		"lost":                                {"AUTODEV_STANDIN_LOSE_AFTER", "9", "cuda", []string{"is lost: ", "CUDA_ERROR_LAUNCH_FAILED"}},
+	} {
+		settings := map[string]string{}
+		if c.setting != "" {
+			settings[c.setting] = c.value
+		}
+		for command, args := range commands {
+			if name == "lost" && command == "serve" {
+				continue // TestLostCardOfService
+			}
+			t.Run(name+", "+command, func(t *testing.T) {
+				o := onCard(t, settings, append(slices.Clone(args), "--device", c.device)...)
+				last := lastLine(o.err)
+				for _, want := range c.want {
+					if o.code != 1 || o.out != "" || !strings.HasPrefix(last, "autodev: ") || !strings.Contains(last, want) || strings.Count(o.err, want) != 1 {
+						t.Errorf("exit code %d: %s%s, expected %q", o.code, o.out, o.err, want)
+					}
+				}
+				t.Log(last)
+			})
+		}
+	}
+}
+
+// TestLostCardOfService: a service whose card is lost answers what it has begun with an error and ends, so that it is started again.
+func TestLostCardOfService(t *testing.T) {
+	l := cudatest.Library(t, "")
+	for name, v := range map[string]string{"AUTODEV_LIBCUDA": l.CUDA, "AUTODEV_LIBCUBLASLT": l.CublasLt, "AUTODEV_STANDIN_LOSE_AFTER": "150", "AUTODEV_STANDIN_LOSE_CODE": "214"} {
+		t.Setenv(name, v)
+	}
+	s := startServer(t, "small", "--model", smallModel(t), "--device", "cuda")
+	answered := 0
+	for ; ; answered++ {
+		res := s.post(t, map[string]any{"prompt": "def add(a, b):\n", "max_tokens": 8})
+		text, err := io.ReadAll(res.Body)
+		if err := errors.Join(err, res.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode == http.StatusOK && answered < 100 {
+			continue
+		}
+		if res.StatusCode != http.StatusInternalServerError || !strings.Contains(string(text), "is lost: ") {
+			t.Errorf("%s: %s", res.Status, text)
+		}
+		break
+	}
+	if answered == 0 {
+		t.Error("the card was lost before the first answer")
+	}
+	err := s.cmd.Wait()
+	last := lastLine(s.errs.String())
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.HasPrefix(last, "autodev: AutoDev stand-in is lost: ") || !strings.Contains(last, "CUDA_ERROR_ECC_UNCORRECTABLE") {
+		t.Errorf("%v: %s", err, s.errs)
+	}
+	t.Log(last)
 }

@@ -145,7 +145,7 @@ func TestLostCard(t *testing.T) {
 			lost++
 			message := lastLine(o.err)
 			if o.code != 1 || !strings.HasPrefix(message, "autodev: ") || !strings.Contains(message, "is lost: ") || !strings.Contains(message, "CUDA_ERROR_ECC_UNCORRECTABLE") ||
-				!strings.Contains(message, "start again from the last checkpoint") || strings.Count(message, "is lost") != 1 {
+				!strings.Contains(message, "start again: training goes on from its last checkpoint") || strings.Count(message, "is lost") != 1 {
 				t.Errorf("base %q: exit code %d: %s", base, o.code, o.err)
 			}
 			o = run(out, 0)
@@ -181,7 +181,10 @@ func TestBadCards(t *testing.T) {
 		"an old card":   {map[string]string{"AUTODEV_STANDIN_CAPABILITY": "61"}, []string{"--device", "cuda"}, []string{"compute capability 6.1, expected at least 7.0"}},
 		"without bf16":  {map[string]string{"AUTODEV_STANDIN_CAPABILITY": "70"}, []string{"--device", "cuda", "--set", "precision=bf16"}, []string{"has no bfloat16 products", "precision float16 and float32 work"}},
 		"too little memory": {map[string]string{"AUTODEV_STANDIN_MEMORY": fmt.Sprint(33 << 20)}, []string{"--device", "cuda", "--set", "train.micro_batch=16"},
-			[]string{"out of device memory", "1.0 MiB of 33.0 MiB are free", "what would fit: --set train.micro_batch=2 --set train.accumulation=16 ("}},
+			[]string{"out of device memory", "1.0 MiB of 33.0 MiB are free", "what would fit: --set train.micro_batch=2 --set train.accumulation=16 (", " or --device cpu ("}},
+		// The card can do what is asked, and a run that becomes many times slower by itself would serve nobody.
+		"too little memory, device left open": {map[string]string{"AUTODEV_STANDIN_MEMORY": fmt.Sprint(32<<20 + 300<<10)}, []string{"--device", "auto", "--set", "train.micro_batch=16"},
+			[]string{"out of device memory", "what would fit: ", "--device cpu ("}},
 	} {
 		out := filepath.Join(t.TempDir(), "out")
 		o := onCard(t, c.settings, cardRecipe(w, "", append(c.args, "--out", out)...)...)

@@ -181,6 +181,7 @@ type inference struct {
 	cache          infer.Cache
 	threads        int
 	hugePages      infer.HugePages
+	lost           func(error) // is told that the card is lost; may be nil
 }
 
 // open makes the model ready, with the adapter merged into it.
@@ -199,7 +200,7 @@ func (f inference) open(ctx context.Context) (*infer.Model, *tokenizer.Tokenizer
 }
 
 func (f inference) load(ctx context.Context) (_ *infer.Model, _ *tokenizer.Tokenizer, err error) {
-	o := infer.Options{Device: f.device, Threads: f.threads, Weights: f.weights, Cache: f.cache, HugePages: f.hugePages}
+	o := infer.Options{Device: f.device, Threads: f.threads, Weights: f.weights, Cache: f.cache, HugePages: f.hugePages, Lost: f.lost}
 	if isPacked(f.model) {
 		if f.adapter != "" {
 			return nil, nil, usageError("--adapter %s: the weights of %s are packed, expected a model folder that an adapter can be merged into (quantise the merged model instead)", f.adapter, f.model)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"autodev/compute/cuda"
 	"autodev/infer"
 	"autodev/serve"
 	"autodev/serve/admin"
@@ -160,6 +161,10 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err e
 	if f.name == "" {
 		f.name = modelID(f.model, f.adapter)
 	}
+	// A process that has lost its card has no use for it: what started the service is to start it again.
+	ctx, lose := context.WithCancelCause(ctx)
+	defer lose(nil)
+	f.lost = lose
 	models := registry.New(f.strict)
 	defer models.Close()
 	manager, err := registry.NewManager(ctx, models, f.load)
@@ -185,5 +190,9 @@ func serveModel(ctx context.Context, f serveFlags, out, errOut io.Writer) (err e
 	if err := notifyReady(); err != nil {
 		return err
 	}
-	return s.Serve(ctx, around.listeners...)
+	err = s.Serve(ctx, around.listeners...)
+	if lost := (*cuda.LostError)(nil); errors.As(context.Cause(ctx), &lost) {
+		err = errors.Join(err, lost)
+	}
+	return err
 }

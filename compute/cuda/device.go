@@ -26,6 +26,8 @@ type Options struct {
 	Workspace int64  // bytes for matrix products; 0: cudaplan.Products
 	// Fits says, for an out-of-memory error, what would fit into free bytes ("a micro-batch of 4 fits"); may be nil.
 	Fits func(free int64) string
+	// Lost is told once that the device is lost, on its goroutine: it must not use the device; may be nil.
+	Lost func(error)
 	// Algorithms is how many of cuBLASLt's algorithms are timed for each product, when it is first prepared, to keep the fastest. 0 takes the
 	// library's first choice without timing: the choice by time may differ from run to run, and the last bits of results with it.
 	Algorithms int
@@ -138,6 +140,9 @@ func (d *Device) own(started chan<- error) {
 			err := r.f(d.queue)
 			if d.lost != nil && err != nil {
 				err = &LostError{d.properties.Name, err}
+			}
+			if d.lost != nil && d.options.Lost != nil {
+				d.options.Lost(&LostError{d.properties.Name, d.lost})
 			}
 			r.done <- err
 		}

@@ -30,7 +30,7 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("%s is lost: %v; start again from the last checkpoint", e.Device, e.First)
+	return fmt.Sprintf("%s is lost: %v; start again: training goes on from its last checkpoint", e.Device, e.First)
 }
 
 func (e *LostError) Unwrap() error { return e.First }

@@ -32,7 +32,7 @@ func checkCUDA(index int, m Model) error {
 
 // openCUDA opens the card that s says.
 func openCUDA(s Spec, o Options) (*Device, error) {
-	d, err := cuda.New(cuda.Options{Index: s.Index, Fits: o.Fits, CallByCall: os.Getenv(GraphsEnv) == "0", NoWarpgroups: os.Getenv(WarpgroupsEnv) == "0"})
+	d, err := cuda.New(cuda.Options{Index: s.Index, Fits: o.Fits, Lost: o.Lost, CallByCall: os.Getenv(GraphsEnv) == "0", NoWarpgroups: os.Getenv(WarpgroupsEnv) == "0"})
 	if err != nil {
 		return nil, err
 	}

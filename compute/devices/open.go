@@ -24,6 +24,8 @@ type Options struct {
 	Threads int // of the CPU; 0 takes all
 	// Fits says, when a card's memory is too small, what would fit into its free bytes; may be nil.
 	Fits func(free int64) string
+	// Lost is told once that the card is lost, which all that use it are told as well; may be nil.
+	Lost func(error)
 }
 
 // Resolve settles what Auto means on this machine and reports a device that is not there. Where Auto is the CPU, log is told why:
