@@ -133,6 +133,9 @@ func (r *jsonlReader) Next() (data.Document, data.Cursor, error) {
 		if err != nil {
 			return data.Document{}, at, err
 		}
+		if at.Row == 0 {
+			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")) // Windows programs begin files with a byte order mark
+		}
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}

@@ -142,6 +142,16 @@ func FuzzJSONL(f *testing.F) {
 	})
 }
 
+func TestJSONLByteOrderMark(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "windows.jsonl")
+	if err := os.WriteFile(p, []byte("\xef\xbb\xbf{\"content\":\"a\"}\r\n{\"content\":\"b\"}\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if docs := readAll(t, open(t, Options{}, p)); len(docs) != 2 || docs[0].Content != "a" || docs[1].Content != "b" {
+		t.Errorf("read %+v", docs)
+	}
+}
+
 // A file without a document that is wanted does not hold up who has given up.
 func TestJSONLStopsBetweenLines(t *testing.T) {
 	p := filepath.Join(t.TempDir(), "blank.jsonl")

@@ -191,6 +191,21 @@ func TestPageHeaderOfSeveralKinds(t *testing.T) {
 	}
 }
 
+func TestLongNames(t *testing.T) {
+	type row struct {
+		Content string `parquet:"content"`
+		Path    string `parquet:"path,dict"`
+	}
+	name := filepath.Join(t.TempDir(), "a.parquet")
+	if err := parquet.WriteFile(name, []row{{"x", "a.py"}, {"y", strings.Repeat("a", maxName+1)}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := data.Load(t.Context(), open(t, Options{}, name), 0)
+	if want := name + ": row group 0: row 1: column path: 65537 bytes, expected at most 65536"; err == nil || err.Error() != want {
+		t.Errorf("error %v, expected %s", err, want)
+	}
+}
+
 // Writers that put whole texts into the headers of pages write headers of any length.
 func TestLongPageHeader(t *testing.T) {
 	type row struct {

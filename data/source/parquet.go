@@ -64,6 +64,10 @@ func newParquet(ctx context.Context, files []file, opts *Options, skips *tally) 
 	return set, nil
 }
 
+// maxName bounds names of repositories, paths and languages in bytes: a dictionary can repeat a long one without end, and many documents
+// are held while they are shuffled.
+const maxName = 1 << 16
+
 // guarded runs fn and turns a panic of the parquet library into an error.
 func guarded(what string, fn func() error) (err error) {
 	defer func() {
@@ -350,6 +354,9 @@ func (r *groupReader) read() (doc data.Document, reason string, err error) {
 					reason = skipNull
 				}
 				continue
+			}
+			if n := len(v.ByteArray()); f.c != r.content && n > maxName {
+				return f.c.fail(fmt.Errorf("%d bytes, expected at most %d", n, maxName))
 			}
 			// The value aliases the page, so it is copied.
 			*f.to = string(v.ByteArray())

@@ -63,7 +63,7 @@ func (b *Bar) Set(done, total int) {
 		_ = b.bar.Set(done)
 		return
 	}
-	if t := b.now(); done < total && !t.Before(b.next) {
+	if t := b.now(); 0 < done && done < total && !t.Before(b.next) {
 		b.next = t.Add(lineEvery)
 		rate := float64(done) / t.Sub(b.begin).Seconds()
 		left := time.Duration(float64(total-done) / rate * float64(time.Second)).Round(time.Second)

@@ -11,7 +11,7 @@ func TestPlainLines(t *testing.T) {
 	clock := time.Unix(0, 0)
 	b := New(&out, "score", "tokens")
 	b.now = func() time.Time { return clock }
-	for _, s := range []struct{ done, seconds int }{{0, 0}, {10, 5}, {40, 20}, {50, 25}, {100, 50}} {
+	for _, s := range []struct{ done, seconds int }{{0, 0}, {10, 5}, {0, 16}, {40, 20}, {50, 25}, {100, 50}} {
 		clock = time.Unix(int64(s.seconds), 0)
 		b.Set(s.done, 100)
 	}
