@@ -48,6 +48,12 @@ func (v *validator) atLeast(key string, value, least int) {
 	}
 }
 
+func (v *validator) atMost(key string, value, most int) {
+	if value > most {
+		v.fail(key, strconv.Itoa(value), fmt.Sprintf("at most %d", most))
+	}
+}
+
 // between checks low ≤ value ≤ high.
 func (v *validator) between(key string, value, low, high float64) {
 	if !(value >= low && value <= high) {
@@ -80,6 +86,16 @@ func (v *validator) float32(key string, value float64) {
 	}
 }
 
+// Limits far above what anybody needs, low enough that nothing made of so many overflows, or takes all memory before a model's own
+// size is looked at.
+const (
+	maxThreads        = 1 << 14
+	maxRank           = 1 << 16
+	maxWindows        = 1 << 22 // in an optimiser step
+	maxEpochs         = 1 << 30
+	maxShuffleWindows = 1 << 24
+)
+
 func number(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
 func (v *validator) recipe(r *Recipe) error {
@@ -102,6 +118,7 @@ func (v *validator) recipe(r *Recipe) error {
 	v.atLeast("checkpoint.every", r.Checkpoint.Every, 0)
 	v.atLeast("checkpoint.keep", r.Checkpoint.Keep, 0)
 	v.atLeast("threads", r.Threads, 0)
+	v.atMost("threads", r.Threads, maxThreads)
 	v.device("device", r.Device)
 	v.choice("precision", r.Precision, "auto", "float32", "bf16", "float16")
 	return v.err
@@ -140,6 +157,7 @@ func (v *validator) init(i *Init) {
 func (v *validator) lora(l *LoRA) {
 	v.choice("lora.preset", l.Preset, "quick", "match")
 	v.atLeast("lora.rank", l.Rank, 1)
+	v.atMost("lora.rank", l.Rank, maxRank)
 	v.positive("lora.alpha", l.Alpha)
 	v.below("lora.dropout", l.Dropout, 1)
 	v.choice("lora.init", l.Init, "kaiming", "gaussian")
@@ -192,6 +210,7 @@ func (v *validator) data(d *Data) {
 	}
 	v.atLeast("data.shuffle_buffer", d.ShuffleBuffer, 1)
 	v.atLeast("data.shuffle_windows", d.ShuffleWindows, 1)
+	v.atMost("data.shuffle_windows", d.ShuffleWindows, maxShuffleWindows)
 	v.choice("data.protocol", d.Protocol, "default", "original")
 }
 
@@ -212,6 +231,7 @@ func (v *validator) sources(key string, list []Source) {
 func (v *validator) train(t *Train) {
 	v.atLeast("train.steps", t.Steps, 0)
 	v.atLeast("train.epochs", t.Epochs, 0)
+	v.atMost("train.epochs", t.Epochs, maxEpochs)
 	if (t.Steps == 0) == (t.Epochs == 0) {
 		found := "neither"
 		if t.Steps > 0 {
@@ -221,6 +241,8 @@ func (v *validator) train(t *Train) {
 	}
 	v.atLeast("train.micro_batch", t.MicroBatch, 1)
 	v.atLeast("train.accumulation", t.Accumulation, 1)
+	v.atMost("train.micro_batch", t.MicroBatch, maxWindows)
+	v.atMost("train.accumulation", t.Accumulation, maxWindows/max(1, t.MicroBatch))
 	v.positive("train.lr", t.LR)
 	v.choice("train.schedule", t.Schedule, "cosine", "linear", "constant")
 	v.atLeast("train.warmup_steps", t.WarmupSteps, 0)
