@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"autodev/compute/cuda/driver"
 	"autodev/compute/cuda/dynlib"
 	"autodev/compute/cuda/standin"
 )
@@ -24,6 +25,24 @@ var (
 
 // GPU reports whether the tests run on a real GPU: libraries are then searched for as in production.
 func GPU() bool { return os.Getenv("AUTODEV_TEST_GPU") == "1" }
+
+var hold sync.Once
+
+// keepContext holds the card's context until the process ends: making one for each test takes longer than most tests.
+func keepContext(t testing.TB) {
+	t.Helper()
+	a, err := driver.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.Device(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.RetainPrimary(d); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // Library returns the stand-in with a bug planted (FILE.cu:FLAG, see AD_BUG) or none, reset. The test is skipped, loudly, where there is no C++
 // compiler, and where the tests run on a GPU. AUTODEV_STANDIN_KERNELS may name the .cu files to build it from ("layernorm.cu bias_gelu.cu"), to
@@ -70,6 +89,7 @@ func Seeds(t *testing.T, f func(t *testing.T, cudaPath, cublasPath string)) {
 func SeedsAs(t *testing.T, capability int64, f func(t *testing.T, cudaPath, cublasPath string)) {
 	t.Helper()
 	if GPU() {
+		hold.Do(func() { keepContext(t) })
 		f(t, "", "")
 		return
 	}
