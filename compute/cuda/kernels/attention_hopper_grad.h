@@ -70,14 +70,14 @@ AD_DEVICE void grad_queries(T *dqkv, float *delta, const T *dy, const T *y, cons
   const Queries q = queries_of_block<kRows>(p);
   const int width = p.width();
   int least, most;
-  bounds<kRows>(p, q, lane, least, most);
-  const int end = q.clamped(kRows - 1) + 1, begin = least / kTile * kTile;
   if (group < 0) {
     const PanelCopier<W> copier = {(int)threadIdx.x / (W / 8), (int)threadIdx.x % (W / 8)};
     const T *const keys = qkv + (int64_t)q.b * p.seq * width + (p.heads + q.head / (p.heads / p.kvHeads)) * p.dim + copier.piece * 8;
     const bool inside = copier.piece * 8 < p.dim;
     copy_queries<kRows>(tileQ, qkv, width, q, p.dim, copier);
     copy_queries<kRows>(tileG, dy, p.heads * p.dim, q, p.dim, copier);
+    bounds<kRows>(p, q, lane, least, most);
+    const int end = q.clamped(kRows - 1) + 1, begin = least / kTile * kTile;
     int stage = 0, last = 0;
     for (int u0 = begin; u0 < end; u0 += kTile, last = stage, stage = after(stage)) {
       if (u0 >= begin + kStages * kTile) AD_BUG(hopper_grad_empty, ad_barrier(empty(stage), kAll), );
@@ -115,6 +115,8 @@ AD_DEVICE void grad_queries(T *dqkv, float *delta, const T *dy, const T *y, cons
     token[i] = q.clamped(r);
     start[i] = p.start(q.b, token[i]);
   }
+  bounds<kRows>(p, q, lane, least, most);
+  const int end = q.clamped(kRows - 1) + 1, begin = least / kTile * kTile;
   int stage = 0;
   AD_ROLL
   for (int u0 = begin; u0 < end; u0 += kTile, stage = after(stage)) {
@@ -173,7 +175,6 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
   const int b = blockIdx.y, u0 = blockIdx.z * kRows;
   const int width = p.width();
   if (group < 0) {
-    ad_registers_fewer<40>();
     const PanelCopier<W> copier = {(int)threadIdx.x / (W / 8), (int)threadIdx.x % (W / 8)};
     const T *const keys = qkv + (int64_t)b * p.seq * width + (p.heads + g) * p.dim + copier.piece * 8;
     const bool inside = copier.piece * 8 < p.dim;
@@ -184,8 +185,15 @@ AD_DEVICE void grad_keys(T *dqkv, float *parts, const T *dy, const T *qkv, const
     // what one reads the others find in the cache.
     const int u1 = u0 + kRows < p.seq ? u0 + kRows : p.seq;
     int beyond = 0;
-    for (int t = u0 + lane; t < p.seq; t += 32)
-      if (p.start(b, t) < u1) beyond = -t - 1 < beyond ? -t - 1 : beyond;
+    for (int t0 = u0 + lane; t0 < p.seq; t0 += 256) {
+      int t[8], start[8];  // all loads at once: none is conditional
+      AD_UNROLL
+      for (int i = 0; i < 8; i++) t[i] = t0 + 32 * i < p.seq ? t0 + 32 * i : p.seq - 1, start[i] = p.start(b, t[i]);
+      AD_UNROLL
+      for (int i = 0; i < 8; i++)
+        if (start[i] < u1 && -t[i] - 1 < beyond) beyond = -t[i] - 1;
+    }
+    ad_registers_fewer<40>();  // not before: what was above takes more
     const int count = kTile >> p.fold, limit = u0 + (-warp_min(beyond) - u0 + count - 1) / count * count;
     const int head0 = g * heads + split * share, headEnd = head0 + share < (g + 1) * heads ? head0 + share : (g + 1) * heads;
     const int r = threadIdx.x;
