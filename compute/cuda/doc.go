@@ -57,7 +57,7 @@
 //
 // A failing call is a *driver.Error: the call, the driver's name and text. OutOfMemory is what was asked, what is free and, from
 // Options.Fits, what would fit. After an error that ends the context (a lost card, an illegal address) every later Do returns
-// a *LostError with the first failure: the process must start again, and resume from its last checkpoint.
+// a *LostError with the first failure, of which Options.Lost is told once: the process must start again, and resume from its last checkpoint.
 //
 // # Memory
 //
