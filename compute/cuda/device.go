@@ -191,8 +191,15 @@ func Find(o Options) (Properties, error) {
 	return d.properties, err
 }
 
-// withoutVolta is the first version of cuBLASLt without products for compute capability 7.0 and 7.2 (release notes of CUDA 13.0).
-const withoutVolta = 130000
+// newest returns the newest version of cuBLASLt for the device: one of CUDA's later versions than the driver's does not start, and from 13 on it has no
+// products for compute capability 7.0 and 7.2 (release notes of CUDA 13.0).
+func (p Properties) newest() int {
+	newest := p.Driver / 1000
+	if p.Capability < 75 {
+		newest = min(newest, 12)
+	}
+	return newest
+}
 
 // find loads the libraries and looks at the device.
 func (d *Device) find() (*cublaslt.Library, error) {
@@ -209,14 +216,15 @@ func (d *Device) find() (*cublaslt.Library, error) {
 	if err := d.identify(); err != nil {
 		return nil, err
 	}
-	blas, err := cublaslt.Load(d.options.CublasLt)
+	p := &d.properties
+	blas, err := cublaslt.Load(d.options.CublasLt, p.newest())
 	if err != nil {
 		return nil, err
 	}
-	d.properties.LibCUDA, d.properties.LibCublasLt = d.api.Path, blas.Path
-	if v := blas.Version(); v >= withoutVolta && d.properties.Capability < 75 {
-		return nil, fmt.Errorf("%s of version %d.%d has no products for %s any more (compute capability %d.%d), expected version 12: %s may name another",
-			blas.Path, v/10000, v%10000/100, d.properties.Name, d.properties.Capability/10, d.properties.Capability%10, dynlib.CublasLt().Env)
+	p.LibCUDA, p.LibCublasLt = d.api.Path, blas.Path
+	if v := blas.Version(); v/10000 > p.newest() {
+		return nil, fmt.Errorf("%s has version %d.%d, expected at most %d for a driver that supports CUDA %d.%d and %s (compute capability %d.%d): %s may name another",
+			blas.Path, v/10000, v%10000/100, p.newest(), p.Driver/1000, p.Driver%1000/10, p.Name, p.Capability/10, p.Capability%10, dynlib.CublasLt(0).Env)
 	}
 	return blas, nil
 }

@@ -41,7 +41,8 @@ func TestBadDevices(t *testing.T) {
 		{"old driver", 0, map[string]int64{"driver": 10020}, "the NVIDIA driver supports CUDA 10.2, expected at least 11.0"},
 		{"no device", 0, map[string]int64{"devices": 0}, "CUDA_ERROR_NO_DEVICE"},
 		{"old card", 0, map[string]int64{"capability": 61}, "compute capability 6.1, expected at least 7.0"},
-		{"cuBLASLt without Volta", 0, map[string]int64{"capability": 70, "blas": 130000}, "of version 13.0 has no products for AutoDev stand-in any more (compute capability 7.0), expected version 12: AUTODEV_LIBCUBLASLT may name another"},
+		{"cuBLASLt without Volta", 0, map[string]int64{"capability": 70, "blas": 130000}, "has version 13.0, expected at most 12 for a driver that supports CUDA 13.0 and AutoDev stand-in (compute capability 7.0): AUTODEV_LIBCUBLASLT may name another"},
+		{"cuBLASLt newer than the driver", 0, map[string]int64{"driver": 12040, "blas": 130400}, "has version 13.4, expected at most 12 for a driver that supports CUDA 12.4 and AutoDev stand-in"},
 		{"memory for the workspace", 0, map[string]int64{"memory": 1 << 20}, "out of device memory: 32.0 MiB asked, 1.0 MiB of 1.0 MiB are free"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -68,7 +69,7 @@ func TestLibrariesAreApart(t *testing.T) {
 		}
 	}
 	for i, l := range libraries {
-		blas, err := cublaslt.Load(l.CublasLt)
+		blas, err := cublaslt.Load(l.CublasLt, 13)
 		if err != nil {
 			t.Fatal(err)
 		}

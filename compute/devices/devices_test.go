@@ -58,7 +58,7 @@ func TestNoDriver(t *testing.T) {
 	}{
 		{driver, true},
 		{fmt.Errorf("cuda: %w", dynlib.ErrUnsupported), true},
-		{&dynlib.NotFoundError{Spec: dynlib.CublasLt()}, false},
+		{&dynlib.NotFoundError{Spec: dynlib.CublasLt(13)}, false},
 		{errors.New("cuda: the driver is too old"), false},
 	} {
 		if noDriver(c.err) != c.want {

@@ -24,9 +24,11 @@ type Handle struct {
 func (l *Library) New(workspace driver.Ptr, bytes int64) (*Handle, error) {
 	h := &Handle{lib: l, workspace: workspace, bytes: bytes, plans: map[Product]*plan{}}
 	p := new(uintptr)
-	err := l.check("cublasLtCreate", dynlib.Call(l.create, uintptr(unsafe.Pointer(p))))
+	if err := l.check("cublasLtCreate", dynlib.Call(l.create, uintptr(unsafe.Pointer(p)))); err != nil {
+		return nil, err
+	}
 	h.handle = *p
-	return h, err
+	return h, nil
 }
 
 // Close frees the handle and what it keeps.

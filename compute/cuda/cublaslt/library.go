@@ -17,9 +17,10 @@ type Library struct {
 	prefCreate, prefDestroy, prefSet, heuristic, matmul uintptr
 }
 
-// Load loads the library from path, or from where dynlib.CublasLt looks when path is empty. The driver must have been loaded.
-func Load(path string) (*Library, error) {
-	lib, err := dynlib.CublasLt().Open(path)
+// Load loads the library from path, or from where dynlib.CublasLt looks for versions up to newest when path is empty. The driver must have been
+// loaded.
+func Load(path string, newest int) (*Library, error) {
+	lib, err := dynlib.CublasLt(newest).Open(path)
 	if err != nil {
 		return nil, err
 	}

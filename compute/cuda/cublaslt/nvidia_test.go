@@ -14,6 +14,8 @@ import (
 	"autodev/compute/cuda/wheels"
 )
 
+const newest = 13 // version that is looked for
+
 // nvidia loads NVIDIA's own library: of this machine where the tests run on a card, else of the Python wheels. Without a card it makes descriptors,
 // and no handle.
 func nvidia(t *testing.T) *Library {
@@ -22,7 +24,7 @@ func nvidia(t *testing.T) *Library {
 	if !cudatest.GPU() {
 		path = wheels.Library(t, "libcublasLt.so.*")
 	}
-	l, err := Load(path)
+	l, err := Load(path, newest)
 	if errors.Is(err, dynlib.ErrUnsupported) {
 		t.Skip(err)
 	}
@@ -83,7 +85,7 @@ type layout struct {
 // TestNVIDIADescriptors: NVIDIA's library takes every attribute that products set, with our sizes, and has what it was told.
 func TestNVIDIADescriptors(t *testing.T) {
 	l := nvidia(t)
-	lib, err := dynlib.CublasLt().Open(l.Path)
+	lib, err := dynlib.CublasLt(newest).Open(l.Path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,9 +22,13 @@ func CUDA() Spec {
 	return Spec{"AUTODEV_LIBCUDA", []string{"libcuda.so.1", "libcuda.so"}, "it comes with the NVIDIA driver"}
 }
 
-// CublasLt returns libcublasLt's Spec.
-func CublasLt() Spec {
-	return Spec{"AUTODEV_LIBCUBLASLT", []string{"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"}, "it comes with the CUDA toolkit and with the Python wheel nvidia-cublas"}
+// CublasLt returns libcublasLt's Spec: of versions up to newest, of several the newest.
+func CublasLt(newest int) Spec {
+	var names []string
+	for v := min(newest, 13); v >= 12; v-- {
+		names = append(names, fmt.Sprint("libcublasLt.so.", v))
+	}
+	return Spec{"AUTODEV_LIBCUBLASLT", append(names, "libcublasLt.so"), "it comes with the CUDA toolkit and with the Python wheel nvidia-cublas"}
 }
 
 // NotFoundError lists every place a library was looked for in, and what the loader said.

@@ -22,7 +22,7 @@ func TestPlaces(t *testing.T) {
 		return nil, nil
 	}
 	find := func(name string) (string, error) { return "/image/venv/bin/" + name, nil }
-	got := CublasLt().places(getenv, glob, find)
+	got := CublasLt(13).places(getenv, glob, find)
 	order := []string{"libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13", "/usr/local/cuda-13.0/lib64/libcublasLt.so.13",
 		"/usr/local/cuda-12.4/lib64/libcublasLt.so.12", "/image/venv/lib/python3.12/site-packages/nvidia/cu13/lib/libcublasLt.so.13", "/venv/lib/python3.11/site-packages/nvidia/cublas/lib/libcublasLt.so.12", "/usr/lib/wsl/lib/libcublasLt.so"}
 	last := -1
@@ -33,8 +33,13 @@ func TestPlaces(t *testing.T) {
 		}
 		last = at
 	}
+	for _, place := range CublasLt(12).places(getenv, glob, find) {
+		if strings.HasSuffix(place, ".13") {
+			t.Errorf("up to version 12: %s", place)
+		}
+	}
 	environment["AUTODEV_LIBCUBLASLT"] = "/elsewhere/lib.so"
-	if got := CublasLt().places(getenv, glob, find); !slices.Equal(got, []string{"/elsewhere/lib.so"}) {
+	if got := CublasLt(13).places(getenv, glob, find); !slices.Equal(got, []string{"/elsewhere/lib.so"}) {
 		t.Errorf("with an override: %v", got)
 	}
 }

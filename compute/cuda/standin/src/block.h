@@ -17,7 +17,7 @@ struct Settings {
   long devices = 1;           // how many devices there are
   long lose_after = 0;        // the device is lost at this launch, counted from 1; 0: never
   long lose_code = 719;       // the error it is lost with
-  long blas = 0;              // the version that libcublasLt says it has; 0: the last that knows the device
+  long blas = 0;              // the version that libcublasLt says it has; 0: the last that knows the device and the driver
   long epilogues = -1;        // the bits of cublasLtEpilogue_t that libcublasLt has
   long workspace = 1 << 20;   // bytes that the products of libcublasLt ask for, where they may
 };

@@ -310,7 +310,7 @@ int standin_parallel(const char *what, int64_t n, void (*f)(void *, int64_t), vo
 long standin_workspace() { return settings.workspace; }
 long standin_capability() { return settings.capability; }
 long standin_epilogues() { return settings.epilogues; }
-long standin_blas() { return settings.blas ? settings.blas : settings.capability < 75 ? 120900 : 131000; }
+long standin_blas() { return settings.blas ? settings.blas : settings.driver < 12000 ? 111100 : settings.capability < 75 || settings.driver < 13000 ? 120900 : 131000; }
 
 // Sets one of Settings; returns 1 when there is none of that name.
 STANDIN_EXPORT int standin_set(const char *name, long value) {
