@@ -1,8 +1,8 @@
 // Causal soft-max attention, forward, by products of warpgroups (Shah et al. 2024, FlashAttention-3, arXiv 2407.08608): what attention_tensor.h's forward
 // computes, for compute capability 9.0. attention64_hopper.cu and attention128_hopper.cu make the kernels of one width of tiles each.
 //
-// A block stays on its multiprocessor and takes one tile of 128 queries after the other. The first of its three warpgroups copies queries, keys and values into
-// shared memory, keys and values in two stages each; the others own 64 queries each. A warpgroup begins the scores of the next tile of keys before the product of
+// A block stays on its multiprocessor and takes one tile of 128 queries after the other. The first of its three warpgroups copies into shared memory: two warps
+// queries and keys, two values, each in two stages, so that neither waits for the other; the other warpgroups own 64 queries each. A warpgroup begins the scores of the next tile of keys before the product of
 // the last one's probabilities with its values, and works on scores while both run; the two take turns at beginning products, so that one's soft-max runs
 // beside the other's products.
 #pragma once
@@ -11,15 +11,15 @@
 namespace attention {
 namespace hopper {
 
-constexpr int kRows = 128, kKeys = 128;                     // of a tile
-constexpr int kCopiers = 128, kOwners = 256;                // threads
-constexpr int kAll = kCopiers + kOwners, kOne = kCopiers + 128;  // at a barrier of a copier with both warpgroups, with one
+constexpr int kRows = 128, kKeys = 128;                            // of a tile
+constexpr int kCopiers = 128, kOwners = 256;                       // threads
+constexpr int kAll = kCopiers + kOwners, kOne = kCopiers + 128;    // at a barrier of the copiers with both warpgroups, with one
+constexpr int kHalf = kCopiers / 2;                                // those that copy keys, or values,
+constexpr int kHalfAll = kHalf + kOwners, kHalfOne = kHalf + 128;  // and their barriers
 
-// Named barriers. Of two stages (and two warpgroups): tiles are there, tiles are done with.
-AD_DEVICE int keys_full(int stage, int group) { return 1 + 2 * stage + group; }
-AD_DEVICE int values_full(int stage, int group) { return 5 + 2 * stage + group; }
-AD_DEVICE int keys_empty(int stage) { return 9 + stage; }
-AD_DEVICE int values_empty(int stage) { return 11 + stage; }
+// Named barriers. Of keys (0) or values (1), two stages (and two warpgroups): tiles are there, tiles are done with.
+AD_DEVICE int tiles_full(int values, int stage, int group) { return 1 + 4 * values + 2 * stage + group; }
+AD_DEVICE int tiles_empty(int values, int stage) { return 9 + 2 * values + stage; }
 constexpr int kQueriesEmpty = 13;
 AD_DEVICE int turn(int group) { return 14 + group; }
 
@@ -30,23 +30,35 @@ struct Layout {
   static constexpr int panelQ = kRows * 128, panelK = kKeys * 128, stage = kKeys * 2 * W;
 };
 
-// What one of the copying threads copies of tiles: piece `piece` of the rows row, row + step, …
-template <int W>
+// What one of THREADS threads copies of tiles: piece `piece` of the rows row, row + step, …
+template <int W, int THREADS = kCopiers>
 struct PanelCopier {
-  static constexpr int step = kCopiers / (W / 8);
+  static constexpr int step = THREADS / (W / 8);
   int row, piece;
 
-  // Copier::copy into panels.
+  // Copier::copy into panels, which begin at a multiple of 1024.
   template <int ROWS, class T>
   AD_DEVICE void copy(ad_shared tile, const T *from, int stride, int position, int apart, int end, bool inside) const {
     tile += piece / 8 * ROWS * 128 + row * 128 + ((piece ^ row) & 7) * 16;
     from += (int64_t)position * stride;
     AD_UNROLL
     for (int i = 0; i < ROWS / step; i++) {
-      ad_cp_async16(tile + i * step * 128, from, inside && position < end);
+      ad_cp_async16((tile + i * step * 128) ^ (i * step & 7) << 4, from, inside && position < end);
       position += apart;
       from += (int64_t)apart * stride;
     }
+  }
+  // Begins to copy a tile of queries, whose heads may be more than step. from is the thread's piece of the first head of the sequence's first token.
+  template <class T>
+  AD_DEVICE void copy_queries(ad_shared tile, const T *from, int stride, const Queries &q, int dim, bool inside) const {
+    tile += piece / 8 * kRows * 128;
+    AD_ROLL
+    for (int r0 = row; r0 < kRows; r0 += 4 * step)
+      AD_UNROLL
+      for (int i = 0; i < 4; i++) {
+        const int r = r0 + i * step;
+        ad_cp_async16(tile + r * 128 + ((piece ^ r) & 7) * 16, from + q.t(r) * stride + q.h(r) * dim, inside && q.valid(r));
+      }
   }
 };
 
@@ -78,47 +90,32 @@ struct Range {
 template <class T, int W>
 AD_DEVICE void copy_tiles(ad_shared tiles, Range *range, const T *qkv, const Problem &p, const Work &work) {
   using L = Layout<W>;
-  const PanelCopier<W> copier = {(int)threadIdx.x / (W / 8), (int)threadIdx.x % (W / 8)};
+  const int values = threadIdx.x / kHalf, thread = threadIdx.x % kHalf;
+  const PanelCopier<W, kHalf> copier = {thread / (W / 8), thread % (W / 8)};
   const int width = p.width();
   const bool inside = copier.piece * 8 < p.dim;
-  auto show_keys = [&](int stage) AD_INLINED {
-    AD_BUG(hopper_copies, ad_cp_wait<1>(), );
-    AD_BUG(hopper_proxy, ad_fence_async(), );
-    ad_barrier_arrive(keys_full(stage, 0), kOne);
-    ad_barrier_arrive(keys_full(stage, 1), kOne);
-  };
-  auto show_values = [&](int stage) AD_INLINED {
-    ad_fence_async();
-    ad_barrier_arrive(values_full(stage, 0), kOne);
-    ad_barrier_arrive(values_full(stage, 1), kOne);
-  };
   int slot = 0;  // tiles of keys so far
   for (int round = 0; work.turn(round) < work.count(); round++) {
     const Queries q = work.tile(p, work.turn(round));
-    const T *const keys = qkv + (int64_t)q.b * p.seq * width + (p.heads + q.head / work.group) * p.dim + copier.piece * 8;
+    const T *const sequence = qkv + (int64_t)q.b * p.seq * width + copier.piece * 8, *const keys = sequence + (p.heads + q.head / work.group + values * p.kvHeads) * p.dim;
     int least, most;
     bounds<kRows>(p, q, threadIdx.x % 32, least, most);
     const int end = q.clamped(kRows - 1) + 1, begin = least / kKeys * kKeys;
-    if (slot) AD_BUG(hopper_queries, ad_barrier(kQueriesEmpty, kAll), );
-    if (threadIdx.x == 0) *range = Range{begin, most};
-    const T *const queries = qkv + (int64_t)q.b * p.seq * width + q.h(copier.row) * p.dim + copier.piece * 8;
-    copier.template copy<kRows>(tiles + L::queries, queries, width, q.t(copier.row), copier.step >> q.fold, p.seq, inside && q.h(copier.row) < q.headEnd);
+    if (!values) {
+      if (slot) AD_BUG(hopper_queries, ad_barrier(kQueriesEmpty, kHalfAll), );
+      if (thread == 0) *range = Range{begin, most};
+      copier.copy_queries(tiles + L::queries, sequence, width, q, p.dim, inside);
+    }
     for (int u0 = begin; u0 < end; u0 += kKeys, slot++) {
       const int stage = slot & 1;
-      if (slot > 1) AD_BUG(hopper_keys, ad_barrier(keys_empty(stage), kAll), );
-      copier.template copy<kKeys>(tiles + L::keys + stage * L::stage, keys, width, u0 + copier.row, copier.step, p.seq, inside);
+      if (slot > 1) AD_BUG(hopper_empty, ad_barrier(tiles_empty(values, stage), kHalfAll), );
+      copier.template copy<kKeys>(tiles + (values ? L::values : L::keys) + stage * L::stage, keys, width, u0 + copier.row, copier.step, p.seq, inside);
       ad_cp_commit();
-      if (u0 > begin) {
-        ad_cp_wait<1>();
-        show_values(stage ^ 1);
-      }
-      if (slot > 1) AD_BUG(hopper_values, ad_barrier(values_empty(stage), kAll), );
-      copier.template copy<kKeys>(tiles + L::values + stage * L::stage, keys + p.kvHeads * p.dim, width, u0 + copier.row, copier.step, p.seq, inside);
-      ad_cp_commit();
-      show_keys(stage);
+      AD_BUG(hopper_copies, ad_cp_wait<0>(), );
+      AD_BUG(hopper_proxy, ad_fence_async(), );
+      ad_barrier_arrive(tiles_full(values, stage, 0), kHalfOne);
+      ad_barrier_arrive(tiles_full(values, stage, 1), kHalfOne);
     }
-    ad_cp_wait<0>();
-    show_values((slot - 1) & 1);
   }
 }
 
@@ -214,25 +211,25 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
         for (int i = 0; i < 2; i++) probabilities[j / 2][j % 2 * 2 + i] = ad_pack<T>(s[j][2 * i], s[j][2 * i + 1]);
     };
 
-    ad_barrier(keys_full(slot & 1, group), kOne);
+    ad_barrier(tiles_full(0, slot & 1, group), kHalfOne);
     const int begin = range->begin, most = range->most;
     begin_scores(slot & 1);
     ad_wgmma_wait<0>(s);
-    ad_barrier_arrive(keys_empty(slot & 1), kAll);
-    if (begin + N >= end) ad_barrier_arrive(kQueriesEmpty, kAll);
+    ad_barrier_arrive(tiles_empty(0, slot & 1), kHalfAll);
+    if (begin + N >= end) ad_barrier_arrive(kQueriesEmpty, kHalfAll);
     soften(begin, most);
     pack();
     for (int u0 = begin + N; u0 < end; u0 += N, slot++) {
       const int stage = slot & 1;  // of the values, the keys are in the other
-      ad_barrier(keys_full(stage ^ 1, group), kOne);
+      ad_barrier(tiles_full(0, stage ^ 1, group), kHalfOne);
       ad_barrier(turn(group), kOwners);
       begin_scores(stage ^ 1);
-      ad_barrier(values_full(stage, group), kOne);
+      ad_barrier(tiles_full(1, stage, group), kHalfOne);
       begin_outputs(stage, u0 > begin + N);
       ad_barrier_arrive(turn(group ^ 1), kOwners);
       AD_BUG(hopper_scores, ad_wgmma_wait<1>(s), );
-      ad_barrier_arrive(keys_empty(stage ^ 1), kAll);
-      if (u0 + N >= end) ad_barrier_arrive(kQueriesEmpty, kAll);
+      ad_barrier_arrive(tiles_empty(0, stage ^ 1), kHalfAll);
+      if (u0 + N >= end) ad_barrier_arrive(kQueriesEmpty, kHalfAll);
       soften(u0, most);
       // One wait behind the branches would be moved ahead of the powers of two.
       if (rows.moved) {
@@ -244,13 +241,13 @@ AD_DEVICE void own_tiles(ad_shared tiles, T *outputs, const Range *range, T *y, 
       } else {
         AD_BUG(hopper_wait, ad_wgmma_wait<0>(out[0]), );
       }
-      ad_barrier_arrive(values_empty(stage), kAll);
+      ad_barrier_arrive(tiles_empty(1, stage), kHalfAll);
       pack();
     }
-    ad_barrier(values_full(slot & 1, group), kOne);
+    ad_barrier(tiles_full(1, slot & 1, group), kHalfOne);
     begin_outputs(slot & 1, begin + N < end);
     ad_wgmma_wait<0>(out[0]);
-    ad_barrier_arrive(values_empty(slot & 1), kAll);
+    ad_barrier_arrive(tiles_empty(1, slot & 1), kHalfAll);
     slot++;
 
     const int at = ad_opaque(lane);

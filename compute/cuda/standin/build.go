@@ -2,12 +2,13 @@
 // GPU's PTX, so that the whole CUDA path is tested where there is no GPU. Only tests import it (through cudatest).
 //
 // block.cc runs blocks: each thread is a fiber; barriers, shuffles, mma and asynchronous copies switch fibers, in an order that a seed
-// decides. products.cc runs products of warpgroups (wgmma), at a moment that the seed decides too. driver.cc is the driver API over it, cublaslt.cc the matrix products, standin.h what kernels see. What it catches: missing
-// barriers and waits (by schedules), sums used and operands overwritten while a product is under way, reads of what was never written (allocations and shared memory are NaNs), accesses outside
-// allocations and shared arrays (unreadable pages), warp operations that lanes do not call together, host memory used before a
-// copy is done (work is done late), calls in an order that a driver refuses. What it does not: races between blocks
-// beyond what the host's threads show, weak memory order, bank conflicts, time, registers, and divergence that a real warp would
-// resolve otherwise.
+// decides. products.cc runs products of warpgroups (wgmma), at a moment that the seed decides too. driver.cc is the driver API over it,
+// cublaslt.cc the matrix products, standin.h and warpgroup.h what kernels see. What it catches: missing barriers and waits (by schedules),
+// sums used and operands overwritten while a product is under way, copies that products do not see for want of a fence, reads of what was
+// never written (allocations and shared memory are NaNs), accesses outside allocations and shared arrays (unreadable pages), warp
+// operations that lanes do not call together, host memory used before a copy is done (work is done late), calls in an order that a driver
+// refuses. What it does not: races between blocks beyond what the host's threads show, weak memory order, bank conflicts, time,
+// registers, ordinary stores into shared memory that products read without a fence, and divergence that a real warp would resolve otherwise.
 //
 // Settings come from AUTODEV_STANDIN_SEED, _THREADS, _MEMORY, _CAPABILITY, _DRIVER, _DEVICES, _LOSE_AFTER, _LOSE_CODE, _WORKSPACE, _BLAS, _EPILOGUES when the
 // library is loaded, and from Library.Set (block.h says what each means).
