@@ -75,7 +75,7 @@ func TestAttentionHopperBugsAreCaught(t *testing.T) {
 		least int
 	}{
 		// Copies that come too soon show where the stand-in copies at once.
-		{"hopper_queries", 1}, {"hopper_empty", 4}, {"hopper_copies", 3}, {"hopper_proxy", 3}, {"hopper_scores", 5}, {"hopper_wait", 5}, {"hopper_step", 5},
+		{"hopper_queries", 1}, {"hopper_empty", 3}, {"hopper_copies", 3}, {"hopper_proxy", 3}, {"hopper_scores", 3}, {"hopper_wait", 3}, {"hopper_step", 5},
 	} {
 		planted(t, "attention64_hopper.cu:"+bug.name, bug.least, func(b workbench) bool {
 			y, err := p.forward(t, b.d)
