@@ -84,6 +84,9 @@ func grown(b []byte, n int64) []byte {
 	return b[:n]
 }
 
+// plainDictionary is what older writers call format.RLEDictionary.
+const plainDictionary format.Encoding = 2
+
 // checkBody checks what a page with the header h holds.
 func (g *pageGuard) checkBody(body []byte, h *pageHeader) error {
 	levels, inflated := int64(0), true
@@ -117,7 +120,7 @@ func (g *pageGuard) checkBody(body []byte, h *pageHeader) error {
 		body = body[end:]
 	}
 	switch format.Encoding(h.encoding()) {
-	case format.PlainDictionary, format.RLEDictionary:
+	case plainDictionary, format.RLEDictionary:
 		if h.is(format.DictionaryPage) || len(body) == 0 {
 			return nil
 		}

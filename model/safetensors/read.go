@@ -193,6 +193,46 @@ func cmpInt64(a, b int64) int {
 	return 0
 }
 
+// entry is what the header says of a tensor.
+type entry struct {
+	DType   *string
+	Shape   *[]int64
+	Offsets []int64
+}
+
+// readEntry reads the next value key by key: encoding/json takes "DTYPE" for "dtype" and the last of two, and other readers of the
+// file would see another tensor.
+func readEntry(dec *json.Decoder) (e entry, err error) {
+	tok, err := dec.Token()
+	if err != nil {
+		return e, err
+	}
+	if tok != json.Delim('{') {
+		return e, fmt.Errorf("found %v, expected a JSON object", tok)
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		if tok, err = dec.Token(); err != nil {
+			return e, err
+		}
+		key, _ := tok.(string)
+		if seen[key] {
+			return e, fmt.Errorf("%s: given twice", key)
+		}
+		seen[key] = true
+		var other json.RawMessage
+		to := map[string]any{"dtype": &e.DType, "shape": &e.Shape, "data_offsets": &e.Offsets}[key]
+		if to == nil {
+			to = &other
+		}
+		if err := dec.Decode(to); err != nil {
+			return e, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	_, err = dec.Token()
+	return e, err
+}
+
 // parseHeader walks the top-level object by token because duplicate names, which the format forbids, would vanish in a map.
 func (f *File) parseHeader(raw []byte, base int64) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -223,12 +263,8 @@ func (f *File) parseHeader(raw []byte, base int64) error {
 			}
 			continue
 		}
-		var e struct {
-			DType   *string  `json:"dtype"`
-			Shape   *[]int64 `json:"shape"`
-			Offsets []int64  `json:"data_offsets"`
-		}
-		if err := dec.Decode(&e); err != nil {
+		e, err := readEntry(dec)
+		if err != nil {
 			return fmt.Errorf("tensor %s: %w", name, err)
 		}
 		if e.DType == nil || e.Shape == nil || len(e.Offsets) != 2 {

@@ -176,7 +176,10 @@ func TestBadFiles(t *testing.T) {
 		{"negative shape", file(`{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,0]}}`, 0), "x: tensor a: shape [-1] is not a shape of less than 2^63 bytes"},
 		{"unknown type", file(`{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}`, 1), `x: tensor a: element type "F8_E4M3", expected one of F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL`},
 		{"missing field", file(`{"a":{"dtype":"F32","shape":[2]}}`, 8), "x: tensor a: expected dtype, shape and two data_offsets"},
-		{"bad field", file(`{"a":{"dtype":1,"shape":[2],"data_offsets":[0,8]}}`, 8), "x: tensor a: json: cannot unmarshal number into Go struct field .dtype of type string"},
+		{"bad field", file(`{"a":{"dtype":1,"shape":[2],"data_offsets":[0,8]}}`, 8), "x: tensor a: dtype: json: cannot unmarshal number into Go value of type string"},
+		{"another case", file(`{"a":{"DTYPE":"F32","shape":[2],"data_offsets":[0,8]}}`, 8), "x: tensor a: expected dtype, shape and two data_offsets"},
+		{"a field twice", file(`{"a":{"dtype":"F16","dtype":"F32","shape":[2],"data_offsets":[0,8]}}`, 8), "x: tensor a: dtype: given twice"},
+		{"no object", file(`{"a":[1]}`, 0), "x: tensor a: found [, expected a JSON object"},
 		{"bad metadata", file(`{"__metadata__":{"a":1}}`, 0), "x: header: __metadata__: json: cannot unmarshal number into Go value of type string"},
 	} {
 		_, err := NewFile(bytes.NewReader(c.data), int64(len(c.data)), "x")
