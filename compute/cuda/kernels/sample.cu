@@ -49,12 +49,9 @@ AD_DEVICE uint64_t block_before(uint64_t v, uint64_t *partial, uint64_t &all) {
   __syncthreads();
   if (threadIdx.x % 32 == 31) partial[threadIdx.x / 32] = through;
   __syncthreads();
-  uint64_t before = through - v;
-  all = 0;
-  for (int w = 0; w < kThreads / 32; w++) {
-    if (w < (int)threadIdx.x / 32) before += partial[w];
-    all += partial[w];
-  }
+  const uint64_t warp = partial[threadIdx.x % 32], warps = warp_through(warp);
+  const uint64_t before = shuffle(warps - warp, threadIdx.x / 32) + through - v;
+  all = shuffle(warps, 31);
   __syncthreads();
   return before;
 }
@@ -79,8 +76,23 @@ struct Row {
 
   // Token v's logit; those that are not chosen have −∞.
   AD_DEVICE float logit(int v) const {
-    const float a = v < vocab && !masked[v] ? x[v] : -kInfinity;
-    return a == a ? a : -kInfinity;
+    const int at = v < vocab ? v : vocab - 1;  // both are read always, so that no reading waits for another
+    const float a = x[at];
+    const bool chosen = !masked[at] && v < vocab && a == a;
+    return chosen ? a : -kInfinity;
+  }
+  // f(token, logit) of the thread's tokens, of which some are read at once; those beyond the last have −∞.
+  template <class F>
+  AD_DEVICE void each(F f) const {
+    constexpr int kAtOnce = 4;
+    AD_ROLL
+    for (int v = threadIdx.x; v < vocab; v += kAtOnce * kThreads) {
+      float a[kAtOnce];
+      AD_UNROLL
+      for (int i = 0; i < kAtOnce; i++) a[i] = logit(v + i * kThreads);
+      AD_UNROLL
+      for (int i = 0; i < kAtOnce; i++) f(v + i * kThreads, a[i]);
+    }
   }
   // How many times a logit's probability is halved from that of the largest.
   AD_DEVICE float halvings(float logit) const { return logit == top ? 0 : (top - logit) * scale; }
@@ -93,8 +105,7 @@ AD_DEVICE float block_max(float v, float *partial) {
   v = ad_warp_max(v);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
   AD_BUG(sample_barrier, __syncthreads(), );
-  for (int w = 0; w < kThreads / 32; w++) v = ad_max(v, partial[w]);
-  return v;
+  return ad_warp_max(partial[threadIdx.x % 32]);
 }
 
 // A token of all that are at least minP times as probable as the first, in the order of tokens. Warps have as many tokens each, one after the other.
@@ -143,11 +154,11 @@ AD_DEVICE void draw_first(int32_t *choice, const Row &row, const Draw &d, uint64
     return b < kBins - 1 ? (int)b : kBins - 1;
   };
   uint64_t sum = 0, all, counted;
-  for (int v = threadIdx.x; v < row.vocab; v += kThreads) {
-    const float h = row.halvings(row.logit(v));
+  row.each([&](int, float a) {
+    const float h = row.halvings(a);
     const uint64_t m = Row::mass(Row::relative(h));
     if (m) atomicAdd(&bins[bin(h)], 1), sum += m;
-  }
+  });
   block_before(sum, partial, all);
   // Bins up to one are enough when they have topK tokens, or certainly topP's part: no token of a bin has less than its bound, less what
   // rounding may be.
@@ -164,12 +175,13 @@ AD_DEVICE void draw_first(int32_t *choice, const Row &row, const Draw &d, uint64
   }
   if (last) count[1] = threadIdx.x;
   __syncthreads();
-  for (int v = threadIdx.x; v < row.vocab; v += kThreads) {
-    const float a = row.logit(v), h = row.halvings(a);
-    if (!Row::mass(Row::relative(h)) || bin(h) > count[1]) continue;
+  const int needed = count[1];
+  row.each([&](int v, float a) {
+    const float h = row.halvings(a);
+    if (!Row::mass(Row::relative(h)) || bin(h) > needed) return;
     const int at = atomicAdd(&count[0], 1);
     if (at < kSorted) found[at] = (uint64_t)~ordered(a) << 32 | (uint32_t)v;
-  }
+  });
   __syncthreads();
   const int tokens = count[0];
   if (tokens > kSorted) {
@@ -219,7 +231,7 @@ AD_DEVICE void sample(int32_t *choices, const float *logits, const uint8_t *mask
   const Draw d = draws[blockIdx.x];
   Row row{logits + (int64_t)blockIdx.x * stride, masked, vocab, -kInfinity, d.scale};
   float top = -kInfinity;
-  for (int v = threadIdx.x; v < vocab; v += kThreads) top = ad_max(top, row.logit(v));
+  row.each([&](int, float a) { top = ad_max(top, a); });
   row.top = block_max(top, tops);
   if (row.top == -kInfinity) {
     if (threadIdx.x == 0) choices[blockIdx.x] = kNothing;
