@@ -33,6 +33,7 @@ type card struct {
 	device    *devices.Device
 	d         *cuda.Device
 	program   *program
+	norms     norms
 	rows      int // of the head's weight
 	vocab     int
 	masked    []int32 // never generated
@@ -60,7 +61,7 @@ type card struct {
 // newCard brings a traced model to the card that o says. data returns a matrix's elements.
 func newCard(ctx context.Context, o Options, m *Model, data func(w *matrix) ([]float32, error)) (_ *card, err error) {
 	c := &card{
-		config: m.config, specs: m.config.ParamsByName(), short: BFloat16, program: m.program, rows: m.rows, vocab: m.vocab, masked: m.masked,
+		config: m.config, specs: m.config.ParamsByName(), short: BFloat16, program: m.program, norms: normsWithin(m.program), rows: m.rows, vocab: m.vocab, masked: m.masked,
 		context: m.Context(), chunk: min(cardChunk, m.Context()), passes: map[passKind]*pass{}, heads: map[int]*ending{},
 	}
 	if devices.Short(o.Device) != compute.BF16 {

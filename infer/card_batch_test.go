@@ -189,7 +189,7 @@ func TestCardBatchPlanted(t *testing.T) {
 		return all
 	}
 	want := outcome("", 1)
-	for _, bug := range []string{"attention_cached.cu:cache_table_row", "gemv.cu:gemv_barrier"} {
+	for _, bug := range []string{"attention_cached.cu:cache_table_row", "gemv.cu:gemv_norm_barrier"} {
 		caught := 0
 		for seed := range int64(4) {
 			if !slices.EqualFunc(outcome(bug, seed), want, sameBits) {

@@ -20,23 +20,25 @@ const (
 
 // places are the addresses of what is on the device.
 type places struct {
-	base      cuda.Ptr
-	matrices  map[*matrix]cuda.Weight
-	gain      []cuda.Ptr // by step; also an embedding's positions
-	bias      []cuda.Ptr // by step
-	masked    cuda.Ptr   // [vocab] bytes: 1 for tokens that are never generated
-	registers []cuda.Ptr // [cuda.FewRows+chunk, width]: the rows of short spans, then those of long ones
-	cache     []cuda.Ptr // by layer
-	inputs    [2]cuda.Ptr
-	work      cuda.Ptr // of attention
-	wide      cuda.Ptr // matrices of codes, widened
-	wideBytes int64
-	gathered  cuda.Ptr // [cuda.FewRows, width] what the head reads of long spans
-	logits    cuda.Ptr // [2·cuda.FewRows, rows]: of short spans, then of long ones
-	choices   cuda.Ptr // [2·cuda.FewRows], of the same
-	draws     cuda.Ptr // [2·cuda.FewRows, cuda.DrawWords], of the same
-	targets   cuda.Ptr // [chunk]
-	nll       cuda.Ptr // [chunk]
+	base       cuda.Ptr
+	matrices   map[*matrix]cuda.Weight
+	gain       []cuda.Ptr // by step; also an embedding's positions
+	bias       []cuda.Ptr // by step
+	masked     cuda.Ptr   // [vocab] bytes: 1 for tokens that are never generated
+	registers  []cuda.Ptr // [cuda.FewRows+chunk, width]: the rows of short spans, then those of long ones
+	cache      []cuda.Ptr // by layer
+	inputs     [2]cuda.Ptr
+	work       cuda.Ptr // of attention
+	wide       cuda.Ptr // matrices of codes, widened
+	wideBytes  int64
+	counts     cuda.Ptr // of attention: zeros
+	countBytes int64
+	gathered   cuda.Ptr // [cuda.FewRows, width] what the head reads of long spans
+	logits     cuda.Ptr // [2·cuda.FewRows, rows]: of short spans, then of long ones
+	choices    cuda.Ptr // [2·cuda.FewRows], of the same
+	draws      cuda.Ptr // [2·cuda.FewRows, cuda.DrawWords], of the same
+	targets    cuda.Ptr // [chunk]
+	nll        cuda.Ptr // [chunk]
 }
 
 // arena hands out parts of an allocation that need not exist yet.
@@ -82,10 +84,13 @@ func (c *card) place(base cuda.Ptr, l layout) (places, int64) {
 	work := int64(0)
 	for i := range p.steps {
 		if st := &p.steps[i]; st.op == opAttention {
+			for _, in := range c.mostInputs() {
+				at.countBytes = max(at.countBytes, c.paged(st, 1, in.tiles).CountBytes())
+			}
 			work = max(work, c.paged(st, max(cuda.FewRows, min(attendRows, c.chunk)), 0).WorkBytes())
 		}
 	}
-	at.work, at.wide = a.take(work), a.take(at.wideBytes)
+	at.work, at.counts, at.wide = a.take(work), a.take(at.countBytes), a.take(at.wideBytes)
 	at.gathered = a.take(size * cuda.FewRows * int64(p.head().in))
 	at.logits = a.take(max(4*2*cuda.FewRows*int64(c.rows), cuda.NLLWork(min(scoreRows, c.chunk), c.vocab)))
 	at.choices, at.draws = a.take(4*2*cuda.FewRows), a.take(4*2*cuda.FewRows*cuda.DrawWords)
@@ -159,6 +164,9 @@ func (c *card) allocate() error {
 		var failed [2]error
 		c.chosen, failed[0] = c.pin(q, 4*2*cuda.FewRows)
 		c.draws, failed[1] = c.pin(q, 4*2*cuda.FewRows*cuda.DrawWords)
+		if c.at.countBytes > 0 {
+			err = errors.Join(err, q.Fill(c.at.counts, 0, c.at.countBytes))
+		}
 		return errors.Join(err, failed[0], failed[1], c.mask(q))
 	})
 }

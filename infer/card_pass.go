@@ -23,7 +23,8 @@ type pass struct {
 	steps []cuda.Sequence // by step of the program; the head for short spans alone
 	graph *cuda.Graph     // of all of them
 	ran   bool
-	end   ending // of short spans, whose logits are among steps
+	end   ending        // of short spans, whose logits are among steps
+	norm  cuda.Sequence // of short spans: the norm before the head, if the head has it in itself, for those who read what the head reads
 }
 
 // ending is what comes behind the last register of a number of rows.
@@ -71,6 +72,11 @@ func (c *card) pass(q *cuda.Queue, n int, short, fresh bool) (_ *pass, err error
 		p.steps = append(p.steps, ops)
 	}
 	if short {
+		if last := len(c.program.steps) - 1; c.norms.of[last] >= 0 {
+			if p.norm, err = c.layerNorm(q, p, c.norms.of[last]); err != nil {
+				return nil, err
+			}
+		}
 		if p.end.chooser, err = c.chooser(q, ofShort, p.rows); err != nil {
 			return nil, err
 		}
@@ -99,9 +105,13 @@ func (c *card) prepare(q *cuda.Queue, p *pass, i int) (cuda.Sequence, error) {
 		w := st.weight
 		return k.Embed(out, c.at.matrices[w], c.at.gain[i], c.word(p, p.ids), c.word(p, p.positions), n, w.out, len(st.positions)/w.in, w.in)
 	case opLayerNorm:
-		return k.LayerNorm(out, x, c.at.gain[i], c.at.bias[i], n, len(st.gain), st.epsilon)
+		if p.kind.short && c.norms.within[i] {
+			return nil, nil
+		}
+		return c.layerNorm(q, p, i)
 	case opLinear:
-		return k.Linear(cuda.Product{Y: out, X: x, W: c.at.matrices[st.weight], Bias: c.at.bias[i], Base: y, N: n, In: st.weight.in, Out: st.weight.out, Activate: st.fused, Act: st.act})
+		x, norm := c.normed(p, i)
+		return k.Linear(cuda.Product{Norm: norm, Y: out, X: x, W: c.at.matrices[st.weight], Bias: c.at.bias[i], Base: y, N: n, In: st.weight.in, Out: st.weight.out, Activate: st.fused, Act: st.act})
 	case opAttention:
 		return c.attention(k, p, st, out, x)
 	case opActivate:
@@ -112,21 +122,27 @@ func (c *card) prepare(q *cuda.Queue, p *pass, i int) (cuda.Sequence, error) {
 		if !p.kind.short {
 			return nil, nil
 		}
-		return k.Logits(c.at.logits, x, c.at.matrices[st.weight], n, st.weight.in, st.weight.out)
+		x, norm := c.normed(p, i)
+		return k.Logits(c.at.logits, x, norm, c.at.matrices[st.weight], n, st.weight.in, st.weight.out)
 	}
 	return nil, fmt.Errorf("step %d of the model has no kernel on cards", i)
 }
 
-// attention puts the new tokens' keys and values into their pages. Tokens with nothing before them attend to one another directly;
-// others to what is in the pages, some at a time.
+// attention puts the new tokens' keys and values into their pages. Those of short spans do so in attention itself. Of long ones, tokens with nothing before
+// them attend to one another directly; others to what is in the pages, some at a time.
 func (c *card) attention(k cuda.Inference, p *pass, st *step, y, qkv cuda.Ptr) (cuda.Sequence, error) {
 	a, size := attributes(st.spec), c.store.Size()
 	operands := func(part int) cuda.PagedOperands {
 		row := part * attendRows
 		return cuda.PagedOperands{
 			Cache: c.at.cache[st.layer], Table: c.word(p, p.table), Sequences: c.word(p, p.sequences+row), Positions: c.word(p, p.positions+row),
-			Tiles: c.word(p, p.runs+2*part*p.tiles), Work: c.at.work,
+			Tiles: c.word(p, p.runs+2*part*p.tiles), Work: c.at.work, Counts: c.at.counts,
 		}
+	}
+	if p.kind.short {
+		o := operands(0)
+		o.Starts = c.word(p, p.starts)
+		return k.Attend(y, qkv, c.paged(st, p.rows, p.tiles), o)
 	}
 	seq, err := k.Append(qkv, c.paged(st, p.rows, p.tiles), operands(0))
 	if err != nil {
@@ -153,7 +169,7 @@ func (c *card) ending(q *cuda.Queue, n int) (*ending, error) {
 		return e, nil
 	}
 	w := c.program.head()
-	logits, err := c.operations(q).Logits(c.at.logits+cuda.Ptr(4*cuda.FewRows*c.rows), c.at.gathered, c.at.matrices[w], n, w.in, w.out)
+	logits, err := c.operations(q).Logits(c.at.logits+cuda.Ptr(4*cuda.FewRows*c.rows), c.at.gathered, cuda.Norm{}, c.at.matrices[w], n, w.in, w.out)
 	if err != nil {
 		return nil, err
 	}

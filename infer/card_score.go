@@ -31,6 +31,8 @@ func (c *card) score(s *span, from int, targets []int32, nll []float32) error {
 		head, row := c.program.head(), from
 		if p := parts[ofLong]; p != nil {
 			row += p.first
+		} else if err := parts[ofShort].norm.Enqueue(q); err != nil {
+			return err
 		}
 		for first := 0; first < len(targets); first += scoreRows {
 			n := min(scoreRows, len(targets)-first)

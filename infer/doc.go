@@ -14,6 +14,7 @@
 //	card_sequence.go a sequence on a card: its pages of keys and values, passes over it alone
 //	card_run.go  passes over any number of sequences on a card, and what comes of them
 //	card_pass.go what is launched for a number of tokens, as a graph where they are few
+//	card_norms.go which norms are within the products that read them
 //	card_inputs.go what the kernels of a pass are told of its rows
 //	card_choose.go tokens chosen by a card, greedily or drawn, where no penalties or constraints change its logits
 //	card_score.go scoring on a card

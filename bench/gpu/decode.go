@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"flag"
+	"os"
 	"slices"
 	"time"
 
@@ -11,15 +12,16 @@ import (
 	"autodev/model"
 )
 
-// decode evaluates a prompt and then one token after the other, the likeliest each time, in one sequence. Every token reads all
-// weights once: bytes times tokens a second is what reaches the card's arithmetic of its memory's bandwidth.
+// decode completes a prompt, one token after the other, the likeliest each time, which the card chooses. Every token reads all
+// weights once: bytes times tokens a second is what reaches the card's arithmetic of its memory's bandwidth. The same again without early launches
+// says what these are worth.
 func decode(ctx context.Context, args []string) (_ any, err error) {
 	f := flag.NewFlagSet("decode", flag.ContinueOnError)
 	folder := f.String("model", "", "model folder")
 	file := f.String("tokens-file", "", "as of step: the prompt is its beginning")
 	name := f.String("device", "cuda", devices.Expected)
 	weights := f.String("weights", string(infer.BFloat16), "format of the weights")
-	prompt, n := f.Int("prompt", 512, "tokens"), f.Int("tokens", 256, "decoded, after as many that are not counted")
+	prompt, n := f.Int("prompt", 512, "tokens"), f.Int("tokens", 256, "decoded, at least 2")
 	windowsScored, length := f.Int("windows", 8, "scored, to time evaluation, after one that is not counted"), f.Int("length", 2048, "tokens of a window")
 	if err := parse(f, args); err != nil {
 		return nil, err
@@ -33,17 +35,10 @@ func decode(ctx context.Context, args []string) (_ any, err error) {
 		return nil, err
 	}
 	defer func() { err = join(err, source.Close()) }()
-	w, err := readWindows(*file, max(*length, *prompt), source.Config.Vocab)
+	w, err := readWindows(*file, max(*length, *prompt+*n), source.Config.Vocab)
 	if err != nil {
 		return nil, err
 	}
-	begun := time.Now()
-	m, err := infer.Load(ctx, *folder, source.Config, source, nil, infer.Options{Device: spec, Weights: infer.Weights(*weights)})
-	if err != nil {
-		return nil, err
-	}
-	defer m.Close()
-	i := m.Info()
 	r := struct {
 		Device  string  `json:"device"`
 		Weights string  `json:"weights"`
@@ -52,35 +47,45 @@ func decode(ctx context.Context, args []string) (_ any, err error) {
 		Prompt  float64 `json:"prompt_tokens_per_second"`
 		Decode  float64 `json:"decode_tokens_per_second"`
 		Rate    float64 `json:"weight_bytes_per_second"`
+		InTurn  float64 `json:"decode_in_turn_tokens_per_second"` // no kernel begins before the one before it has ended
+		Logits  float64 `json:"decode_logits_tokens_per_second"`  // all logits come to the host, which chooses
 		Score   float64 `json:"score_tokens_per_second"`
 		NLL     float64 `json:"score_nll"`
-	}{Device: i.Device, Weights: string(i.Weights), Bytes: i.Bytes, Load: time.Since(begun).Seconds()}
-	var took []float64
-	for round := range 3 { // the first loads kernels and captures graphs
-		s := m.NewSession()
-		start := time.Now()
-		logits, err := s.Append(ctx, w.ids[:*prompt])
-		if err == nil {
-			if round > 0 {
-				r.Prompt = max(r.Prompt, float64(*prompt)/time.Since(start).Seconds())
-			}
-			for range *n {
-				start = time.Now()
-				if logits, err = s.Append(ctx, []int32{likeliest(logits)}); err != nil {
-					break
-				}
-				if round > 0 {
-					took = append(took, time.Since(start).Seconds())
-				}
-			}
-		}
-		s.Close()
-		if err != nil {
-			return nil, err
-		}
+	}{}
+	load := func() (*infer.Model, error) {
+		return infer.Load(ctx, *folder, source.Config, source, nil, infer.Options{Device: spec, Weights: infer.Weights(*weights)})
 	}
-	r.Decode = 1 / median(took)
+	// complete returns the rates of the prompt and of the tokens behind it. Tokens are followed, so that none ends the completion.
+	complete := func(m *infer.Model) (prompted, decoded float64, err error) {
+		for range 3 { // the first loads kernels and captures graphs
+			ids := w.ids[:*prompt]
+			res, err := m.Generate(ctx, infer.Request{Prompt: infer.Prompt{IDs: ids}, MaxTokens: *n, Replay: w.ids[*prompt:][:*n], Speculate: infer.SpeculateOff}, nil)
+			if err != nil {
+				return 0, 0, err
+			}
+			prompted = max(prompted, res.Timings.PromptRate(len(ids)))
+			decoded = max(decoded, res.Timings.DecodeRate(*n-1)) // the first comes of the prompt
+		}
+		return prompted, decoded, nil
+	}
+	if r.InTurn, err = inTurn(load, complete); err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	m, err := load()
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	i := m.Info()
+	r.Device, r.Weights, r.Bytes, r.Load = i.Device, string(i.Weights), i.Bytes, time.Since(begun).Seconds()
+	if r.Prompt, r.Decode, err = complete(m); err != nil {
+		return nil, err
+	}
 	r.Rate = float64(r.Bytes) * r.Decode
+	if r.Logits, err = withLogits(ctx, m, w.ids[:*prompt], *n); err != nil {
+		return nil, err
+	}
 	var seconds []float64
 	for j := range *windowsScored + 1 {
 		ids := w.ids[j*(*length)%(len(w.ids)-*length):][:*length]
@@ -103,4 +108,36 @@ func decode(ctx context.Context, args []string) (_ any, err error) {
 	return r, nil
 }
 
-func likeliest(logits []float32) int32 { return int32(slices.Index(logits, slices.Max(logits))) }
+// inTurn returns the rate of decoding with a model that is loaded on a card without early launches.
+func inTurn(load func() (*infer.Model, error), complete func(*infer.Model) (_, decoded float64, _ error)) (decoded float64, err error) {
+	if err := os.Setenv(devices.EarlyEnv, "0"); err != nil {
+		return 0, err
+	}
+	defer func() { err = join(err, os.Unsetenv(devices.EarlyEnv)) }()
+	m, err := load()
+	if err != nil {
+		return 0, err
+	}
+	defer m.Close()
+	_, decoded, err = complete(m)
+	return decoded, err
+}
+
+// withLogits returns the rate of decoding n tokens where the host chooses each.
+func withLogits(ctx context.Context, m *infer.Model, prompt []int32, n int) (float64, error) {
+	s := m.NewSession()
+	defer s.Close()
+	logits, err := s.Append(ctx, prompt)
+	if err != nil {
+		return 0, err
+	}
+	var took []float64
+	for range n {
+		start := time.Now()
+		if logits, err = s.Append(ctx, []int32{int32(slices.Index(logits, slices.Max(logits)))}); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(start).Seconds())
+	}
+	return 1 / median(took), nil
+}

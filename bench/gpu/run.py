@@ -330,6 +330,7 @@ class Bench:
         bandwidth = self.results.get("products", {}).get("copy_bytes_per_second") or self.results["environment"]["card"]["bandwidth_by_clock"]
         share = r["weight_bytes_per_second"] / bandwidth
         self.row(f"decode, batch 1, {r['weights']}", f"{r['decode_tokens_per_second']:.0f} tokens/s, {r['weight_bytes_per_second'] / 1e9:.0f} GB/s of weights: {100 * share:.0f} % of a copy's", "80 %", share >= 0.8)
+        self.row("  no kernel before the last has ended; all logits to the host", f"{r['decode_in_turn_tokens_per_second']:.0f}; {r['decode_logits_tokens_per_second']:.0f} tokens/s")
         self.row("  prompt; scoring through infer", f"{r['prompt_tokens_per_second']:.0f}; {r['score_tokens_per_second']:.0f} tokens/s")
 
     def together(self):

@@ -30,7 +30,9 @@ type cachedOperands struct {
 	sequence Ptr // [rows] i32: a row's row of the table, negative for one that is no token
 	position Ptr // [rows] i32: a row's place in its sequence
 	tiles    Ptr // [tiles,2] i32: first row and number of rows, of one sequence and in its order, at most tileRows; 0 for none
+	starts   Ptr // [rows] i32: the first row of a row's sequence, where the rows' keys and values are not in the cache yet; 0: they are
 	work     Ptr // workBytes
+	counts   Ptr // countBytes: zeros, which a call leaves as such
 }
 
 // pageBytes returns the size of a page of one layer.
@@ -46,9 +48,12 @@ const tileQueries = 16
 // tileRows returns how many rows a tile has at most.
 func (c *cachedCall) tileRows() int { return max(1, tileQueries*c.KVHeads/c.Heads) }
 
+// countBytes returns how many counters attend has, in bytes.
+func (c *cachedCall) countBytes() int64 { return 4 * int64(c.tiles) * int64(c.Heads) }
+
 // workBytes returns the scratch of attend: the shares of all chunks.
 func (c *cachedCall) workBytes() int64 {
-	return 4 * int64(c.rows) * int64(c.Heads) * int64(c.chunks()) * int64(c.HeadDim+2)
+	return 4 * int64(c.rows) * int64(c.Heads) * int64(c.chunks()) * int64(c.HeadDim+4)
 }
 
 func (c *cachedCall) check() error {
@@ -72,26 +77,13 @@ func appendCache(q *Queue, qkv Ptr, c cachedCall, o cachedOperands) (*Launch, er
 		o.pages, qkv, o.table, o.sequence, o.position, c.pages, c.Heads, c.KVHeads, c.HeadDim)
 }
 
-// attendCached prepares y [rows,H·D] = causal attention of the rows over everything cached, which they are part of: two launches. A
-// token's bits depend on it and its predecessors alone, not on what else the call holds or has room for. Rows that are no token become 0.
-func attendCached(q *Queue, y, qkv Ptr, c cachedCall, o cachedOperands) (Sequence, error) {
+// attendCached prepares y [rows,H·D] = causal attention of the rows over everything cached, which they are part of; with starts it puts them there. On tensor
+// cores it is one launch. A token's bits depend on it and its predecessors alone, not on what else the call holds or has room for. Rows that are no
+// token become 0.
+func attendCached(q *Queue, y, qkv Ptr, c cachedCall, o cachedOperands) (seq Sequence, err error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	share, err := shareCached(q, qkv, c, o)
-	if err != nil {
-		return nil, err
-	}
-	merge, err := q.Prepare("attention_cached_merge_"+c.store.String(), Grid{Blocks: Dim{c.Heads, c.rows}, Threads: Dim{128}},
-		y, o.work, o.pages, o.table, o.sequence, o.position, c.pages, c.Heads, c.KVHeads, c.HeadDim, c.chunks())
-	if err != nil {
-		return nil, err
-	}
-	return Sequence{share, merge}, nil
-}
-
-// shareCached prepares the chunks' shares.
-func shareCached(q *Queue, qkv Ptr, c cachedCall, o cachedOperands) (*Launch, error) {
 	scale := float32(c.Scale * math.Log2E)
 	if d := q.d.properties; c.store != F32 && d.Capability >= 80 && c.HeadDim%8 == 0 {
 		w := 64
@@ -100,9 +92,25 @@ func shareCached(q *Queue, qkv Ptr, c cachedCall, o cachedOperands) (*Launch, er
 		}
 		if shared := 2 * w * (16 + 2*cacheChunk); shared+1<<10 <= d.SharedPerBlock {
 			grid := Grid{Blocks: Dim{c.chunks(), ceilDiv(c.Heads/c.KVHeads, tileQueries) * c.KVHeads, c.tiles}, Threads: Dim{128}, Shared: shared}
-			return q.Prepare(fmt.Sprintf("attention_cached%d_%v", w, c.store), grid, o.work, qkv, o.pages, o.tiles, o.table, o.sequence, o.position, c.pages, c.Heads, c.KVHeads, c.HeadDim, scale)
+			return sequence(q.Prepare(fmt.Sprintf("attention_cached%d_%v", w, c.store), grid, y, o.pages, o.counts, o.work, qkv, o.tiles, o.starts,
+				o.table, o.sequence, o.position, c.pages, c.Heads, c.KVHeads, c.HeadDim, c.rows, scale))
 		}
 	}
-	return q.Prepare("attention_cached_scalar_"+c.store.String(), Grid{Blocks: Dim{c.chunks(), c.Heads, c.rows}, Threads: Dim{128}},
-		o.work, qkv, o.pages, o.table, o.sequence, o.position, c.pages, c.Heads, c.KVHeads, c.HeadDim, scale)
+	add := func(l *Launch, failed error) {
+		if err == nil {
+			err = failed
+			seq = append(seq, l)
+		}
+	}
+	if o.starts != 0 {
+		add(appendCache(q, qkv, c, o))
+	}
+	add(q.Prepare("attention_cached_scalar_"+c.store.String(), Grid{Blocks: Dim{c.chunks(), c.Heads, c.rows}, Threads: Dim{128}},
+		o.work, qkv, o.pages, o.table, o.sequence, o.position, c.pages, c.Heads, c.KVHeads, c.HeadDim, scale))
+	add(q.Prepare("attention_cached_merge_"+c.store.String(), Grid{Blocks: Dim{c.Heads, c.rows}, Threads: Dim{128}},
+		y, o.work, o.pages, o.table, o.sequence, o.position, c.pages, c.Heads, c.KVHeads, c.HeadDim, c.chunks()))
+	if err != nil {
+		return nil, err
+	}
+	return seq, nil
 }

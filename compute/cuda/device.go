@@ -33,6 +33,8 @@ type Options struct {
 	Algorithms int
 	// CallByCall runs programs one call at a time, waiting for each, instead of captured graphs: slower, but an error names its call.
 	CallByCall bool
+	// InTurn lets no kernel begin before the one before it has ended, to see what launching them early is worth.
+	InTurn bool
 	// Unfused keeps products and the activations that follow them apart, to see what fusing them is worth.
 	Unfused bool
 	// NoWarpgroups runs the kernels of compute capability 8.0 on 9.0 too, to see what those for 9.0 are worth.

@@ -110,6 +110,14 @@
 // AUTODEV_STANDIN_KERNELS="a.cu b.cu" builds the stand-in from those kernels alone, while others do not compile. Built stand-ins are kept in the
 // user's cache folder under the hash of their sources. Library.Fault says what a kernel did wrong: thread, block, address.
 //
+// # Early launches
+//
+// From compute capability 9.0 and CUDA 12.3 on, launches in a capture may begin while those before them end (programmatic dependent launch). That is so for the
+// kernels that wait by themselves, which the index marks as early; ad_cuda.h has the rule that they keep (ad_wait, ad_allow_next). They begin with what
+// nobody writes: products of few rows have their first weights on the way when the kernel before them ends, attention the cached keys and values.
+// Add the target sm_90 to the line of a kernel that waits. The stand-in lets some blocks begin before the kernels before them (under every seed but 0), up to the
+// wait, and fails when a thread ends without it. Options.InTurn (AUTODEV_CUDA_EARLY=0) has none.
+//
 // Rules of package compute hold: outputs overwrite, parameter gradients accumulate; same input, same bits on the same card (no
 // atomic additions of floats where order matters: reduce in a fixed order, in one block or in two launches).
 //
@@ -122,7 +130,8 @@
 // stays right. Tokens are chosen on the device: the most probable ones (choose.go) and drawn ones (sample.go), so that their logits need not leave it.
 //
 // Up to FewRows rows, products read the weights once for all rows and give a row the bits that it has alone; so do norms, embeddings, activations and
-// cached attention for any number.
+// cached attention for any number. What bounds them is reading weights and the number of launches: such products norm what they read (gemv.h),
+// and attention puts the new tokens into the cache and adds up its parts in the same launch, so that a block of a model is five.
 //
 // # Matrix products
 //

@@ -24,9 +24,9 @@ const (
 	quantLine  = 512
 )
 
-// gemvQuant prepares y [n,out] = act(x·wᵀ + bias) + base for n of at most mostGEMV rows as gemv does, with x and bias as s, y and
+// gemvQuant prepares y [n,out] = act(norm(x)·wᵀ + bias) + base for n of at most mostGEMV rows as gemv does, with x and bias as s, y and
 // base as `to`, which is s or, with 8 bits, F32.
-func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool, s, to Store) (*Launch, error) {
+func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, norm normed, n int, gelu bool, s, to Store) (*Launch, error) {
 	if err := w.check(); err != nil {
 		return nil, err
 	}
@@ -36,8 +36,14 @@ func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool
 	if err := positive("product of few rows", n, mostGEMV-n+1); err != nil {
 		return nil, err
 	}
-	rows, blocks := gemvBlocks(n)
-	kind, act := "", 0
+	rows, groups := gemvBlocks(n)
+	kind, act, shared := "", 0, 0
+	if norm.gain != 0 {
+		if !q.norms(w.in, s) {
+			return nil, fmt.Errorf("cuda: product of few rows of %d elements, which it cannot norm", w.in)
+		}
+		shared = rows * w.in * s.Size()
+	}
 	if s != BF16 {
 		kind = s.String() + "_"
 	}
@@ -47,7 +53,8 @@ func gemvQuant(q *Queue, y, x Ptr, w quantised, bias, base Ptr, n int, gelu bool
 	if gelu {
 		act = 1
 	}
-	return q.Prepare(fmt.Sprintf("gemv%d_%sint%d", rows, kind, w.bits), Grid{Blocks: Dim{ceilDiv(w.out, quantPanel) * blocks}, Threads: Dim{256}}, y, x, w.codes, w.scales, bias, base, n, w.in, w.out, act)
+	grid := Grid{Blocks: Dim{q.shares(w.out, quantPanel, groups, 2) * groups}, Threads: Dim{256}, Shared: shared}
+	return q.Prepare(fmt.Sprintf("gemv%d_%sint%d", rows, kind, w.bits), grid, y, x, w.codes, w.scales, bias, base, norm.gain, norm.shift, n, w.in, w.out, act, norm.epsilon)
 }
 
 // widenQuant prepares y [out,in] as s = the weights.

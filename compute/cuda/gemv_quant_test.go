@@ -36,9 +36,9 @@ func (p gemvProblem) runQuant(b workbench, bits int, m *quant.Matrix, x, bias, b
 	if p.base {
 		atBase = b.floats(base, p.to)
 	}
-	atX, w := b.floats(x, p.store), b.quantised(m, bits)
+	atX, w, norm := b.floats(x, p.store), b.quantised(m, bits), p.normed(b)
 	b.run(func(q *Queue) (Op, error) {
-		return gemvQuant(q, y, atX, w, atBias, atBase, p.n, p.gelu, p.store, p.to)
+		return gemvQuant(q, y, atX, w, atBias, atBase, norm, p.n, p.gelu, p.store, p.to)
 	})
 	return b.read(y, p.n*p.out, p.to)
 }
@@ -54,7 +54,9 @@ var quantProblems = []gemvProblem{
 	{n: 2, in: 512, out: 33, store: F16, to: F32},
 	{n: 1, in: 2116, out: 18, bias: true, gelu: true, store: F32, to: F32},
 	{n: 4, in: 300, out: 33, bias: true, base: true, store: F32, to: F32},
-	{n: 18, in: 68, out: 20, bias: true, base: true, store: BF16, to: BF16}, // blocks of 8, 8 and 2 rows
+	{n: 18, in: 68, out: 20, bias: true, base: true, store: BF16, to: BF16},              // blocks of 8, 8 and 2 rows
+	{n: 1, in: 520, out: 200, norm: true, bias: true, base: true, store: BF16, to: BF16}, // several panels a block
+	{n: 9, in: 264, out: 17, norm: true, gelu: true, store: F32, to: F32},
 }
 
 // TestQuantisedGEMV: products are those of the weights that the processor's codes and scales stand for.
@@ -68,7 +70,8 @@ func TestQuantisedGEMV(t *testing.T) {
 				x, _, bias, base := p.operands()
 				m, w := p.quantised(b.t, bits)
 				got := p.runQuant(b, bits, m, x, bias, base)
-				absolute, relative := 2e-4, map[Store]float64{F32: 1e-5, BF16: 0x1p-8, F16: 0x1p-11}[p.to]
+				absolute, _ := p.tolerance()
+				absolute, relative := 2e-4+2*absolute, map[Store]float64{F32: 1e-5, BF16: 0x1p-8, F16: 0x1p-11}[p.to]
 				cudatest.Close(b.t.(*testing.T), fmt.Sprintf("%d bits, %+v", bits, p), got, p.want(x, w, bias, base), absolute, relative)
 				// Every row alone has the same bits.
 				for r := range p.n {
@@ -185,7 +188,7 @@ func TestQuantisedGEMVRefuses(t *testing.T) {
 	for _, w := range []quantised{{bits: 2, in: 64, out: 16}, {bits: 8, in: 62, out: 16}, {bits: 8, in: 64}, {bits: 4, in: 64, out: 16}} {
 		err := d.Do(func(q *Queue) error {
 			w.codes, w.scales = 256, 256
-			_, err := gemvQuant(q, 256, 256, w, 0, 0, 2, false, BF16, F32)
+			_, err := gemvQuant(q, 256, 256, w, 0, 0, normed{}, 2, false, BF16, F32)
 			return err
 		})
 		if err == nil {

@@ -7,13 +7,26 @@ import (
 	"testing"
 
 	"autodev/compute/cuda/cudatest"
+	"autodev/compute/ref"
 )
 
 // gemvProblem is a product of few rows and what it should be.
 type gemvProblem struct {
 	n, in, out       int
 	bias, base, gelu bool
+	norm             bool
 	store, to        Store
+}
+
+// Of the problems' layer norms.
+const normEpsilon = 1e-5
+
+// normed puts the parameters of the problem's norm on the device.
+func (p gemvProblem) normed(b workbench) normed {
+	if !p.norm {
+		return normed{}
+	}
+	return normed{b.floats(random(5, p.in, p.store), p.store), b.floats(random(6, p.in, p.store), p.store), normEpsilon}
 }
 
 func (p gemvProblem) operands() (x, w, bias, base []float32) {
@@ -34,15 +47,20 @@ func (p gemvProblem) run(b workbench, x, w, bias, base []float32) []float32 {
 	if p.base {
 		atBase = b.floats(base, p.to)
 	}
-	atX, atW := b.floats(x, p.store), b.floats(w, p.store)
+	atX, atW, norm := b.floats(x, p.store), b.floats(w, p.store), p.normed(b)
 	b.run(func(q *Queue) (Op, error) {
-		return gemv(q, y, atX, atW, atBias, atBase, p.n, p.in, p.out, p.gelu, p.store, p.to)
+		return gemv(q, y, atX, atW, atBias, atBase, norm, p.n, p.in, p.out, p.gelu, p.store, p.to)
 	})
 	return b.read(y, p.n*p.out, p.to)
 }
 
 func (p gemvProblem) want(x, w, bias, base []float32) []float32 {
 	want := make([]float32, p.n*p.out)
+	if p.norm {
+		y := make([]float32, len(x))
+		ref.LayerNorm(y, x, random(5, p.in, p.store), random(6, p.in, p.store), normEpsilon)
+		x = decode(encode(y, p.store), p.store)
+	}
 	for r := range p.n {
 		for o := range p.out {
 			var v float64
@@ -65,13 +83,16 @@ func (p gemvProblem) want(x, w, bias, base []float32) []float32 {
 }
 
 func (p gemvProblem) tolerance() (absolute, relative float64) {
+	if p.norm && p.store != F32 {
+		absolute = 4e-3 // an element of a norm may be rounded to its neighbour
+	}
 	switch p.to {
 	case BF16:
-		return 1e-5, 0x1p-8
+		return absolute + 1e-5, 0x1p-8
 	case F16:
-		return 1e-5, 0x1p-11
+		return absolute + 1e-5, 0x1p-11
 	}
-	return 2e-5, 1e-6
+	return absolute + 2e-5, 1e-6
 }
 
 var gemvProblems = []gemvProblem{
@@ -91,6 +112,10 @@ var gemvProblems = []gemvProblem{
 	{n: 1, in: 3, out: 2, store: F16, to: F32},
 	{n: 17, in: 72, out: 6, bias: true, base: true, store: BF16, to: BF16}, // a third block with one row
 	{n: mostGEMV, in: 12, out: 5, gelu: true, store: F32, to: F32},
+	{n: 1, in: 2056, out: 150, norm: true, bias: true, base: true, store: BF16, to: BF16}, // several turns of each warp, norms of more than one vector a thread
+	{n: 7, in: 264, out: 5, norm: true, gelu: true, store: BF16, to: BF16},
+	{n: 2, in: 64, out: 66, norm: true, store: F16, to: F32},
+	{n: 9, in: 260, out: 3, norm: true, store: F32, to: F32},
 }
 
 func TestGEMV(t *testing.T) {
@@ -107,7 +132,7 @@ func TestGEMV(t *testing.T) {
 func TestGEMVRows(t *testing.T) {
 	onBench(t, func(b workbench) {
 		for _, p := range []gemvProblem{
-			{in: 136, out: 6, bias: true, base: true, gelu: true, store: BF16, to: BF16}, {in: 72, out: 5, store: BF16, to: F32}, {in: 136, out: 6, bias: true, store: F16, to: F16}, {in: 52, out: 5, store: F32, to: F32}, {in: 21, out: 5, store: F32, to: F32},
+			{in: 136, out: 6, bias: true, base: true, gelu: true, store: BF16, to: BF16}, {in: 2056, out: 40, norm: true, bias: true, store: BF16, to: BF16}, {in: 132, out: 5, norm: true, store: F32, to: F32}, {in: 72, out: 5, store: BF16, to: F32}, {in: 136, out: 6, bias: true, store: F16, to: F16}, {in: 52, out: 5, store: F32, to: F32}, {in: 21, out: 5, store: F32, to: F32},
 		} {
 			p.n = mostGEMV
 			x, w, bias, base := p.operands()
@@ -123,10 +148,10 @@ func TestGEMVRows(t *testing.T) {
 }
 
 func TestGEMVPlantedBug(t *testing.T) {
-	p := gemvProblem{n: 4, in: 1024, out: 8, store: BF16, to: F32}
+	p := gemvProblem{n: 3, in: 520, out: 8, norm: true, store: F32, to: F32}
 	x, w, bias, base := p.operands()
 	want := p.want(x, w, bias, base)
-	planted(t, "gemv.cu:gemv_barrier", 3, func(b workbench) bool {
+	planted(t, "gemv.cu:gemv_norm_barrier", 3, func(b workbench) bool {
 		_, differs := cudatest.Differs(p.run(b, x, w, bias, base), want, 2e-5, 1e-6)
 		return differs
 	})
@@ -136,7 +161,7 @@ func TestGEMVRefuses(t *testing.T) {
 	d := openAny(t, 1)
 	for _, p := range []gemvProblem{{n: 0, in: 8, out: 8, store: F32, to: F32}, {n: mostGEMV + 1, in: 8, out: 8, store: F32, to: F32}, {n: 1, in: 8, out: 8, store: F16, to: BF16}, {n: 1, in: 8, out: 8, store: F32, to: BF16}} {
 		err := d.Do(func(q *Queue) error {
-			_, err := gemv(q, 256, 256, 256, 0, 0, p.n, p.in, p.out, false, p.store, p.to)
+			_, err := gemv(q, 256, 256, 256, 0, 0, normed{}, p.n, p.in, p.out, false, p.store, p.to)
 			return err
 		})
 		if err == nil {
@@ -184,9 +209,9 @@ func (p gemvProblem) time(b *testing.B, d *Device, bits int) {
 			var l *Launch
 			var err error
 			if bits == 16 {
-				l, err = gemv(q, y, x, codes, 0, 0, p.n, p.in, p.out, p.gelu, BF16, BF16)
+				l, err = gemv(q, y, x, codes, 0, 0, normed{}, p.n, p.in, p.out, p.gelu, BF16, BF16)
 			} else {
-				l, err = gemvQuant(q, y, x, quantised{codes, s, bits, p.in, p.out}, 0, 0, p.n, p.gelu, BF16, BF16)
+				l, err = gemvQuant(q, y, x, quantised{codes, s, bits, p.in, p.out}, 0, 0, normed{}, p.n, p.gelu, BF16, BF16)
 			}
 			if err != nil {
 				return err

@@ -51,9 +51,16 @@ func (k Inference) Add(y, a, b Ptr, n int) (Sequence, error) {
 	return sequence(add(k.q, y, a, b, int64(n), k.s))
 }
 
-// Product is Y [N,Out] = act(X·Wᵀ + Bias) + Base: X [N,In], W [Out,In], Bias [Out] and Base [N,Out], which may be Y. Bias and Base may
+// Norm is a layer norm of what a product reads: Gain and Shift [In]. Scratch [N,In] may be written. Without Gain there is none.
+type Norm struct {
+	Gain, Shift, Scratch Ptr
+	Epsilon              float64
+}
+
+// Product is Y [N,Out] = act(norm(X)·Wᵀ + Bias) + Base: X [N,In], W [Out,In], Bias [Out] and Base [N,Out], which may be Y. Bias and Base may
 // be 0. Without Activate there is no act; with it no Base.
 type Product struct {
+	Norm
 	Y, X       Ptr
 	W          Weight
 	Bias, Base Ptr
@@ -65,10 +72,13 @@ type Product struct {
 // Linear prepares p.
 func (k Inference) Linear(p Product) (Sequence, error) {
 	gelu := p.Activate && p.Act == compute.GELUTanh
-	var seq Sequence
-	var err error
+	seq, err := k.norm(&p)
+	if err != nil {
+		return nil, err
+	}
 	if p.N <= FewRows {
-		seq, err = sequence(k.few(p, gelu, k.s))
+		product, failed := k.few(p, gelu, k.s)
+		seq, err = append(seq, product), failed
 	} else {
 		c := cublaslt.Product{M: p.N, K: p.In, TransB: true, In: k.s.blas(), Out: k.s.blas(), StrideD: p.Out}
 		plain, fused := cublaslt.None, cublaslt.GELU
@@ -79,11 +89,12 @@ func (k Inference) Linear(p Product) (Sequence, error) {
 		if gelu {
 			c.Epilogue = fused
 		}
-		seq, err = k.many(c, p, k.s)
-		if gelu && cublaslt.Unsupported(err) {
+		many, failed := k.many(c, p, k.s)
+		if gelu && cublaslt.Unsupported(failed) {
 			c.Epilogue, gelu = plain, false
-			seq, err = k.many(c, p, k.s)
+			many, failed = k.many(c, p, k.s)
 		}
+		seq, err = append(seq, many...), failed
 	}
 	if err != nil {
 		return nil, err
@@ -98,12 +109,23 @@ func (k Inference) Linear(p Product) (Sequence, error) {
 	return seq, nil
 }
 
+// norm takes p's norm out unless the product has it in itself, and prepares it.
+func (k Inference) norm(p *Product) (Sequence, error) {
+	if p.Gain == 0 || p.N <= FewRows && k.q.norms(p.In, k.s) {
+		return nil, nil
+	}
+	seq, err := k.LayerNorm(p.Scratch, p.X, p.Gain, p.Shift, p.N, p.In, p.Epsilon)
+	p.X, p.Norm = p.Scratch, Norm{}
+	return seq, err
+}
+
 // few prepares p for at most FewRows rows; Y and Base are as `to`.
 func (k Inference) few(p Product, gelu bool, to Store) (*Launch, error) {
+	norm := normed{p.Gain, p.Shift, float32(p.Epsilon)}
 	if p.W.Bits != 0 {
-		return gemvQuant(k.q, p.Y, p.X, p.W.quantised(p.In, p.Out), p.Bias, p.Base, p.N, gelu, k.s, to)
+		return gemvQuant(k.q, p.Y, p.X, p.W.quantised(p.In, p.Out), p.Bias, p.Base, norm, p.N, gelu, k.s, to)
 	}
-	return gemv(k.q, p.Y, p.X, p.W.At, p.Bias, p.Base, p.N, p.In, p.Out, gelu, k.s, to)
+	return gemv(k.q, p.Y, p.X, p.W.At, p.Bias, p.Base, norm, p.N, p.In, p.Out, gelu, k.s, to)
 }
 
 // many prepares the product c, whose outputs p.Y and p.Base have in rows of c.StrideD as `to`: as one, or with weights of codes as one for each part of
@@ -140,12 +162,19 @@ func (k Inference) many(c cublaslt.Product, p Product, to Store) (seq Sequence, 
 	return seq, nil
 }
 
-// Logits prepares y [n,rows] float32 = x·wᵀ: x [n,width], w [rows,width], of 8 bits if of codes.
-func (k Inference) Logits(y, x Ptr, w Weight, n, width, rows int) (Sequence, error) {
-	if n <= FewRows {
-		return sequence(k.few(Product{Y: y, X: x, W: w, N: n, In: width, Out: rows}, false, F32))
+// Logits prepares y [n,rows] float32 = norm(x)·wᵀ: x [n,width], w [rows,width], of 8 bits if of codes.
+func (k Inference) Logits(y, x Ptr, norm Norm, w Weight, n, width, rows int) (Sequence, error) {
+	p := Product{Norm: norm, Y: y, X: x, W: w, N: n, In: width, Out: rows}
+	seq, err := k.norm(&p)
+	if err != nil {
+		return nil, err
 	}
-	return k.logits(y, x, w, n, width, rows, rows)
+	if n <= FewRows {
+		product, err := k.few(p, false, F32)
+		return append(seq, product), err
+	}
+	product, err := k.logits(y, p.X, w, n, width, rows, rows)
+	return append(seq, product...), err
 }
 
 // logits prepares y [n,stride] float32, of which the first `rows` columns are products.
@@ -194,13 +223,14 @@ type Paged struct {
 
 // PagedOperands say where a layer's pages are, [sequences,Pages] int32 in Table which of them each sequence has, [Rows] int32 in Sequences which row
 // of it a new token's is, negative for a row that is none, and in Positions the token's place in its sequence. Tiles [Tiles,2] int32 are
-// runs of rows of one sequence, first row and number, at most TileRows; the number may be 0. Work has WorkBytes.
-type PagedOperands struct{ Cache, Table, Sequences, Positions, Tiles, Work Ptr }
+// runs of rows of one sequence, first row and number, at most TileRows; the number may be 0. Starts [Rows] int32, unless it is 0, are the first rows
+// of the rows' sequences: Attend puts the rows into their pages then. Work has WorkBytes, Counts CountBytes of zeros, which stay zeros.
+type PagedOperands struct{ Cache, Table, Sequences, Positions, Tiles, Starts, Work, Counts Ptr }
 
 func (k Inference) paged(p Paged, o PagedOperands) (cachedCall, cachedOperands) {
 	c := p.call()
 	c.store = k.s
-	return c, cachedOperands{pages: o.Cache, table: o.Table, sequence: o.Sequences, position: o.Positions, tiles: o.Tiles, work: o.Work}
+	return c, cachedOperands{pages: o.Cache, table: o.Table, sequence: o.Sequences, position: o.Positions, tiles: o.Tiles, starts: o.Starts, work: o.Work, counts: o.Counts}
 }
 
 func (p Paged) call() cachedCall {
@@ -220,13 +250,16 @@ func (p Paged) TileRows() int { c := p.call(); return c.tileRows() }
 // WorkBytes returns the scratch of Attend.
 func (p Paged) WorkBytes() int64 { c := p.call(); return c.workBytes() }
 
+// CountBytes returns the counters of Attend.
+func (p Paged) CountBytes() int64 { c := p.call(); return c.countBytes() }
+
 // Append prepares putting the keys and values of the new tokens' qkv into their pages.
 func (k Inference) Append(qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
 	c, operands := k.paged(p, o)
 	return sequence(appendCache(k.q, qkv, c, operands))
 }
 
-// Attend prepares y [Rows,H·D], the attention of the new tokens, which have been put into their pages.
+// Attend prepares y [Rows,H·D], the attention of the new tokens, which have been put into their pages or, with Starts, are put there.
 func (k Inference) Attend(y, qkv Ptr, p Paged, o PagedOperands) (Sequence, error) {
 	c, operands := k.paged(p, o)
 	return attendCached(k.q, y, qkv, c, operands)

@@ -57,6 +57,7 @@ type Launch struct {
 	Name   string
 	packet *driver.Packet
 	params []kernels.Param
+	early  bool // it waits for the kernels before it
 }
 
 // Prepare returns a launch of the kernel named. Arguments are Ptr, int32, uint32, int64, float32, or int, which takes the parameter's type; their
@@ -104,7 +105,7 @@ func (q *Queue) prepare(name string, g Grid, args []any) (*Launch, error) {
 	if len(args) > driver.MaxArguments {
 		return nil, fmt.Errorf("%d arguments, at most %d are possible", len(args), driver.MaxArguments)
 	}
-	l := &Launch{name, driver.NewPacket(e.function, blocks, threads, uint32(g.Shared), len(args)), e.Params}
+	l := &Launch{name, driver.NewPacket(e.function, blocks, threads, uint32(g.Shared), len(args)), e.Params, e.Early && d.launchesEarly()}
 	for i, a := range args {
 		if err := l.Set(i, a); err != nil {
 			return nil, err
@@ -128,10 +129,20 @@ func (q *Queue) load(e *entry) error {
 			return fmt.Errorf("module %s for %v: %w", m.Name, m.Target, q.d.note(err))
 		}
 	}
-	var err error
-	e.function, err = q.d.api.Function(m.handle, e.Name)
+	f, err := q.d.api.Function(m.handle, e.Name)
+	if err == nil && e.Early && q.d.launchesEarly() {
+		// Blocks of two kernels are on a multiprocessor at the same time only if they want it divided in the same way.
+		err = q.d.api.SetFunctionAttribute(f, driver.FunctionSharedCarveout, earlyShared)
+	}
+	if err == nil {
+		e.function = f
+	}
 	return q.d.note(err)
 }
+
+// earlyShared is what part of a multiprocessor's first-level cache is shared memory while kernels are launched early, in percent: the rows that products
+// norm and attention's tiles fit, and a row of activations fits the rest.
+const earlyShared = 50
 
 // extents fills d up with ones.
 func extents(d Dim, limit [3]int) (full [3]uint32, err error) {
@@ -179,11 +190,22 @@ func (l *Launch) Set(i int, v any) error {
 	return nil
 }
 
-// Enqueue gives the launch to the device. It allocates nothing.
+// launchesEarly reports whether kernels that wait for those before them may begin before these have ended.
+func (d *Device) launchesEarly() bool {
+	return !d.options.InTurn && d.properties.Capability >= 90 && d.properties.Driver >= driver.EarlyVersion
+}
+
+// Enqueue gives the launch to the device. It allocates nothing, but for the first time in a capture. In a capture, a kernel that waits for those
+// before it follows another one early: outside, what is before it may be the host's copy of what it reads before it waits.
 func (l *Launch) Enqueue(q *Queue) error {
-	if err := q.d.api.Launch(l.packet, q.stream); err != nil {
+	launch := q.d.api.Launch
+	if l.early && q.afterKernel {
+		launch = q.d.api.LaunchEarly
+	}
+	if err := launch(l.packet, q.stream); err != nil {
 		return fmt.Errorf("cuda: kernel %s: %w", l.Name, q.d.note(err))
 	}
+	q.afterKernel = q.capturing
 	return nil
 }
 

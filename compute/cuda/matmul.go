@@ -25,6 +25,7 @@ func (q *Queue) PrepareMatmul(p cublaslt.Product, o cublaslt.Operands) (*Matmul,
 
 // Enqueue gives the product to the device. Products share a workspace: they must all go to one queue, not to a forked one as well.
 func (m *Matmul) Enqueue(q *Queue) error {
+	q.afterKernel = false
 	if err := m.matmul.Run(q.stream); err != nil {
 		// The library hides the driver's error: whether the device is lost is seen by asking it.
 		if lost := q.d.api.SyncStream(q.stream); sticky(lost) != nil {

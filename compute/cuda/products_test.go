@@ -86,7 +86,7 @@ func TestProducts(t *testing.T) {
 							continue
 						}
 						check(fmt.Sprint("logits of ", n, " rows"), func() error {
-							_, err := k.Logits(at, at, Weight{At: at}, min(n, 512), w.embed, w.vocab)
+							_, err := k.Logits(at, at, Norm{}, Weight{At: at}, min(n, 512), w.embed, w.vocab)
 							return err
 						})
 						check(fmt.Sprint("scores of ", n, " rows"), func() error {

@@ -17,6 +17,9 @@ type Queue struct {
 	side           *Queue
 	forked, joined driver.Event
 	started, ended driver.Event
+
+	capturing   bool
+	afterKernel bool // what a capture got last is a Launch
 }
 
 func newQueue(d *Device) (*Queue, error) {
@@ -59,6 +62,7 @@ func (q *Queue) Sync() error { return q.d.note(q.d.api.SyncStream(q.stream)) }
 
 // Fork returns a second queue whose work runs beside this one's from here on. Join must follow before the next Fork and before Sync.
 func (q *Queue) Fork() (*Queue, error) {
+	q.afterKernel = false
 	if q.side == nil {
 		return nil, errors.New("cuda: fork of a forked queue")
 	}
@@ -70,6 +74,7 @@ func (q *Queue) Fork() (*Queue, error) {
 
 // Join lets the queue's later work wait for all work of the forked queue.
 func (q *Queue) Join() error {
+	q.afterKernel = false
 	if err := q.d.api.RecordEvent(q.joined, q.side.stream); err != nil {
 		return q.d.note(err)
 	}
@@ -136,11 +141,13 @@ func (q *Queue) FreePinned(b []byte) error { return q.d.note(q.d.api.HostFree(b)
 
 // Copy copies n bytes inside the device's memory; the regions must not overlap.
 func (q *Queue) Copy(to, from Ptr, n int64) error {
+	q.afterKernel = false
 	return q.d.note(q.d.api.CopyOnDevice(to, from, n, q.stream))
 }
 
 // Fill sets n bytes to v.
 func (q *Queue) Fill(p Ptr, v byte, n int64) error {
+	q.afterKernel = false
 	return q.d.note(q.d.api.Set8(p, v, n, q.stream))
 }
 
@@ -154,6 +161,7 @@ func Write[T Number](q *Queue, to Ptr, src []T) error {
 	if len(src) == 0 {
 		return nil
 	}
+	q.afterKernel = false
 	return q.d.note(q.d.api.CopyToDevice(to, unsafe.Pointer(unsafe.SliceData(src)), int64(len(src))*int64(unsafe.Sizeof(src[0])), q.stream))
 }
 
@@ -162,6 +170,7 @@ func Read[T Number](q *Queue, dst []T, from Ptr) error {
 	if len(dst) == 0 {
 		return nil
 	}
+	q.afterKernel = false
 	return q.d.note(q.d.api.CopyToHost(unsafe.Pointer(unsafe.SliceData(dst)), from, int64(len(dst))*int64(unsafe.Sizeof(dst[0])), q.stream))
 }
 
@@ -177,7 +186,9 @@ func (q *Queue) Capture(f func() error) (*Graph, error) {
 	if err := a.BeginCapture(q.stream); err != nil {
 		return nil, q.d.note(err)
 	}
+	q.capturing, q.afterKernel = true, false
 	failed := f()
+	q.capturing, q.afterKernel = false, false
 	graph, err := a.EndCapture(q.stream)
 	if failed != nil {
 		if err == nil && graph != 0 {

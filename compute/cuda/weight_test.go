@@ -87,7 +87,7 @@ func TestLogitsOfCodes(t *testing.T) {
 				atX, on, at, atTargets := b.floats(x, s), b.weight(m, 8), b.empty(wide), put(b, targets)
 				y, scores, work := b.empty(4*n*p.out), b.empty(4*n), b.empty(int(NLLWork(n, vocab)))
 				b.run(func(q *Queue) (Op, error) {
-					return q.Inference(s).Widening(at, int64(wide)).Logits(y, atX, on, n, p.in, p.out)
+					return q.Inference(s).Widening(at, int64(wide)).Logits(y, atX, Norm{}, on, n, p.in, p.out)
 				})
 				cudatest.Close(b.t, fmt.Sprintf("logits of %d rows in %v", n, s), b.read(y, n*p.out, F32), want, 1e-4, 1e-5)
 				if n <= FewRows {

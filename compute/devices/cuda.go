@@ -15,6 +15,9 @@ const GraphsEnv = "AUTODEV_CUDA_GRAPHS"
 // WarpgroupsEnv is the environment variable that, set to 0, has cards of compute capability 9.0 run the kernels of 8.0.
 const WarpgroupsEnv = "AUTODEV_CUDA_WARPGROUPS"
 
+// EarlyEnv is the environment variable that, set to 0, lets no kernel begin before the one before it has ended.
+const EarlyEnv = "AUTODEV_CUDA_EARLY"
+
 // findCUDA reports why card number index cannot be used, nil if it can.
 func findCUDA(index int) error {
 	_, err := cuda.Find(cuda.Options{Index: index})
@@ -32,7 +35,7 @@ func checkCUDA(index int, m Model) error {
 
 // openCUDA opens the card that s says.
 func openCUDA(s Spec, o Options) (*Device, error) {
-	d, err := cuda.New(cuda.Options{Index: s.Index, Fits: o.Fits, Lost: o.Lost, CallByCall: os.Getenv(GraphsEnv) == "0", NoWarpgroups: os.Getenv(WarpgroupsEnv) == "0"})
+	d, err := cuda.New(cuda.Options{Index: s.Index, Fits: o.Fits, Lost: o.Lost, CallByCall: os.Getenv(GraphsEnv) == "0", NoWarpgroups: os.Getenv(WarpgroupsEnv) == "0", InTurn: os.Getenv(EarlyEnv) == "0"})
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ const (
 	FunctionLocalSize        FunctionAttribute = 3 // spilled, bytes a thread
 	FunctionRegisters        FunctionAttribute = 4
 	FunctionMaxDynamicShared FunctionAttribute = 8
+	FunctionSharedCarveout   FunctionAttribute = 9 // what part of the first-level cache is to be shared memory, percent
 )
 
 const (
@@ -35,6 +36,7 @@ const (
 	eventDisableTiming = 2 // CU_EVENT_DISABLE_TIMING
 	captureThreadLocal = 1 // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 	hostAllocPortable  = 1 // CU_MEMHOSTALLOC_PORTABLE
+	launchEarly        = 6 // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 	jitErrorBuffer     = 5 // CU_JIT_ERROR_LOG_BUFFER
 	jitErrorBufferSize = 6 // CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES
 )

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"testing"
+	"unsafe"
 
 	"autodev/compute/cuda/wheels"
 )
@@ -26,10 +27,12 @@ func TestConstants(t *testing.T) {
 		{Name: "CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES", Ours: int(FunctionLocalSize), Header: 3},
 		{Name: "CU_FUNC_ATTRIBUTE_NUM_REGS", Ours: int(FunctionRegisters), Header: 4},
 		{Name: "CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES", Ours: int(FunctionMaxDynamicShared), Header: 8},
+		{Name: "CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT", Ours: int(FunctionSharedCarveout), Header: 9},
 		{Name: "CU_STREAM_NON_BLOCKING", Ours: streamNonBlocking, Header: 1},
 		{Name: "CU_EVENT_DISABLE_TIMING", Ours: eventDisableTiming, Header: 2},
 		{Name: "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL", Ours: captureThreadLocal, Header: 1},
 		{Name: "CU_MEMHOSTALLOC_PORTABLE", Ours: hostAllocPortable, Header: 1},
+		{Name: "CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION", Ours: launchEarly, Header: 6},
 		{Name: "CU_JIT_ERROR_LOG_BUFFER", Ours: jitErrorBuffer, Header: 5},
 		{Name: "CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES", Ours: jitErrorBufferSize, Header: 6},
 		{Name: "CUDA_SUCCESS", Ours: int(Success), Header: 0},
@@ -61,4 +64,22 @@ func TestConstants(t *testing.T) {
 		{Name: "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", Ours: int(StreamCaptureInvalidated), Header: 901},
 		{Name: "CUDA_ERROR_UNKNOWN", Ours: int(Unknown), Header: 999},
 	})
+}
+
+// Launch configurations lie in memory as the header's CUlaunchConfig and CUlaunchAttribute do; the sizes and offsets are those that a C compiler
+// gives for it on 64-bit Linux.
+func TestLaunchConfig(t *testing.T) {
+	var c launchConfig
+	var a launchAttribute
+	for _, f := range []struct {
+		name           string
+		ours, expected uintptr
+	}{
+		{"hStream", unsafe.Offsetof(c.stream), 32}, {"attrs", unsafe.Offsetof(c.attributes), 40}, {"numAttrs", unsafe.Offsetof(c.n), 48}, {"CUlaunchConfig", unsafe.Sizeof(c), 56},
+		{"value", unsafe.Offsetof(a.value), 8}, {"CUlaunchAttribute", unsafe.Sizeof(a), 72},
+	} {
+		if f.ours != f.expected {
+			t.Errorf("%s: %d, expected %d", f.name, f.ours, f.expected)
+		}
+	}
 }

@@ -33,7 +33,7 @@ type API struct {
 	primaryCtxRetain, primaryCtxRelease, ctxSetCurrent, ctxSynchronize,
 	memAlloc, memFree, memGetInfo, memHostAlloc, memFreeHost,
 	memcpyHtoD, memcpyDtoH, memcpyDtoD, memsetD8, memsetD32,
-	moduleLoadData, moduleUnload, moduleGetFunction, funcSetAttribute, funcGetAttribute, occupancy, launchKernel,
+	moduleLoadData, moduleUnload, moduleGetFunction, funcSetAttribute, funcGetAttribute, occupancy, launchKernel, launchKernelEx,
 	streamCreate, streamDestroy, streamSynchronize, streamWaitEvent,
 	eventCreate, eventDestroy, eventRecord, eventSynchronize, eventQuery, eventElapsedTime,
 	streamBeginCapture, streamEndCapture, graphInstantiate, graphDestroy, graphExecDestroy, graphLaunch uintptr
@@ -68,6 +68,8 @@ func Load(path string) (*API, error) {
 	}); err != nil {
 		return nil, err
 	}
+	// Drivers before CUDA 11.8 have none.
+	_ = lib.Symbols(map[string]*uintptr{"cuLaunchKernelEx": &a.launchKernelEx})
 	if err := a.check("cuInit", dynlib.Call(a.init, 0)); err != nil {
 		return nil, fmt.Errorf("%s: %w", a.Path, err)
 	}
@@ -256,6 +258,7 @@ type Packet struct {
 	function uintptr
 	grid     [6]uint32 // blocks x, y, z, threads x, y, z
 	shared   uint32
+	early    *launchConfig // made by the first LaunchEarly
 	values   [MaxArguments]uint64
 	pointers [MaxArguments]unsafe.Pointer
 }
@@ -281,6 +284,37 @@ func (a *API) Launch(p *Packet, s Stream) error {
 		return nil
 	}
 	return a.check("cuLaunchKernel", r, "blocks %v, threads %v, %d bytes of shared memory", g[:3], g[3:], p.shared)
+}
+
+// launchAttribute is a CUlaunchAttribute whose value is an int, launchConfig a CUlaunchConfig.
+type launchAttribute struct {
+	id, _ int32
+	value [16]int32
+}
+
+type launchConfig struct {
+	grid       [6]uint32
+	shared     uint32
+	stream     uintptr
+	attributes *launchAttribute
+	n          uint32
+}
+
+// EarlyVersion is the CUDA version from which drivers keep in captured graphs that launches are early.
+const EarlyVersion = 12030
+
+// LaunchEarly launches a kernel whose blocks may begin before the kernels before it have ended (programmatic stream serialization): it has to wait for
+// them itself. The device has compute capability 9.0 or more, the driver EarlyVersion.
+func (a *API) LaunchEarly(p *Packet, s Stream) error {
+	if p.early == nil {
+		p.early = &launchConfig{grid: p.grid, shared: p.shared, attributes: &launchAttribute{id: launchEarly, value: [16]int32{1}}, n: 1}
+	}
+	p.early.stream = uintptr(s)
+	r := dynlib.Call(a.launchKernelEx, uintptr(unsafe.Pointer(p.early)), p.function, uintptr(unsafe.Pointer(&p.pointers[0])), 0)
+	if int32(r) == 0 {
+		return nil
+	}
+	return a.check("cuLaunchKernelEx", r, "blocks %v, threads %v, %d bytes of shared memory", p.grid[:3], p.grid[3:], p.shared)
 }
 
 // NewStream returns a stream that does not wait for the default one.

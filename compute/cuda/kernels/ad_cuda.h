@@ -56,6 +56,36 @@ AD_DEVICE void __syncwarp(uint32_t mask = 0xffffffffu) { asm volatile("bar.warp.
 // Writes before are seen by the whole device before writes after.
 AD_DEVICE void __threadfence() { asm volatile("membar.gl;" ::: "memory"); }
 
+// Early launches. A kernel that waits may be launched early (Entry.Early): its blocks may begin while kernels before it run, once all blocks of the
+// one before have allowed it or ended. The rule, on which every kernel after it relies too:
+//
+//   - before ad_wait a kernel reads what no kernel of the same graph writes (weights, what the host sent before the graph) and writes no
+//     global memory;
+//   - every thread waits, on every path, before it ends.
+//
+// So what ends is behind all that was launched before it, and after ad_wait everything before has been written and nothing before is still to
+// be read: operands may be written over as if launches followed one another. ad_allow_next may stand anywhere, first of all too.
+// Before sm_90, and for launches that are not early, both do nothing.
+
+// Kernels that wait for this one may begin.
+AD_DEVICE void ad_allow_next() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Waits until all kernels before this one have ended and what they wrote is seen (PTX ISA, griddepcontrol).
+AD_DEVICE void ad_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Brings bytes at p, both multiples of 16, from memory to the second-level cache, asynchronously; one thread asks for all. Before sm_90 it does nothing.
+AD_DEVICE void ad_prefetch([[maybe_unused]] const void *p, [[maybe_unused]] uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
+
 // Shuffles: a 32-bit value of another lane. All lanes of mask must call it together.
 
 #define AD_SHUFFLE(name, mode, clamp)                                                                     \
@@ -204,6 +234,17 @@ AD_DEVICE int32_t ad_opaque(int32_t x) {
 // Sixteen bytes that are loaded and stored at once; addresses must be multiples of 16.
 typedef uint32_t ad_u4 __attribute__((vector_size(16)));
 
+// Sixteen bytes that nobody writes while the kernel runs and that are read once. The load stands where it is written: not behind ad_wait.
+AD_DEVICE ad_u4 ad_load_once(const void *p) {
+  uint32_t a, b, c, d;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "l"(p) : "memory");
+#else
+  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "l"(p) : "memory");
+#endif
+  return ad_u4{a, b, c, d};
+}
+
 #if __CUDA_ARCH__ >= 800
 
 // Asynchronous copies of 16 bytes from global to shared memory; without valid, zeros are written and global is not read.
@@ -285,6 +326,9 @@ AD_DEVICE uint32_t ad_pack<f16>(float lo, float hi) {
 // From here on one text for both compilers.
 
 #define AD_ALL 0xffffffffu  // all lanes of a warp
+
+// Behind the parameters of a lambda: it is always inlined, so that arrays that it is given may stay in registers.
+#define AD_INLINE __attribute__((always_inline))
 
 // M(suffix, type) for each storage type: the kernels of a template.
 #define AD_STORES(M) M(f32, float) M(bf16, bf16) M(f16, f16)

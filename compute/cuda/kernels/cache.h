@@ -3,7 +3,7 @@
 // sequence[r] of table [sequences,tablePages] names, token u's being the one at u/kPage. sequence[r] is negative for rows that are none.
 //
 // Attention cuts the keys at multiples of kChunk tokens from the sequence's beginning. Each chunk gives a row's largest score, sum and
-// weighted values, part [rows,heads,chunks,dim+2], and these are added up in order. So a token's bits are a function of its keys and
+// weighted values, part [rows,heads,chunks,dim+kMore], and these are added up in order. So a token's bits are a function of its keys and
 // values alone: not of how many chunks there is room for, of other new tokens or of other sequences.
 #pragma once
 #include "ad_cuda.h"
@@ -11,6 +11,7 @@
 namespace cache {
 
 constexpr int kPage = 64, kChunk = 128;
+constexpr int kMore = 4;  // of a part: the largest score, the sum, and two that keep parts at multiples of 16 bytes
 constexpr float kInfinity = __builtin_huge_valf();
 
 template <class T>
@@ -27,7 +28,7 @@ struct Cache {
   }
   // Where the share of a chunk for a row and head is: dim weighted values, the largest score times scale, the sum.
   AD_DEVICE float *part(float *parts, int row, int head, int chunks, int chunk) const {
-    return parts + (((int64_t)row * heads + head) * chunks + chunk) * (dim + 2);
+    return parts + (((int64_t)row * heads + head) * chunks + chunk) * (dim + kMore);
   }
 };
 

@@ -1,3 +1,4 @@
+// targets: sm_70 sm_80 sm_90
 #include "gemv_quant.h"
 
 // Activations in bfloat16; logits are float32.

@@ -1,13 +1,15 @@
 package kernels
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 )
 
-// IndexName is the file of folder ptx that lists the kernels: a line "MODULE.sm_NN KERNEL MAXTHREADS PARAM..." each, modules by name.
+// IndexName is the file of folder ptx that lists the kernels: a line "MODULE.sm_NN KERNEL MAXTHREADS PARAM..." each, modules by name,
+// with the word "early" before the parameters of kernels that may be launched early.
 const IndexName = "index.txt"
 
 // Param is the type of a kernel's parameter.
@@ -24,8 +26,11 @@ const (
 type Entry struct {
 	Name       string
 	Params     []Param
-	MaxThreads int // a block
+	MaxThreads int  // a block
+	Early      bool // it waits for the kernels before it (ad_wait): it may be launched before they have ended
 }
+
+const earlyWord = "early"
 
 // Index returns the modules' lines of the index.
 func Index(modules []Module) string {
@@ -33,6 +38,9 @@ func Index(modules []Module) string {
 	for _, m := range modules {
 		for _, e := range m.Entries {
 			fmt.Fprintf(&b, "%s.%v %s %d", m.Name, m.Target, e.Name, e.MaxThreads)
+			if e.Early {
+				b.WriteString(" " + earlyWord)
+			}
 			for _, p := range e.Params {
 				fmt.Fprintf(&b, " %s", p)
 			}
@@ -58,7 +66,11 @@ func parseIndex(text string) ([]Module, error) {
 		if e.MaxThreads, err = strconv.Atoi(fields[2]); err != nil {
 			return nil, fmt.Errorf("ptx/%s: line %d: threads: %w", IndexName, n, err)
 		}
-		for _, p := range fields[3:] {
+		params := fields[3:]
+		if len(params) > 0 && params[0] == earlyWord {
+			e.Early, params = true, params[1:]
+		}
+		for _, p := range params {
 			e.Params = append(e.Params, Param(p))
 		}
 		if fields[0] != last {
@@ -85,8 +97,14 @@ var (
 // Entries returns the kernels of PTX.
 func Entries(ptx []byte) ([]Entry, error) {
 	var entries []Entry
-	for _, found := range entryHead.FindAllSubmatch(ptx, -1) {
+	heads := entryHead.FindAllSubmatchIndex(ptx, -1)
+	for i, found := range entryHead.FindAllSubmatch(ptx, -1) {
 		e := Entry{Name: string(found[1])}
+		end := len(ptx)
+		if i+1 < len(heads) {
+			end = heads[i+1][0]
+		}
+		e.Early = bytes.Contains(ptx[heads[i][1]:end], []byte("griddepcontrol.wait"))
 		for _, p := range paramLine.FindAllSubmatch(found[2], -1) {
 			switch t := Param(strings.Replace(strings.Replace(string(p[1]), "b", "u", 1), "s", "u", 1)); t {
 			case U32, F32, U64:

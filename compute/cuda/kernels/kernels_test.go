@@ -121,9 +121,19 @@ func TestEntries(t *testing.T) {
 .maxntid 128
 .minnctapersm 2
 {
+	ret;
+}
+.visible .entry late(
+	.param .u32 late_param_0
+)
+.maxntid 32
+{
+	griddepcontrol.wait;
+	ret;
+}
 `)
 	got, err := Entries(ptx)
-	want := []Entry{{"scale_f32", []Param{U64, U32, U32, F32}, 128}}
+	want := []Entry{{"scale_f32", []Param{U64, U32, U32, F32}, 128, false}, {"late", []Param{U32}, 32, true}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("entries %v (%v), expected %v", got, err, want)
 	}

@@ -92,7 +92,7 @@ struct Copy {
 struct Fiber {
   Thread thread;
   Context context;
-  bool done;
+  bool done, waited;  // waited: for the kernels before an early launch
   std::vector<Copy> open;                 // not yet committed
   std::vector<std::vector<Copy>> groups;  // committed, oldest first
   std::vector<uintptr_t> unfenced;        // what was copied and is not seen by products yet
@@ -185,16 +185,26 @@ struct Worker {
   ProductMemory product_memory;
   Context main;
   const Launch *launch = nullptr;
+  bool before = false;      // the kernels before have not ended
+  bool allows = false;      // the kernel behind may begin
+  std::vector<int> parked;  // fibers that wait for the kernels before
+};
+// What the running thread's block lives in.
+thread_local Worker *worker __attribute__((tls_model("initial-exec")));
+
+// A host thread.
+struct Host {
+  Worker own;
   sigjmp_buf escape;
   volatile bool inside = false;
   char message[512];
   int code = 0;
 };
-thread_local Worker *worker __attribute__((tls_model("initial-exec")));
+thread_local Host *host __attribute__((tls_model("initial-exec")));
 
 [[noreturn]] void escape(int code) {
-  worker->code = code;
-  siglongjmp(worker->escape, 1);
+  host->code = code;
+  siglongjmp(host->escape, 1);
 }
 
 // Runs some products of some warp, where the schedule has it so.
@@ -208,6 +218,10 @@ void some_products(Worker &w) {
 void yield() {
   Worker &w = *worker;
   some_products(w);
+  if (w.ready.empty() && w.before) {
+    change(w.fibers[w.running].context, w.main);
+    return;
+  }
   if (w.ready.empty()) {
     int barriers = 0, lanes = 0;
     for (auto &b : w.barriers) barriers += b.waiting.size();
@@ -249,6 +263,7 @@ void fiber_main() {
   Worker &w = *worker;
   w.launch->run(w.launch->arguments);
   Fiber &me = w.fibers[w.running];
+  if (w.launch->early && !me.waited) fail("a thread of an early launch ends before it has waited for the kernels before");
   me.done = true;
   w.live--;
   Warp &p = w.warps[me.thread.warp];
@@ -261,12 +276,34 @@ void fiber_main() {
   change(gone, w.main);
 }
 
-void run_block(Worker &w, const Launch &l, int64_t number) {
+// Every warp of a warpgroup takes part in all of its products.
+void check_products(Worker &w) {
+  for (int i = 0; i <= (w.count - 1) / 32; i++) {
+    const int whole = w.warps[i / 4 * 4].products.count(), mine = w.warps[i].products.count();
+    if (mine != whole) fail("warp %d took part in %d products and the first of its warpgroup in %d", i, mine, whole);
+  }
+}
+
+// Runs a block's threads as far as they go.
+void enter(Worker &w) {
+  if (w.ready.empty()) return;
+  worker = &w;
+  w.running = w.ready.take(w.random);
+  current = &w.fibers[w.running].thread;
+  change(w.main, w.fibers[w.running].context);
+  worker = &host->own;
+}
+
+// Runs a block; with `before`, up to where its threads wait for the kernels before.
+void run_block(Worker &w, const Launch &l, int64_t number, bool before = false) {
   static std::atomic<size_t> blocks{0};
   const int n = l.block.x * l.block.y * l.block.z;
   w.block_number = ++blocks;
   w.launch = &l;
   w.count = w.live = n;
+  w.before = before;
+  w.allows = false;
+  w.parked.clear();
   w.statics = 0;
   w.dynamic = (l.shared + 15) / 16 * 16;
   memset(w.dynamic_end - w.dynamic, 0xff, w.dynamic);
@@ -284,7 +321,7 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
   const Dim at = {(int)(number % l.grid.x), (int)(number / l.grid.x % l.grid.y), (int)(number / l.grid.x / l.grid.y)};
   for (int i = 0; i < n; i++) {
     Fiber &f = w.fibers[i];
-    f.done = false;
+    f.done = f.waited = false;
     f.open.clear();
     f.groups.clear();
     f.unfenced.clear();
@@ -295,13 +332,17 @@ void run_block(Worker &w, const Launch &l, int64_t number) {
     prepare(f.context, w.stacks + kStack * i + page_size(), kStack - page_size() - i * 11 % 64 * 64, fiber_main);
     w.ready.push_back(i);
   }
-  w.running = w.ready.take(w.random);
-  current = &w.fibers[w.running].thread;
-  change(w.main, w.fibers[w.running].context);
-  for (int i = 0; i <= (n - 1) / 32; i++) {
-    const int whole = w.warps[i / 4 * 4].products.count(), mine = w.warps[i].products.count();
-    if (mine != whole) fail("warp %d took part in %d products and the first of its warpgroup in %d", i, mine, whole);
-  }
+  enter(w);
+  if (!before) check_products(w);
+}
+
+// Lets a block go on that was run with `before`.
+void resume_block(Worker &w, const Launch &l) {
+  w.launch = &l;
+  w.before = false;
+  wake(w, w.parked);
+  enter(w);
+  check_products(w);
 }
 
 // The host threads.
@@ -311,6 +352,7 @@ struct Pool {
   size_t number = 0;  // of the job
   int started = 0, busy = 0;
   const char *what = nullptr;
+  bool alone = false;  // the first host thread does it
   int64_t pieces = 0, multiplier = 1, shift = 0;
   std::atomic<int64_t> next{0};
   void (*f)(void *, int64_t) = nullptr;
@@ -326,10 +368,10 @@ Pool &pool() {
 struct sigaction old_segv, old_bus, old_fpe;
 
 void on_fault(int signal, siginfo_t *info, void *context) {
-  Worker *w = worker;
+  Host *w = host;
   if (w && w->inside) {
     w->inside = false;
-    const Thread *t = w->launch ? current : nullptr;
+    const Thread *t = worker->launch ? current : nullptr;
     if (signal == SIGFPE)
       snprintf(w->message, sizeof w->message, "integer division by zero");
     else
@@ -351,7 +393,7 @@ void on_fault(int signal, siginfo_t *info, void *context) {
     old.sa_handler(signal);
 }
 
-void work(Worker &w, Pool &p) {
+void work(Host &w, Pool &p) {
   // No C++ object may live across the jump: what escapes leaves them.
   if (sigsetjmp(w.escape, 1) == 0) {
     w.inside = true;
@@ -364,6 +406,7 @@ void work(Worker &w, Pool &p) {
     return;
   }
   w.inside = false;
+  worker = &w.own;
   p.next = p.pieces;
   std::string message = w.message;
   if (w.code == -1) {
@@ -377,24 +420,29 @@ void work(Worker &w, Pool &p) {
   }
 }
 
-void worker_main() {
-  Worker *w = new Worker;
-  w->stacks = (char *)mmap(nullptr, kStack * kMaxThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  w->dynamic_end = map_guarded(kMaxDynamic);
+void give_stacks(Worker &w) {
+  w.stacks = (char *)mmap(nullptr, kStack * kMaxThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  w.dynamic_end = map_guarded(kMaxDynamic);
+}
+
+void worker_main(bool first) {
+  host = new Host;
+  Worker *w = worker = &host->own;
+  give_stacks(*w);
   stack_t alternative = {};
   alternative.ss_size = 64 << 10;
   alternative.ss_sp = malloc(alternative.ss_size);
   sigaltstack(&alternative, nullptr);
-  worker = w;
   Pool &p = pool();
   size_t seen = 0;
   for (;;) {
     std::unique_lock<std::mutex> lock(p.mutex);
     p.begin.wait(lock, [&] { return p.number != seen; });
     seen = p.number;
+    const bool mine = first || !p.alone;
     lock.unlock();
     w->launch = nullptr;
-    work(*w, p);
+    if (mine) work(*host, p);
     lock.lock();
     if (--p.busy == 0) p.end.notify_all();
   }
@@ -415,16 +463,17 @@ void start(Pool &p) {
   for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&all, s);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   const int n = settings.threads > 0 ? settings.threads : std::min(8u, std::max(1u, std::thread::hardware_concurrency()));
-  for (int i = 0; i < n; i++) std::thread(worker_main).detach();
+  for (int i = 0; i < n; i++) std::thread(worker_main, i == 0).detach();
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   p.started = n;
 }
 
-int run_job(const char *what, int64_t pieces, void (*f)(void *, int64_t), void *context, bool shuffle) {
+int run_job(const char *what, int64_t pieces, void (*f)(void *, int64_t), void *context, bool shuffle, bool alone = false) {
   Pool &p = pool();
   std::unique_lock<std::mutex> lock(p.mutex);
   start(p);
   p.what = what;
+  p.alone = alone;
   p.pieces = pieces;
   p.multiplier = 1;
   p.shift = 0;
@@ -445,10 +494,90 @@ int run_job(const char *what, int64_t pieces, void (*f)(void *, int64_t), void *
   return p.code;
 }
 
+// Blocks that have begun early are each in a Worker of their own; these are used again. All of them run on the first host thread, since a fiber
+// may keep addresses of its thread's variables.
+constexpr int kEarly = 6;
+std::vector<Worker *> &spare() {
+  static auto *v = new std::vector<Worker *>;
+  return *v;
+}
+
 }  // namespace
 
-void fail(const char *format, ...) {
+struct Early {
+  std::vector<Worker *> blocks;
+  std::vector<int64_t> numbers;
+};
+
+namespace {
+
+struct EarlyJob {
+  const Launch &launch;
+  Early &early;
+};
+
+}  // namespace
+
+int begin_early(const Launch &l, Early **early, bool *allowed) {
+  static uint64_t random = 0;
+  const int64_t blocks = (int64_t)l.grid.x * l.grid.y * l.grid.z;
+  auto *e = *early = new Early;
+  *allowed = false;
+  const int64_t most = blocks <= kEarly ? blocks : kEarly;
+  random += settings.seed;
+  const int64_t first = next_random(random) % (blocks - most + 1);
+  for (int64_t i = 0; i < most; i++) {
+    if (next_random(random) % 4 == 0) continue;  // this one begins in time
+    if (spare().empty()) {
+      spare().push_back(new Worker);
+      give_stacks(*spare().back());
+      spare().back()->guarded = kMaxThreads;  // the stacks of blocks in time are guarded
+    }
+    e->blocks.push_back(spare().back());
+    e->numbers.push_back(first + i);
+    spare().pop_back();
+  }
+  EarlyJob job{l, *e};
+  const int code = run_job(l.name, e->blocks.size(),
+      [](void *c, int64_t i) {
+        auto *j = (EarlyJob *)c;
+        run_block(*j->early.blocks[i], j->launch, j->early.numbers[i], true);
+      }, &job, false, true);
+  *allowed = (int64_t)e->blocks.size() == blocks;
+  for (auto *w : e->blocks) *allowed = *allowed && w->allows;
+  return code;
+}
+
+int run_early(const Launch &l, Early *early) {
+  EarlyJob job{l, *early};
+  int code = run_job(l.name, early->blocks.size(),
+      [](void *c, int64_t i) {
+        auto *j = (EarlyJob *)c;
+        resume_block(*j->early.blocks[i], j->launch);
+      }, &job, false, true);
+  if (!code)
+    code = run_job(l.name, (int64_t)l.grid.x * l.grid.y * l.grid.z,
+        [](void *c, int64_t i) {
+          auto *j = (EarlyJob *)c;
+          if (std::find(j->early.numbers.begin(), j->early.numbers.end(), i) == j->early.numbers.end()) run_block(*worker, j->launch, i);
+        }, &job, true);
+  spare().insert(spare().end(), early->blocks.begin(), early->blocks.end());
+  delete early;
+  return code;
+}
+
+void allow_next() { worker->allows = true; }
+
+void wait_before() {
   Worker &w = *worker;
+  w.fibers[w.running].waited = true;
+  if (!w.before) return;
+  w.parked.push_back(w.running);
+  yield();
+}
+
+void fail(const char *format, ...) {
+  Host &w = *host;
   va_list list;
   va_start(list, format);
   vsnprintf(w.message, sizeof w.message, format, list);

@@ -29,10 +29,18 @@ struct Launch {
   Dim grid, block;
   size_t shared;
   const char *name;
+  bool early = false;  // blocks may begin before what was launched before has ended
 };
 
-// Both return 0 or the driver's error code; what failed is in last_fault().
+// Blocks of an early launch that have begun, as far as they could before the kernels before them.
+struct Early;
+
+// All return 0 or the driver's error code; what failed is in last_fault().
 int run_blocks(const Launch &);
+// Lets some blocks of an early launch begin, at random; run_early lets them go on and runs the others. allowed says whether the launch behind it may
+// begin too: every block has begun and allows it.
+int begin_early(const Launch &, Early **, bool *allowed);
+int run_early(const Launch &, Early *);
 // Calls f(context, i) for i in 0..n on the host threads.
 int run_parallel(const char *what, int64_t n, void (*f)(void *context, int64_t i), void *context);
 

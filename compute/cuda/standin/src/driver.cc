@@ -57,6 +57,9 @@ std::map<std::string, Registered> &kernels() {
 struct Work {
   const char *name;
   std::function<int()> run;
+  // Of a kernel: its launch; with `early`, that of an early one, some of whose blocks may have begun.
+  std::shared_ptr<Launch> launch = nullptr;
+  Early *early = nullptr;
 };
 struct Capture;
 struct Stream {
@@ -124,6 +127,15 @@ int step(Stream *s) {
   Work w = std::move(s->queue.front());
   s->queue.pop_front();
   if (lost) return lost;
+  // Early launches begin before the kernel in front of them, and before those in front of that which allow it.
+  if (w.launch && settings.seed)
+    for (auto &next : s->queue) {
+      if (!next.launch || !next.launch->early || next.early) break;
+      bool allowed;
+      if (int e = begin_early(*next.launch, &next.early, &allowed)) return keep(e);
+      if (!allowed) break;
+    }
+  if (w.early) return keep(run_early(*w.launch, w.early));
   return keep(w.run());
 }
 int drain(Stream *s) {
@@ -136,16 +148,16 @@ int drain_all() {
   return lost;
 }
 
-int enqueue(void *stream, const char *name, std::function<int()> f) {
+int enqueue(void *stream, const char *name, std::function<int()> f, std::shared_ptr<Launch> launch = nullptr) {
   if (lost) return lost;
   Stream *s = stream_of(stream);
   if (s->capture) {
     if (s->capture->broken) return kCaptureInvalidated;
-    s->capture->work.push_back({name, std::move(f)});
+    s->capture->work.push_back({name, std::move(f), std::move(launch)});
     if (s != s->capture->first) s->unjoined = true;
     return 0;
   }
-  s->queue.push_back({name, std::move(f)});
+  s->queue.push_back({name, std::move(f), std::move(launch)});
   if (settings.seed)
     while (!s->queue.empty() && next_random() % 4 == 0) step(s);
   return lost;
@@ -556,6 +568,7 @@ API(cuModuleGetFunction(void **f, void *m, const char *name)) {
 }
 API(cuFuncSetAttribute(void *f, int attribute, int value)) {
   ENTER(in_context);
+  if (attribute == 9) return value >= -1 && value <= 100 ? 0 : kInvalidValue;  // PREFERRED_SHARED_MEMORY_CARVEOUT
   if (attribute != 8) return kInvalidValue;  // MAX_DYNAMIC_SHARED_SIZE_BYTES
   int limit = 0;
   cuDeviceGetAttribute(&limit, 97, 0);
@@ -578,23 +591,51 @@ API(cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *f, int threads, si
   *n = std::max<size_t>(1, std::min<size_t>(2048 / threads, 233472 / (shared + 1024)));
   return 0;
 }
-API(cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream, void **arguments, void **extra)) {
-  ENTER(in_context);
+static int launch(void *f, Dim grid, Dim block, unsigned shared, void *stream, void **arguments, void **extra, bool early) {
   Function *fn = (Function *)f;
   if (!fn || extra) return kInvalidHandle;
-  const uint64_t threads = (uint64_t)bx * by * bz;
-  if (!gx || !gy || !gz || gx > 0x7fffffff || gy > 65535 || gz > 65535 || !threads || threads > 1024 || bz > 64 || shared > (unsigned)fn->dynamic) return kInvalidValue;
-  if (threads > (uint64_t)fn->kernel.threads) return kOutOfResources;
+  const int64_t threads = (int64_t)block.x * block.y * block.z;
+  if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0 || grid.y > 65535 || grid.z > 65535 || threads <= 0 || threads > 1024 || block.z > 64 || shared > (unsigned)fn->dynamic) return kInvalidValue;
+  if (threads > fn->kernel.threads) return kOutOfResources;
   if (settings.lose_after && ++launches >= settings.lose_after) return keep(settings.lose_code);
   const Entry e = fn->kernel.entry;
-  auto values = std::make_shared<std::vector<uint64_t>>(e.parameters);
-  for (int i = 0; i < e.parameters; i++) memcpy(&(*values)[i], arguments[i], e.sizes[i]);
-  return enqueue(stream, fn->name.c_str(), [=] {
+  struct Values {
+    std::vector<uint64_t> values;
     std::vector<void *> pointers;
-    for (auto &v : *values) pointers.push_back(&v);
-    const Launch l = {e.run, pointers.data(), {(int)gx, (int)gy, (int)gz}, {(int)bx, (int)by, (int)bz}, shared, fn->name.c_str()};
-    return run_blocks(l);
-  });
+    Launch launch;
+  };
+  auto v = std::make_shared<Values>();
+  v->values.resize(e.parameters);
+  for (int i = 0; i < e.parameters; i++) {
+    memcpy(&v->values[i], arguments[i], e.sizes[i]);
+    v->pointers.push_back(&v->values[i]);
+  }
+  v->launch = {e.run, v->pointers.data(), grid, block, shared, fn->name.c_str(), early};
+  const std::shared_ptr<Launch> l(v, &v->launch);
+  return enqueue(stream, fn->name.c_str(), [=] { return run_blocks(*l); }, l);
+}
+API(cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream, void **arguments, void **extra)) {
+  ENTER(in_context);
+  return launch(f, {(int)gx, (int)gy, (int)gz}, {(int)bx, (int)by, (int)bz}, shared, stream, arguments, extra, false);
+}
+// CUlaunchConfig with its only attribute that is known here, PROGRAMMATIC_STREAM_SERIALIZATION.
+struct Attribute {
+  int id, pad, value[16];
+};
+struct Config {
+  unsigned grid[3], block[3], shared;
+  void *stream;
+  const Attribute *attributes;
+  unsigned n;
+};
+API(cuLaunchKernelEx(const Config *c, void *f, void **arguments, void **extra)) {
+  ENTER(in_context);
+  bool early = false;
+  for (unsigned i = 0; i < c->n; i++) {
+    if (c->attributes[i].id != 6 || settings.capability < 90) return kInvalidValue;
+    early = c->attributes[i].value[0];
+  }
+  return launch(f, {(int)c->grid[0], (int)c->grid[1], (int)c->grid[2]}, {(int)c->block[0], (int)c->block[1], (int)c->block[2]}, c->shared, c->stream, arguments, extra, early);
 }
 
 API(cuStreamCreate(void **s, unsigned)) {
@@ -744,6 +785,6 @@ API(cuGraphLaunch(void *graph, void *stream)) {
   ENTER(in_context);
   if (settings.lose_after && ++launches >= settings.lose_after) return keep(settings.lose_code);
   for (auto &w : ((Graph *)graph)->work)
-    if (int e = enqueue(stream, w.name, w.run)) return e;
+    if (int e = enqueue(stream, w.name, w.run, w.launch)) return e;
   return 0;
 }

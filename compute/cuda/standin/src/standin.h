@@ -51,6 +51,9 @@ void collective(uint32_t mask, void *arg, void (*f)(uint32_t mask, void **args))
 void copy_async(void *to, const void *from, bool valid);
 void copy_commit();
 void copy_wait(int pending);
+// Early launches: the running thread allows the kernels behind its own; waits for those before it.
+void allow_next();
+void wait_before();
 
 // A kernel as the driver calls it: the sizes of its parameters and a function that takes pointers to them.
 struct Entry {
@@ -84,6 +87,14 @@ inline void __syncwarp(uint32_t mask = 0xffffffffu) {
   standin::collective(mask, nullptr, [](uint32_t, void **) {});
 }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+inline void ad_allow_next() { standin::allow_next(); }
+inline void ad_wait() { standin::wait_before(); }
+// What is asked for is there.
+inline void ad_prefetch(const void *p, uint32_t bytes) {
+  if ((uintptr_t)p % 16 || bytes % 16) standin::fail("prefetch of %u bytes at %p, expected multiples of 16", bytes, p);
+  if (bytes) (void)*(const volatile char *)p, (void)((const volatile char *)p)[bytes - 1];
+}
 
 // A lane that reads from one outside the mask gets a NaN's bits: on a device the value is undefined.
 enum class ad_move { index, exclusive, up, down };
@@ -206,6 +217,7 @@ inline float ad_half(uint32_t word, int high) { return ad_float(T{(uint16_t)(hig
 inline int32_t ad_opaque(int32_t x) { return x; }
 
 typedef uint32_t ad_u4 __attribute__((vector_size(16)));
+inline ad_u4 ad_load_once(const void *p) { return *(const ad_u4 *)p; }
 
 // A copy happens as late as it may, at the wait that covers it: what is read earlier is what was there before. Under one schedule of five it happens at
 // once: what it overwrites too early is gone.
