@@ -42,7 +42,7 @@ func (d *Device) Alloc(bytes [compute.NumSpaces]int64) (compute.Memory, error) {
 		if total > free {
 			return q.outOfMemory(total)
 		}
-		if m.staging, err = q.Pinned(stagingBytes); err != nil {
+		if m.staging, err = q.Pinned(min(stagingBytes, 2*max(total, compute.Align))); err != nil {
 			return err
 		}
 		for s, n := range bytes {
@@ -100,7 +100,8 @@ func (m *Memory) Ptr(b compute.Buffer) (Ptr, error) {
 	return m.base[b.Space] + Ptr(b.Offset), nil
 }
 
-// stagingBytes is the pinned memory of a run: two halves, one of which is copied to or from the device while the host is at the other.
+// stagingBytes is the pinned memory of a run, less if its memory fits into half of it: two halves, one of which is copied to or from the device while
+// the host is at the other.
 const stagingBytes = 8 << 20
 
 // Write implements compute.Memory.
