@@ -177,11 +177,16 @@ func attention(q *Queue, y, lse, qkv, docStart, key Ptr, n int, a compute.Attr, 
 	if key, err = c.key(key); err != nil {
 		return nil, err
 	}
-	fold := foldOf(c.Heads/c.KVHeads, c.tiles.fold)
-	if l, err := c.warpgroupForward(q, fold, []Ptr{y, lse, qkv, docStart, key}); l != nil || err != nil {
-		return l, err
+	return c.forward(q, c.takesWarpgroups(q), y, lse, qkv, docStart, key)
+}
+
+// forward is attention with the call's kernels, or with those for products of warpgroups.
+func (c *attentionCall) forward(q *Queue, warpgroups bool, y, lse, qkv, docStart, key Ptr) (*Launch, error) {
+	fold, pointers := foldOf(c.Heads/c.KVHeads, c.tiles.fold), []Ptr{y, lse, qkv, docStart, key}
+	if warpgroups {
+		return c.warpgroupForward(q, fold, pointers)
 	}
-	return c.launch(q, attentionForward, fold, c.queryBlocks(c.tiles.forward, fold), []Ptr{y, lse, qkv, docStart, key}, nil, c.scale(), c.keep())
+	return c.launch(q, attentionForward, fold, c.queryBlocks(c.tiles.forward, fold), pointers, nil, c.scale(), c.keep())
 }
 
 // attentionGrad prepares compute.AttentionGrad, two or three launches in order: dqkv of dy, the outputs y and lse of attention, and its qkv,
@@ -199,7 +204,9 @@ func attentionGrad(q *Queue, dqkv, dy, y, lse, qkv, docStart, key, work Ptr, n i
 	if y == 0 || lse == 0 {
 		return nil, fmt.Errorf("cuda: AttentionGrad without y and lse of its Attention: the plan was made for another device")
 	}
-	c = c.onWarpgroups(q)
+	if c.takesWarpgroups(q) {
+		c = c.warpgroupGradients()
+	}
 	return c.gradients(q, dqkv, dy, y, lse, qkv, docStart, key, work)
 }
 

@@ -13,44 +13,40 @@ const (
 	warpgroupStages = 4
 )
 
-// onWarpgroups reports whether the device runs the kernel named, which is made for products of warpgroups (compute capability 9.0), and the options let
-// it. Should its module not load, kernels for older cards take the place of all such, and the log says so once.
-func (q *Queue) onWarpgroups(name string) bool {
-	d := q.d
-	e := d.entries[name]
-	if e == nil || d.options.NoWarpgroups {
+// takesWarpgroups reports whether the call is done by kernels for products of warpgroups: on compute capability 9.0, for heads of up to 128 without
+// dropout, unless the options forbid it. Such kernels are compared with those for 8.0 when they are first asked for: should they not load or not
+// agree, those for 8.0 take their place, and the log says so once.
+func (c *attentionCall) takesWarpgroups(q *Queue) bool {
+	d, name := q.d, fmt.Sprintf("attention_hopper%d_%v", c.width, c.store)
+	if c.width == 0 || c.Drop > 0 || d.entries[name] == nil || d.options.NoWarpgroups {
 		return false
 	}
-	if err := q.load(e); err != nil && d.lost == nil {
-		slog.Warn("cuda: kernels for compute capability 9.0 do not load; those for 8.0 run in their place, more slowly", "device", d.properties.Name, "kernel", name, "error", err)
+	if d.options.Unchecked || d.agree[name] {
+		return true
+	}
+	err := q.compareAttention(c.width, c.store)
+	if err != nil && d.lost == nil {
+		slog.Warn("cuda: attention for compute capability 9.0 does not run; that for 8.0 takes its place, more slowly", "device", d.properties.Name, "kernels", name, "error", err)
 		d.options.NoWarpgroups = true
 		return false
 	}
+	d.agree[name] = true
 	return true
 }
 
-// warpgroupForward prepares compute.Attention by products of warpgroups, nil where there are no such kernels for the call: heads wider than 128,
-// dropout and other cards.
+// warpgroupForward prepares compute.Attention by products of warpgroups.
 func (c *attentionCall) warpgroupForward(q *Queue, fold int, pointers []Ptr) (*Launch, error) {
-	name := fmt.Sprintf("attention_hopper%d_%v", c.width, c.store)
-	if c.width == 0 || c.Drop > 0 || !q.onWarpgroups(name) {
-		return nil, nil
-	}
 	sequences := c.n / c.Seq
 	tiles := (c.Heads >> fold) * sequences * ceilDiv(c.Seq, warpgroupRows>>fold)
 	shared := 1024 + 2*c.width*(2*warpgroupRows+4*warpgroupKeys) // queries and outputs; keys and values in two stages
 	grid := Grid{Blocks: Dim{min(tiles, q.d.properties.Multiprocessors)}, Threads: Dim{384}, Shared: shared}
-	return q.Prepare(name, grid, c.arguments(fold, pointers, []any{sequences}, c.scale(), c.keep())...)
+	return q.Prepare(fmt.Sprintf("attention_hopper%d_%v", c.width, c.store), grid, c.arguments(fold, pointers, []any{sequences}, c.scale(), c.keep())...)
 }
 
-// onWarpgroups returns the call with gradients by products of warpgroups, or as it is where there are no such kernels.
-func (c attentionCall) onWarpgroups(q *Queue) attentionCall {
-	name := fmt.Sprint("attention_hopper", c.width)
-	if c.width == 0 || c.Drop > 0 || !q.onWarpgroups(name+"_grad_keys_"+c.store.String()) {
-		return c
-	}
+// warpgroupGradients returns the call with gradients by products of warpgroups.
+func (c attentionCall) warpgroupGradients() attentionCall {
 	shared := 1024 + 2*c.width*(2*warpgroupRows+warpgroupStages*2*warpgroupStage) // what a block owns, then the stages
-	c.name = name
+	c.name = fmt.Sprint("attention_hopper", c.width)
 	c.tiles = attentionTiles{queries: warpgroupRows, gradRows: warpgroupStage, keys: warpgroupRows, columns: 1, enough: 256, threads: 384, fold: c.tiles.fold,
 		shared: [3]int{0, shared, shared}}
 	return c

@@ -78,7 +78,9 @@ func (p attentionProblem) run(t testing.TB, d *Device) (y, dqkv []float32, err e
 		if p.enough > 0 && err == nil {
 			var c attentionCall
 			if c, err = newAttentionCall(q, p.n, p.Attr, p.store); err == nil {
-				c = c.onWarpgroups(q)
+				if c.takesWarpgroups(q) {
+					c = c.warpgroupGradients()
+				}
 				c.tiles.enough = p.enough
 				backward, err = c.gradients(q, grad, dy, out, lse, qkv, docStart, key, work)
 			}

@@ -39,6 +39,8 @@ type Options struct {
 	Unfused bool
 	// NoWarpgroups runs the kernels of compute capability 8.0 on 9.0 too, to see what those for 9.0 are worth.
 	NoWarpgroups bool
+	// Unchecked takes attention's kernels for compute capability 9.0 without comparing them with those for 8.0 first, for tests that plant bugs.
+	Unchecked bool
 	// Poison fills the arena with NaNs instead of zeros, for tests: what is read there must have been written.
 	Poison bool
 }
@@ -78,6 +80,7 @@ type Device struct {
 	blas      *cublaslt.Handle
 	id        driver.DeviceID
 	entries   map[string]*entry
+	agree     map[string]bool // kernels that were compared with others
 	workspace Ptr
 	queue     *Queue
 	lost      error
@@ -108,7 +111,7 @@ func New(o Options) (*Device, error) {
 	if o.Workspace == 0 {
 		o.Workspace = cudaplan.Products
 	}
-	d := &Device{options: o, work: make(chan request), closed: make(chan struct{})}
+	d := &Device{options: o, agree: map[string]bool{}, work: make(chan request), closed: make(chan struct{})}
 	started := make(chan error)
 	go d.own(started)
 	if err := <-started; err != nil {

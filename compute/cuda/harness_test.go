@@ -14,7 +14,7 @@ import (
 // openDevice returns a device of the libraries, closed at the end of the test.
 func openDevice(t testing.TB, o Options) *Device {
 	t.Helper()
-	o.Workspace = 4 << 20
+	o.Workspace, o.Unchecked = 4<<20, true
 	d, err := New(o)
 	if err != nil {
 		t.Fatal(err)
