@@ -51,7 +51,8 @@
 // times every call.
 //
 // Attention has kernels of its own for compute capability 9.0 (attention_hopper.go), which do not run anywhere else; Options.NoWarpgroups
-// (AUTODEV_CUDA_WARPGROUPS=0) or a module that the driver does not load leave the work to those for 8.0.
+// (AUTODEV_CUDA_WARPGROUPS=0), a module that the driver does not load, or results that are not those of the others on a small problem when they are
+// first asked for (attention_check.go) leave the work to those for 8.0.
 //
 // # Errors
 //
