@@ -142,7 +142,7 @@ AD_DEVICE void cached(T *y, int32_t *counts, float *parts, const T *qkv, const i
   int32_t *const count = counts + blockIdx.z * gridDim.y + blockIdx.y;
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last[0] = AD_BUG(attention_cached_last, atomicAdd(count, 1) == present - 1, atomicAdd(count, 1) == 0);
+  if (threadIdx.x == 0) last[0] = AD_BUG(attention_cached_last, atomicAdd(count, 1) == present - 1, blockIdx.x == 0);
   __syncthreads();
   if (!last[0]) return;
   __threadfence();

@@ -48,7 +48,7 @@ func Compare(t *testing.T, header string, constants []Constant) {
 	t.Logf("%d constants compared with %s", len(constants), path)
 }
 
-var definition = regexp.MustCompile(`(?m)^\s*(?:#define\s+(\w+)\s+|(\w+)\s*=\s*)([^,\n/]+)`)
+var definition = regexp.MustCompile(`(?m)^[\s,]*(?:#define\s+(\w+)\s+|(\w+)\s*=\s*)([^,\n/]+)`)
 
 // parse returns the definitions whose values are numbers, or other names and numbers joined by |.
 func parse(text string) map[string]int {

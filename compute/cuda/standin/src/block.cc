@@ -189,7 +189,8 @@ struct Worker {
   bool allows = false;      // the kernel behind may begin
   std::vector<int> parked;  // fibers that wait for the kernels before
 };
-// What the running thread's block lives in.
+// What the running thread's block lives in. Of such variables, whose places are fixed when a library is loaded, a process has few bytes for all
+// stand-ins: only what every barrier reads is one.
 thread_local Worker *worker __attribute__((tls_model("initial-exec")));
 
 // A host thread.
@@ -200,7 +201,7 @@ struct Host {
   char message[512];
   int code = 0;
 };
-thread_local Host *host __attribute__((tls_model("initial-exec")));
+thread_local Host *host;
 
 [[noreturn]] void escape(int code) {
   host->code = code;
@@ -425,10 +426,24 @@ void give_stacks(Worker &w) {
   w.dynamic_end = map_guarded(kMaxDynamic);
 }
 
+// The workers of the host threads, to give their guard pages back.
+struct Workers {
+  std::mutex mutex;
+  std::vector<Worker *> all;
+};
+Workers &workers() {
+  static auto *w = new Workers;
+  return *w;
+}
+
 void worker_main(bool first) {
   host = new Host;
   Worker *w = worker = &host->own;
   give_stacks(*w);
+  {
+    std::lock_guard<std::mutex> lock(workers().mutex);
+    workers().all.push_back(w);
+  }
   stack_t alternative = {};
   alternative.ss_size = 64 << 10;
   alternative.ss_sp = malloc(alternative.ss_size);
@@ -493,6 +508,18 @@ int run_job(const char *what, int64_t pieces, void (*f)(void *, int64_t), void *
   p.end.wait(lock, [&] { return p.busy == 0; });
   return p.code;
 }
+
+}  // namespace
+
+void release_guards() {
+  std::lock_guard<std::mutex> lock(workers().mutex);
+  for (auto *w : workers().all) {
+    if (w->guarded) mprotect(w->stacks, kStack * kMaxThreads, PROT_READ | PROT_WRITE);
+    w->guarded = 0;
+  }
+}
+
+namespace {
 
 // Blocks that have begun early are each in a Worker of their own; these are used again. All of them run on the first host thread, since a fiber
 // may keep addresses of its thread's variables.

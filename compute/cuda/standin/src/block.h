@@ -37,6 +37,8 @@ struct Early;
 
 // All return 0 or the driver's error code; what failed is in last_fault().
 int run_blocks(const Launch &);
+// Takes the guard pages from stacks that are not in use: a process may have only so many mappings, and tests load many stand-ins.
+void release_guards();
 // Lets some blocks of an early launch begin, at random; run_early lets them go on and runs the others. allowed says whether the launch behind it may
 // begin too: every block has begun and allows it.
 int begin_early(const Launch &, Early **, bool *allowed);

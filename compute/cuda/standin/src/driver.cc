@@ -105,7 +105,7 @@ Stream default_stream;
 int lost;
 long launches;
 bool initialized;
-thread_local void *current_context __attribute__((tls_model("initial-exec")));
+thread_local void *current_context;
 uint64_t random_state;
 int context;  // its address is the primary context
 
@@ -427,6 +427,7 @@ API(cuDevicePrimaryCtxRetain(void **c, int d)) {
 API(cuDevicePrimaryCtxRelease_v2(int)) {
   LOCK;
   current_context = nullptr;
+  release_guards();
   return 0;
 }
 API(cuCtxSetCurrent(void *c)) {

@@ -1,11 +1,8 @@
-//go:build unix
-
 package main
 
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -14,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSupervisedServer: a hangup while the model loads does not end a server but has the model read again; a supervisor hears when
@@ -25,11 +24,17 @@ func TestSupervisedServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer supervisor.Close()
-	// Loading waits for whoever writes to this pipe.
-	config := filepath.Join(dir, "tokenizer_config.json")
-	_ = os.Remove(config)
-	if err := syscall.Mkfifo(config, 0o600); err != nil {
+	// Loading waits at this file for the end of the lease.
+	config, err := os.OpenFile(filepath.Join(dir, "tokenizer_config.json"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		t.Fatal(err)
+	}
+	defer config.Close()
+	if _, err := config.WriteString("{}"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(config.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skipf("SKIPPED: the file system of temporary files has no leases: %v", err)
 	}
 	t.Setenv("NOTIFY_SOCKET", socket)
 	s := &server{cmd: process(t, "serve", "--listen", "127.0.0.1:0", "--model", dir, "--threads", "1"), errs: &bytes.Buffer{}}
@@ -41,20 +46,21 @@ func TestSupervisedServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.cmd.Process.Kill()
-	pipe, err := os.OpenFile(config, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
+	for waited := time.Now(); ; time.Sleep(time.Millisecond) {
+		// Somebody who opens the file shows in the lease.
+		if held, err := unix.FcntlInt(config.Fd(), unix.F_GETLEASE, 0); err != nil {
+			t.Fatal(err)
+		} else if held != unix.F_WRLCK {
+			break
+		}
+		if time.Since(waited) > 30*time.Second {
+			t.Fatal("the model is not read")
+		}
 	}
 	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Remove(config), os.WriteFile(config, []byte("{}"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pipe.WriteString("{}"); err != nil {
-		t.Fatal(err)
-	}
-	if err := pipe.Close(); err != nil {
+	if _, err := unix.FcntlInt(config.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
 		t.Fatal(err)
 	}
 	if err := supervisor.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
