@@ -189,9 +189,8 @@ struct Worker {
   bool allows = false;      // the kernel behind may begin
   std::vector<int> parked;  // fibers that wait for the kernels before
 };
-// What the running thread's block lives in. Of such variables, whose places are fixed when a library is loaded, a process has few bytes for all
-// stand-ins: only what every barrier reads is one.
-thread_local Worker *worker __attribute__((tls_model("initial-exec")));
+// What the running thread's block lives in.
+OfThread<Worker> worker;
 
 // A host thread.
 struct Host {
@@ -201,7 +200,7 @@ struct Host {
   char message[512];
   int code = 0;
 };
-thread_local Host *host;
+OfThread<Host> host;
 
 [[noreturn]] void escape(int code) {
   host->code = code;

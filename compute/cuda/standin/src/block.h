@@ -1,5 +1,7 @@
 // Runs blocks of threads, and other work that touches device memory, on host threads whose faults become errors.
 #pragma once
+#include <pthread.h>
+
 #include <cstdint>
 #include <string>
 
@@ -33,6 +35,22 @@ struct Launch {
 };
 
 // Blocks of an early launch that have begun, as far as they could before the kernels before them.
+// A pointer of each host thread. thread_local variables take of the memory whose places are fixed when a library is loaded, of which a process has few
+// bytes for all stand-ins that tests load: only the running fiber is one.
+template <class T>
+class OfThread {
+  pthread_key_t key_;
+
+ public:
+  OfThread() { pthread_key_create(&key_, nullptr); }
+  operator T *() const { return (T *)pthread_getspecific(key_); }
+  T *operator->() const { return *this; }
+  T *operator=(T *p) {
+    pthread_setspecific(key_, p);
+    return p;
+  }
+};
+
 struct Early;
 
 // All return 0 or the driver's error code; what failed is in last_fault().

@@ -105,7 +105,7 @@ Stream default_stream;
 int lost;
 long launches;
 bool initialized;
-thread_local void *current_context;
+standin::OfThread<void> current_context;
 uint64_t random_state;
 int context;  // its address is the primary context
 
